@@ -1,0 +1,39 @@
+//! What cairn writes to disk: bytes <-> structs. `docs/FORMAT.md` draws every type byte for byte,
+//! and a test holds it to this code.
+//!
+//! Architecture Invariant: this crate does no I/O, and every decoder takes hostile bytes: lengths,
+//! counts and offsets are checked before anything is allocated, nothing panics.
+
+mod checksum;
+mod ids;
+mod journal;
+pub mod key;
+mod namespace;
+mod pack;
+mod snapshot;
+mod superblock;
+mod wire;
+
+pub use checksum::{Domain, Seal};
+pub use ids::{CheckpointRef, ChunkId, Ino, JournalRef, Lsn, PackId, Uuid, View};
+pub use journal::{
+    Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_DATA_START,
+    SEGMENT_HEADER_LEN, SegmentHeader, payload_sums,
+};
+pub use namespace::{
+    ChunkPiece, DirEntry, EXTENT_RANGE, FileKind, Inode, MetaRecords, OrderedEntry, PackRefs, Piece,
+    PieceKind, Timestamp, Totals, decode_pieces, encode_pieces, push_meta_record,
+};
+pub use pack::{
+    Checkpoint, CheckpointKind, ChunkEntry, Codec, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN,
+    PackHeader, PackKind, Replaced, TRAILER_LEN, Trailer,
+};
+pub use snapshot::{IndexSlot, IndexSnapshot, PackSummary};
+pub use superblock::{
+    ChunkSizes, Compression, Geometry, ParityGeometry, SUPERBLOCK_LEN, StoreSuperblock, VolumeState,
+    VolumeSuperblock,
+};
+pub use wire::{Decoder, Encoder, Field, FormatError};
+
+/// The version of everything this crate writes. A volume or store of a higher version is refused.
+pub const FORMAT_VERSION: u32 = 1;
