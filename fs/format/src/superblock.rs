@@ -219,10 +219,12 @@ impl Geometry {
     pub fn check(&self) -> Result<(), (&'static str, u64)> {
         let ChunkSizes { min, avg, max } = self.chunks;
         let field = |name, value: u32, ok: bool| if ok { Ok(()) } else { Err((name, u64::from(value))) };
+        // FastCDC v2020 looks at pairs of bytes: odd sizes would shift its cuts.
+        let even = |size: u32| size.is_multiple_of(2);
         // The bounds of FastCDC v2020, and those that the fold's buffers are made for.
-        field("chunk_min", min, (64..=1 << 20).contains(&min))?;
-        field("chunk_avg", avg, (256..=4 << 20).contains(&avg) && avg > min)?;
-        field("chunk_max", max, (1024..=16 << 20).contains(&max) && max > avg)?;
+        field("chunk_min", min, (64..=1 << 20).contains(&min) && even(min))?;
+        field("chunk_avg", avg, (256..=4 << 20).contains(&avg) && avg > min && even(avg))?;
+        field("chunk_max", max, (1024..=16 << 20).contains(&max) && max > avg && even(max))?;
         field("frame_size", self.frame, (4096..=16 << 20).contains(&self.frame))?;
         field(
             "segment_size",

@@ -1,1 +1,21 @@
-//! placeholder
+//! The chunk store: packs on a disk, an index that finds chunks in them, and caches of what was read.
+//!
+//! Architecture Invariant: the store never sees a path of the filesystem, nor an inode. It is told which
+//! packs are referred to; it decides nothing about what a file is.
+
+mod caches;
+pub mod disk;
+mod error;
+mod hub;
+mod index;
+mod pack;
+mod replicas;
+mod store;
+
+pub use error::{ReadError, StoreError};
+pub use hub::{Located, Pins};
+pub use pack::{DecodedFrame, PackReader, PackWriter, SealedPack, pack_path};
+pub use replicas::{Replicas, read_replicas, write_replicas};
+pub use store::{
+    INDEX_PATH, PACKS_DIR, PackListing, Store, StoreOptions, StoreUsage, list_packs, stored_share,
+};

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 mod file;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 pub use file::FileDisk;
 pub use memory::{Crash, MemoryDisk};

@@ -8,6 +8,16 @@ use std::ops::ControlFlow;
 
 use cairn_format::CheckpointRef;
 
+mod checked;
+#[cfg(test)]
+mod conformance;
+mod memory;
+mod redb;
+
+pub use checked::Checked;
+pub use memory::MemoryEngine;
+pub use redb::RedbEngine;
+
 /// A change to one key: its new value, or `None` for its removal.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 

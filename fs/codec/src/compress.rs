@@ -1,0 +1,103 @@
+//! Frames: zstd where it pays, the bytes themselves where it does not.
+
+use std::cell::RefCell;
+
+use cairn_format::{Codec, Compression};
+
+/// Compresses frames; holds a context that is dear to make, so keep one to a thread.
+pub struct Compressor {
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Compressor {
+    /// One for `compression`.
+    pub fn new(compression: Compression) -> Compressor {
+        let zstd = match compression {
+            Compression::None => None,
+            // An error means that a context could not be had: frames are then stored raw, and right.
+            Compression::Zstd(level) => zstd::bulk::Compressor::new(level.into()).ok(),
+        };
+        Compressor { zstd }
+    }
+
+    /// The stored bytes of a frame. Raw unless compression saves at least a sixteenth of it: less is
+    /// not worth decoding at each read.
+    pub fn encode(&mut self, plain: &[u8]) -> (Codec, Vec<u8>) {
+        if let Some(zstd) = &mut self.zstd
+            && let Ok(stored) = zstd.compress(plain)
+            && stored.len() + plain.len() / 16 <= plain.len()
+            && !plain.is_empty()
+        {
+            return (Codec::Zstd, stored);
+        }
+        (Codec::Raw, plain.to_vec())
+    }
+}
+
+/// Stored bytes that passed their checksum but do not decode: what wrote them was broken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{stored_len} stored bytes do not decode to {plain_len}: {reason}")]
+pub struct DecodeError {
+    stored_len: usize,
+    plain_len: usize,
+    reason: String,
+}
+
+/// The plain bytes of a frame, exactly `plain_len` of them: no more is ever allocated or produced.
+pub fn decode(codec: Codec, stored: &[u8], plain_len: usize) -> Result<Vec<u8>, DecodeError> {
+    thread_local! {
+        static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    let error = |reason: String| DecodeError { stored_len: stored.len(), plain_len, reason };
+    let plain = match codec {
+        Codec::Raw => stored.to_vec(),
+        Codec::Zstd => ZSTD.with_borrow_mut(|context| {
+            let zstd = match context {
+                Some(zstd) => zstd,
+                None => context.insert(zstd::bulk::Decompressor::new().map_err(|e| error(e.to_string()))?),
+            };
+            zstd.decompress(stored, plain_len).map_err(|e| error(e.to_string()))
+        })?,
+    };
+    if plain.len() != plain_len {
+        return Err(error(format!("it holds {} bytes", plain.len())));
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn frames_decode_to_what_was_encoded(plain: Vec<u8>, level in -7i8..=19) {
+            for compression in [Compression::None, Compression::Zstd(level)] {
+                let (codec, stored) = Compressor::new(compression).encode(&plain);
+                prop_assert_eq!(decode(codec, &stored, plain.len()).unwrap(), plain.clone());
+            }
+        }
+
+        #[test]
+        fn hostile_bytes_never_give_more_than_was_allowed(stored: Vec<u8>, len in 0usize..10_000) {
+            if let Ok(plain) = decode(Codec::Zstd, &stored, len) {
+                prop_assert_eq!(plain.len(), len);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused() {
+        let (codec, stored) = Compressor::new(Compression::Zstd(3)).encode(&vec![0; 64 << 20]);
+        assert_eq!(codec, Codec::Zstd);
+        assert!(decode(codec, &stored, 256 << 10).is_err());
+    }
+
+    #[test]
+    fn what_does_not_compress_is_stored_raw() {
+        let mut noise = vec![0; 256 << 10];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        assert_eq!(Compressor::new(Compression::Zstd(3)).encode(&noise).0, Codec::Raw);
+    }
+}

@@ -1,0 +1,134 @@
+//! The command line, defined once.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A filesystem that deduplicates, compresses and checks what it stores.
+///
+/// Make a volume with mkfs.cairn, mount it with `cairn mount`, check it with fsck.cairn. Exit codes: 0 done, 1 failed,
+/// 2 wrong usage, 10 no volume there, 11 the volume is held by somebody else.
+#[derive(Debug, Parser)]
+#[command(name = "cairn", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What `cairn` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Mount the volume in DIR at MOUNTPOINT; returns when it can be used.
+    Mount(MountArgs),
+    /// Unmount; returns when everything is folded and the volume is free.
+    Umount(UmountArgs),
+    /// Wait until everything written so far is folded: deduplicated, compressed and in packs.
+    Sync(SyncArgs),
+    /// Tell how much a volume holds and what that takes.
+    Df(DfArgs),
+}
+
+/// Arguments of `cairn mount`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MountArgs {
+    /// The volume's directory, made by mkfs.cairn.
+    pub(crate) dir: PathBuf,
+    /// The directory to mount it at.
+    pub(crate) mountpoint: PathBuf,
+    /// Mount options: ro, allow_other, noexec, noatime, cache_size=SIZE, index_mem=SIZE…; for root also suid, dev.
+    #[arg(short = 'o', value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub(crate) options: Vec<String>,
+    /// Stay in the foreground and log to standard error.
+    #[arg(short = 'f', long)]
+    pub(crate) foreground: bool,
+    /// Ignore mount options that are not known.
+    #[arg(short = 's')]
+    pub(crate) sloppy: bool,
+    /// This process is the daemon: tell how the mount went on standard output.
+    #[arg(long, hide = true)]
+    pub(crate) report_on_stdout: bool,
+}
+
+/// Arguments of `cairn umount`.
+#[derive(Args, Debug)]
+pub(crate) struct UmountArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+}
+
+/// Arguments of `cairn sync`.
+#[derive(Args, Debug)]
+pub(crate) struct SyncArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+}
+
+/// Arguments of `cairn df`.
+#[derive(Args, Debug)]
+pub(crate) struct DfArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How mount(8) calls `mount.cairn`.
+#[derive(Debug, Parser)]
+#[command(name = "mount.cairn", version)]
+pub(crate) struct HelperArgs {
+    /// The volume's directory, made by mkfs.cairn.
+    pub(crate) spec: PathBuf,
+    /// The directory to mount it at.
+    pub(crate) dir: PathBuf,
+    /// Mount options, as for `cairn mount`.
+    #[arg(short = 'o', value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub(crate) options: Vec<String>,
+    /// Ignore mount options that are not known.
+    #[arg(short = 's')]
+    pub(crate) sloppy: bool,
+    /// Check everything, but do not mount.
+    #[arg(short = 'f')]
+    pub(crate) fake: bool,
+    /// Do not write /etc/mtab (cairn never does).
+    #[arg(short = 'n')]
+    pub(crate) no_mtab: bool,
+    /// Say what is done.
+    #[arg(short = 'v')]
+    pub(crate) verbose: bool,
+    /// Mount in another namespace: not supported.
+    #[arg(short = 'N', value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// The type that was asked for: cairn or fuse.cairn.
+    #[arg(short = 't', value_name = "TYPE")]
+    pub(crate) fstype: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+        HelperArgs::command().debug_assert();
+    }
+
+    #[test]
+    fn mounts_options_may_stand_anywhere() {
+        let cli = Cli::try_parse_from(["cairn", "mount", "-o", "ro", "/a", "/b", "-o", "noatime,exec", "-f"]);
+        let Ok(Cli { verb: Verb::Mount(args) }) = cli else { panic!("not a mount: {cli:?}") };
+        assert_eq!(args.options, ["ro", "noatime,exec"]);
+        assert!(args.foreground && !args.sloppy);
+    }
+
+    #[test]
+    fn the_helper_takes_what_mount_passes() {
+        let args = HelperArgs::try_parse_from(["mount.cairn", "/a", "/b", "-sfnv", "-o", "rw,x-y=1", "-t", "cairn"]);
+        let args = args.expect("mount(8)'s syntax");
+        assert!(args.sloppy && args.fake && args.no_mtab && args.verbose && args.namespace.is_none());
+        assert_eq!(args.options, ["rw,x-y=1"]);
+    }
+}

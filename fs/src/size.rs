@@ -1,0 +1,74 @@
+//! Sizes as people write and read them. A unit is a power of 1024, whichever way it is spelt.
+
+/// Reads `4096`, `64K`, `64k`, `64KiB`, `64KB`, `1G`…; the error says what is wrong with `text`.
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return Err(not_a_size(text)),
+    };
+    let number: u64 = number.parse().map_err(|_| not_a_size(text))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("'{text}' is more than 16 EiB"))
+}
+
+fn not_a_size(text: &str) -> String {
+    format!("'{text}' is not a size: write a number of bytes, or one with K, M, G or T, as in 64M")
+}
+
+/// Three digits and a unit: `512 B`, `1.50 KiB`, `12.3 MiB`, `345 GiB`.
+pub(crate) fn human(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    // 999.5 would be printed as 1000 of the smaller unit.
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = match value {
+        _ if unit == 0 => 0,
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_powers_of_1024() {
+        assert_eq!(parse("0"), Ok(0));
+        assert_eq!(parse("4096"), Ok(4096));
+        assert_eq!(parse("64M"), Ok(64 << 20));
+        assert_eq!(parse("1g"), Ok(1 << 30));
+        assert_eq!(parse("3KiB"), Ok(3072));
+        assert_eq!(parse("2TB"), Ok(2 << 40));
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused_by_name() {
+        for text in ["", "M", "64X", "-1", "1.5G", "64 M", "99999999999999999999", "99999999T"] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_written_with_three_digits() {
+        assert_eq!(human(0), "0 B");
+        assert_eq!(human(999), "999 B");
+        assert_eq!(human(1000), "0.98 KiB");
+        assert_eq!(human(1536), "1.50 KiB");
+        assert_eq!(human(12_900_000), "12.3 MiB");
+        assert_eq!(human(345 << 30), "345 GiB");
+        assert_eq!(human(u64::MAX), "16.0 EiB");
+    }
+}

@@ -1,0 +1,141 @@
+//! Reading a pack: its footer from either copy, and frames, each checked before it is decoded.
+
+use std::sync::Arc;
+
+use cairn_format::{
+    ChunkEntry, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PackHeader, PackId, TRAILER_LEN, Trailer,
+};
+
+use crate::ReadError;
+use crate::disk::{Access, Disk, DiskFile};
+use crate::pack::pack_path;
+
+/// The longest footer that is read: 16 M chunks and frames of the smallest kind do not come near it.
+const FOOTER_MAX: u32 = 256 << 20;
+
+/// A sealed pack, open.
+pub struct PackReader {
+    pack: PackId,
+    file: Arc<dyn DiskFile>,
+}
+
+/// A frame's plain bytes, and which chunks they are.
+pub struct DecodedFrame {
+    /// The bytes.
+    pub plain: Vec<u8>,
+    /// The chunks in them, one behind another; empty in a metadata pack.
+    pub chunks: Vec<ChunkEntry>,
+    /// Where each chunk begins in the plain bytes.
+    starts: Vec<u32>,
+}
+
+impl DecodedFrame {
+    fn new(plain: Vec<u8>, chunks: Vec<ChunkEntry>) -> DecodedFrame {
+        let starts = chunks
+            .iter()
+            .scan(0u32, |next, chunk| {
+                let start = *next;
+                *next = next.saturating_add(chunk.len);
+                Some(start)
+            })
+            .collect();
+        DecodedFrame { plain, chunks, starts }
+    }
+
+    /// Chunk number `slot`: what it should be, and its bytes.
+    pub fn chunk(&self, slot: u32) -> Option<(&ChunkEntry, &[u8])> {
+        let chunk = self.chunks.get(slot as usize)?;
+        let start = *self.starts.get(slot as usize)? as usize;
+        Some((chunk, self.plain.get(start..start + chunk.len as usize)?))
+    }
+
+    /// Bytes of memory it takes.
+    pub fn size(&self) -> u64 {
+        (self.plain.len() + self.chunks.len() * 40 + 64) as u64
+    }
+}
+
+impl PackReader {
+    /// Opens a pack.
+    pub fn open(disk: &dyn Disk, pack: PackId) -> Result<PackReader, ReadError> {
+        match disk.open(&pack_path(&pack), Access::Read) {
+            Ok(file) => Ok(PackReader { pack, file }),
+            Err(error) => Err(ReadError::io(pack, 0, error)),
+        }
+    }
+
+    /// The length of its file.
+    pub fn len(&self) -> Result<u64, ReadError> {
+        self.file.len().map_err(|e| ReadError::io(self.pack, 0, e))
+    }
+
+    /// Its footer: the copy that the trailer leads to, or the one that the header does.
+    pub fn footer(&self) -> Result<Footer, ReadError> {
+        match self.footer_by_trailer() {
+            Ok(footer) => Ok(footer),
+            Err(by_trailer) => self.footer_by_header().map_err(|_| by_trailer),
+        }
+    }
+
+    /// The second copy of the footer, found from the file's end.
+    pub fn footer_by_trailer(&self) -> Result<Footer, ReadError> {
+        let len = self.len()?;
+        let at = len.saturating_sub(TRAILER_LEN as u64);
+        let trailer = Trailer::decode(&self.read(at, (len - at) as usize)?, &self.pack)
+            .map_err(|e| ReadError::damaged(self.pack, at, e))?;
+        self.footer_at(trailer.footer_offset, trailer.footer_len)
+    }
+
+    /// The first copy of the footer, found from the file's start.
+    pub fn footer_by_header(&self) -> Result<Footer, ReadError> {
+        let header = PackHeader::decode(&self.read(0, PACK_HEADER_LEN)?, &self.pack)
+            .map_err(|e| ReadError::damaged(self.pack, 0, e))?;
+        self.footer_at(header.footer_offset, header.footer_len)
+    }
+
+    fn footer_at(&self, offset: u64, len: u32) -> Result<Footer, ReadError> {
+        let fits = offset.checked_add(len.into()).is_some_and(|end| self.len().is_ok_and(|len| end <= len));
+        if len > FOOTER_MAX || !fits {
+            return Err(ReadError::damaged(
+                self.pack,
+                offset,
+                format!("no room for a footer of {len} bytes"),
+            ));
+        }
+        let footer = Footer::decode(&self.read(offset, len as usize)?, &self.pack)
+            .map_err(|e| ReadError::damaged(self.pack, offset, e))?;
+        Ok(footer)
+    }
+
+    /// A frame's bytes as they are stored, head and all, not checked.
+    pub fn raw_frame(&self, entry: &FrameEntry) -> Result<Vec<u8>, ReadError> {
+        let end = entry.offset.checked_add(entry.len.into());
+        if entry.len > 1 << 20 && self.len().is_ok_and(|len| end.is_none_or(|end| end > len)) {
+            return Err(ReadError::damaged(self.pack, entry.offset, "the file ends before"));
+        }
+        self.read(entry.offset, entry.len as usize)
+    }
+
+    /// A frame, checked and decoded.
+    pub fn frame(&self, entry: &FrameEntry) -> Result<DecodedFrame, ReadError> {
+        let bytes = self.raw_frame(entry)?;
+        let damaged = |e: String| ReadError::Damaged { pack: self.pack, offset: entry.offset, reason: e };
+        let (head, stored) =
+            FrameHead::decode(&bytes, &self.pack, entry.offset).map_err(|e| damaged(e.to_string()))?;
+        if head.plain_len != entry.plain_len {
+            return Err(damaged(format!(
+                "{} plain bytes, {} by the footer",
+                head.plain_len, entry.plain_len
+            )));
+        }
+        let plain = cairn_codec::decode(head.codec, stored, head.plain_len as usize)
+            .map_err(|e| damaged(e.to_string()))?;
+        Ok(DecodedFrame::new(plain, head.chunks))
+    }
+
+    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, offset).map_err(|e| ReadError::io(self.pack, offset, e))?;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,139 @@
+//! Writing a pack: frames, then footer, footer and trailer, then the header, then sync, then its name.
+
+use std::io;
+use std::sync::Arc;
+
+use cairn_format::{
+    Checkpoint, ChunkEntry, Codec, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PackHeader, PackId,
+    PackKind, Trailer, Uuid,
+};
+
+use crate::StoreError;
+use crate::disk::{Access, Disk, DiskFile};
+use crate::pack::{pack_path, unsealed_path};
+use crate::store::PACKS_DIR;
+
+/// A pack that is being filled.
+pub struct PackWriter {
+    disk: Arc<dyn Disk>,
+    file: Arc<dyn DiskFile>,
+    end: u64,
+    footer: Footer,
+}
+
+/// A pack that is written, synced and named.
+pub struct SealedPack {
+    /// What describes it.
+    pub footer: Footer,
+    /// The length of its file.
+    pub file_len: u64,
+}
+
+impl PackWriter {
+    /// Begins a pack under a name that was never used.
+    pub fn begin(
+        disk: Arc<dyn Disk>,
+        pack: PackId,
+        kind: PackKind,
+        store: Uuid,
+        volume: Uuid,
+    ) -> Result<PackWriter, StoreError> {
+        let dir = format!("{PACKS_DIR}/{}", pack.directory());
+        match disk.create_dir(&dir) {
+            Ok(()) => disk.sync_dir(PACKS_DIR).map_err(StoreError::io(PACKS_DIR))?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(StoreError::io(dir)(e)),
+        }
+        let path = unsealed_path(&pack);
+        let file = disk.open(&path, Access::CreateNew).map_err(StoreError::io(path))?;
+        let footer = Footer {
+            pack,
+            store,
+            volume,
+            kind,
+            frames: Vec::new(),
+            chunks: Vec::new(),
+            replaces: Vec::new(),
+            checkpoint: None,
+        };
+        Ok(PackWriter { disk, file, end: PACK_HEADER_LEN as u64, footer })
+    }
+
+    /// The pack's name.
+    pub fn pack(&self) -> PackId {
+        self.footer.pack
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether no frame was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.footer.frames.is_empty()
+    }
+
+    /// Appends a frame; its number is the count of frames before it.
+    pub fn append(
+        &mut self,
+        codec: Codec,
+        stored: &[u8],
+        plain_len: u32,
+        chunks: Vec<ChunkEntry>,
+    ) -> Result<FrameEntry, StoreError> {
+        let head = FrameHead { codec, plain_len, stored_len: stored.len() as u32, bases: Vec::new(), chunks };
+        let mut bytes = head.encode(&self.footer.pack, self.end, stored);
+        bytes.extend_from_slice(stored);
+        self.write(&bytes)?;
+        let entry = FrameEntry {
+            offset: self.end - bytes.len() as u64,
+            len: bytes.len() as u32,
+            plain_len,
+            chunks: head.chunks.len() as u32,
+        };
+        self.footer.frames.push(entry);
+        self.footer.chunks.extend(head.chunks);
+        Ok(entry)
+    }
+
+    /// Writes what describes the pack, makes it certain, and gives it its name. Only then may anything
+    /// refer to it.
+    pub fn seal(mut self, checkpoint: Option<Checkpoint>) -> Result<SealedPack, StoreError> {
+        self.footer.checkpoint = checkpoint;
+        let footer = self.footer.encode();
+        let footer_len = footer.len() as u32;
+        let header = PackHeader {
+            pack: self.footer.pack,
+            store: self.footer.store,
+            volume: self.footer.volume,
+            kind: self.footer.kind,
+            footer_offset: self.end,
+            footer_len,
+        };
+        let trailer = Trailer { footer_offset: self.end + u64::from(footer_len), footer_len };
+        let tail = [&footer[..], &footer[..], &trailer.encode(&self.footer.pack)[..]].concat();
+        self.write(&tail)?;
+        let (new, path) = (unsealed_path(&self.footer.pack), pack_path(&self.footer.pack));
+        let dir = format!("{PACKS_DIR}/{}", self.footer.pack.directory());
+        self.file.write_at(&header.encode(), 0).map_err(StoreError::io(&new))?;
+        self.file.sync().map_err(StoreError::io(&new))?;
+        self.disk.rename(&new, &path).map_err(StoreError::io(&path))?;
+        self.disk.sync_dir(&dir).map_err(StoreError::io(dir))?;
+        Ok(SealedPack { footer: self.footer, file_len: self.end })
+    }
+
+    /// Gives the pack up; nothing refers to it.
+    pub fn abandon(self) {
+        // What cannot be removed now is removed at the next mount.
+        let _ = self.disk.remove(&unsealed_path(&self.footer.pack));
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file
+            .write_at(bytes, self.end)
+            .map_err(|e| StoreError::io(unsealed_path(&self.footer.pack))(e))?;
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,397 @@
+//! A store: its packs, what is known of them, and reading from them.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use cairn_format::{
+    ChunkEntry, ChunkId, ChunkPiece, Footer, FrameEntry, FrameHead, IndexSnapshot, PackId, PackKind,
+    StoreSuperblock, Uuid,
+};
+
+use crate::caches::ByteLru;
+use crate::disk::{Disk, replace_small};
+use crate::hub::{Hub, is_data};
+use crate::pack::unsealed_path;
+use crate::replicas::{read_replicas, write_replicas};
+use crate::{
+    DecodedFrame, Located, PackReader, PackWriter, Pins, ReadError, SealedPack, StoreError, pack_path,
+};
+
+/// The directory that holds the packs.
+pub const PACKS_DIR: &str = "packs";
+/// The file of the index's snapshot.
+pub const INDEX_PATH: &str = "index";
+/// The longest snapshot that is read: the index of some 60 TiB.
+const INDEX_MAX: u64 = 16 << 30;
+const OPEN_PACKS_BYTES: u64 = 8 << 20;
+/// An open pack counts for at least this much, so that 512 files are open at the most.
+const OPEN_PACK_LEAST: u64 = 16 << 10;
+const CHUNK_TABLES_BYTES: u64 = 24 << 20;
+
+/// How a store is used.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// The most memory the chunk index takes, in bytes.
+    pub index_mem: u64,
+    /// The most memory decoded frames take, in bytes.
+    pub cache_size: u64,
+    /// Nothing is written: no index is loaded, no leftovers are removed.
+    pub read_only: bool,
+}
+
+/// A pack that is open for reading, and where its frames are.
+struct OpenPack {
+    reader: PackReader,
+    frames: Vec<FrameEntry>,
+}
+
+/// A pack's chunks and their places, in the order of its footer.
+struct ChunkTable(Vec<(ChunkId, Located)>);
+
+/// A local store.
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    superblock: StoreSuperblock,
+    hub: Hub,
+    open_packs: ByteLru<PackId, OpenPack>,
+    chunk_tables: ByteLru<PackId, ChunkTable>,
+    frames: ByteLru<(PackId, u32), DecodedFrame>,
+}
+
+/// Bytes that a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreUsage {
+    /// Plain bytes of the chunks in data packs.
+    pub unique: u64,
+    /// Bytes of data packs.
+    pub data: u64,
+    /// Bytes of metadata packs.
+    pub metadata: u64,
+    /// Packs of both kinds.
+    pub packs: u64,
+    /// Fingerprints in the index.
+    pub fingerprints: u64,
+    /// Bytes of memory that the index takes.
+    pub index_mem: u64,
+}
+
+/// The files under `packs/`.
+#[derive(Default, Debug)]
+pub struct PackListing {
+    /// Sealed packs, with the lengths of their files.
+    pub packs: Vec<(PackId, u64)>,
+    /// Packs that were not sealed.
+    pub unsealed: Vec<PackId>,
+    /// Paths that cairn does not make.
+    pub strange: Vec<String>,
+}
+
+/// Lists the files under `packs/`.
+pub fn list_packs(disk: &dyn Disk) -> Result<PackListing, StoreError> {
+    let mut listing = PackListing::default();
+    for dir in disk.list(PACKS_DIR).map_err(StoreError::io(PACKS_DIR))? {
+        let path = format!("{PACKS_DIR}/{}", dir.name);
+        if !dir.is_dir {
+            listing.strange.push(path);
+            continue;
+        }
+        for file in disk.list(&path).map_err(StoreError::io(&path))? {
+            let named =
+                file.name.rsplit_once('.').and_then(|(stem, kind)| Some((PackId::parse(stem)?, kind)));
+            match named {
+                Some((pack, "pack")) if pack.directory() == dir.name => listing.packs.push((pack, file.len)),
+                Some((pack, "new")) if pack.directory() == dir.name => listing.unsealed.push(pack),
+                _ => listing.strange.push(format!("{path}/{}", file.name)),
+            }
+        }
+    }
+    Ok(listing)
+}
+
+impl Store {
+    /// Lays out a new store in an empty directory.
+    pub fn make(disk: &dyn Disk, superblock: &StoreSuperblock) -> Result<(), StoreError> {
+        disk.create_dir(PACKS_DIR).map_err(StoreError::io(PACKS_DIR))?;
+        disk.sync_dir("").map_err(StoreError::io("store"))?;
+        write_replicas(disk, &superblock.encode())
+    }
+
+    /// The store's superblock, and what is wrong with its replicas.
+    pub fn superblock_of(disk: &dyn Disk) -> Result<crate::Replicas<StoreSuperblock>, StoreError> {
+        read_replicas(disk, StoreSuperblock::decode, |s| s.generation)
+    }
+
+    /// Opens a store: knows its packs afterwards, from the snapshot of the index where that is whole, else
+    /// from their footers.
+    pub fn open(disk: Arc<dyn Disk>, options: StoreOptions) -> Result<Store, StoreError> {
+        let replicas = Self::superblock_of(&*disk)?;
+        for (path, reason) in &replicas.damaged {
+            tracing::warn!("the store's {path} cannot be used, its replica can: {reason}");
+        }
+        let store = Store {
+            disk,
+            superblock: replicas.newest,
+            hub: Hub::new(options.index_mem),
+            open_packs: ByteLru::new(OPEN_PACKS_BYTES, 1),
+            chunk_tables: ByteLru::new(CHUNK_TABLES_BYTES, 1),
+            frames: ByteLru::new(options.cache_size, 8),
+        };
+        if !options.read_only {
+            store.load_hub()?;
+        }
+        Ok(store)
+    }
+
+    fn load_hub(&self) -> Result<(), StoreError> {
+        let listing = list_packs(&*self.disk)?;
+        for pack in &listing.unsealed {
+            let path = unsealed_path(pack);
+            self.disk.remove(&path).map_err(StoreError::io(path))?;
+        }
+        let mut unknown: HashSet<PackId> = listing.packs.iter().map(|(pack, _)| *pack).collect();
+        match self.load_snapshot(&mut unknown) {
+            Ok(()) => {}
+            Err(reason) => tracing::info!("the chunk index is rebuilt from the packs' footers: {reason}"),
+        }
+        // In the order they were made, so that a chunk is found in its oldest pack first.
+        let mut unknown: Vec<_> = unknown.into_iter().collect();
+        unknown.sort();
+        for pack in unknown {
+            match PackReader::open(&*self.disk, pack).and_then(|r| Ok((r.footer()?, r.len()?))) {
+                Ok((footer, len)) => self.hub.publish(&footer, len, None),
+                // Reads from it fail one by one, with the path in the log; fsck names them all.
+                Err(error) => tracing::error!("its chunks are not used for new files: {error}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Restores the packs that are still there, and takes them out of `unknown`.
+    fn load_snapshot(&self, unknown: &mut HashSet<PackId>) -> Result<(), String> {
+        let bytes = crate::disk::read_small(&*self.disk, INDEX_PATH, INDEX_MAX)
+            .map_err(|e| format!("{INDEX_PATH}: {e}"))?;
+        let snapshot = IndexSnapshot::decode(&bytes, &self.superblock.uuid).map_err(|e| e.to_string())?;
+        drop(bytes);
+        let numbers: Vec<u32> = snapshot
+            .packs
+            .iter()
+            .map(|summary| if unknown.remove(&summary.pack) { self.hub.restore(*summary) } else { 0 })
+            .collect();
+        self.hub.restore_slots(snapshot.slots.into_iter().filter_map(|mut slot| {
+            slot.pack = *numbers.get((slot.pack as usize).checked_sub(1)?)?;
+            (slot.pack != 0).then_some(slot)
+        }));
+        Ok(())
+    }
+
+    /// Writes the index's snapshot, to be called when nothing changes any more. Without it the next mount
+    /// reads all footers.
+    pub fn save_index(&self) -> Result<(), StoreError> {
+        let (packs, slots) = self.hub.snapshot();
+        let snapshot = IndexSnapshot { store: self.superblock.uuid, packs, slots };
+        replace_small(&*self.disk, INDEX_PATH, &snapshot.encode()).map_err(StoreError::io(INDEX_PATH))
+    }
+
+    /// The store's identity.
+    pub fn uuid(&self) -> Uuid {
+        self.superblock.uuid
+    }
+
+    /// The key of its chunk ids.
+    pub fn chunk_key(&self) -> &[u8; 32] {
+        &self.superblock.chunk_key
+    }
+
+    /// Stored bytes at which a pack is sealed.
+    pub fn pack_size(&self) -> u64 {
+        self.superblock.pack_size.into()
+    }
+
+    /// The disk it lies on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Begins a pack, under a name that was never used.
+    pub fn begin_pack(&self, pack: PackId, kind: PackKind, volume: Uuid) -> Result<PackWriter, StoreError> {
+        PackWriter::begin(self.disk.clone(), pack, kind, self.superblock.uuid, volume)
+    }
+
+    /// Makes a sealed pack known: its chunks are found from now on. It stays pinned.
+    pub fn publish(&self, sealed: &SealedPack, pins: &mut Pins) {
+        self.hub.publish(&sealed.footer, sealed.file_len, Some(pins));
+    }
+
+    /// Looks a chunk up, and pins the pack it is found in. A fingerprint counts only where the pack's own
+    /// footer has the whole id.
+    pub fn lookup_pin(&self, id: &ChunkId, pins: &mut Pins) -> Option<Located> {
+        self.hub.candidates(id, pins).into_iter().find_map(|candidate| {
+            match self.chunk_table(candidate.pack) {
+                Ok(table) => match table.0.get(candidate.chunk as usize) {
+                    Some((found, located)) if found == id => Some(*located),
+                    _ => None,
+                },
+                Err(error) => {
+                    tracing::warn!("a chunk is stored again, its pack's footer cannot be read: {error}");
+                    None
+                }
+            }
+        })
+    }
+
+    /// Adds `more` to `pins`.
+    pub fn merge_pins(&self, pins: &mut Pins, more: Pins) {
+        let twice = pins.take_in(more);
+        self.hub.release(twice);
+    }
+
+    /// Gives pins back: what they kept is counted in a synced checkpoint, or never came to be.
+    pub fn release(&self, pins: Pins) {
+        self.hub.release(pins.packs().copied());
+    }
+
+    /// Takes a pack out of the index if nobody pins it. After that nothing new comes to refer to it.
+    pub fn condemn(&self, pack: &PackId) -> bool {
+        self.hub.condemn(pack)
+    }
+
+    /// Removes a pack that nothing refers to any more: a condemned one, or one of metadata.
+    pub fn drop_pack(&self, pack: &PackId) -> Result<(), StoreError> {
+        let path = pack_path(pack);
+        match self.disk.remove(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(path)(e)),
+            _ => {}
+        }
+        self.hub.forget(pack);
+        self.open_packs.remove(0, pack);
+        self.chunk_tables.remove(0, pack);
+        Ok(())
+    }
+
+    /// The data packs that the hub knows.
+    pub fn data_packs(&self) -> Vec<PackId> {
+        self.hub.summaries().iter().filter(|s| is_data(s)).map(|s| s.pack).collect()
+    }
+
+    /// The metadata packs of a volume that the hub knows.
+    pub fn metadata_packs(&self, volume: Uuid) -> Vec<(PackId, u64)> {
+        let of_volume = |s: &&cairn_format::PackSummary| !is_data(s) && s.volume == volume;
+        self.hub.summaries().iter().filter(of_volume).map(|s| (s.pack, s.file_len)).collect()
+    }
+
+    /// The highest epoch in a pack's name.
+    pub fn highest_epoch(&self) -> u32 {
+        self.hub.summaries().iter().map(|s| s.pack.epoch()).max().unwrap_or(0)
+    }
+
+    /// What the store holds.
+    pub fn usage(&self) -> StoreUsage {
+        let (fingerprints, index_mem) = self.hub.index_size();
+        let mut usage = StoreUsage { fingerprints: fingerprints as u64, index_mem, ..StoreUsage::default() };
+        for summary in self.hub.summaries() {
+            usage.packs += 1;
+            if is_data(&summary) {
+                usage.unique += summary.plain_len;
+                usage.data += summary.file_len;
+            } else {
+                usage.metadata += summary.file_len;
+            }
+        }
+        usage
+    }
+
+    /// Opens a pack past the caches.
+    pub fn reader(&self, pack: PackId) -> Result<PackReader, ReadError> {
+        PackReader::open(&*self.disk, pack)
+    }
+
+    /// Reads bytes of a chunk: `out.len()` of them, from `from` bytes behind the start of the piece.
+    pub fn read(&self, piece: &ChunkPiece, from: u32, out: &mut [u8]) -> Result<(), ReadError> {
+        let frame = self.frame(piece.pack, piece.frame)?;
+        let mismatch = |reason: String| ReadError::Mismatch { pack: piece.pack, reason };
+        let Some((chunk, bytes)) = frame.chunk(piece.slot) else {
+            return Err(mismatch(format!("frame {} has no slot {}", piece.frame, piece.slot)));
+        };
+        if chunk.id != piece.chunk || chunk.len != piece.chunk_len {
+            return Err(mismatch(format!(
+                "{} wanted in frame {} slot {}, {} is there",
+                piece.chunk, piece.frame, piece.slot, chunk.id
+            )));
+        }
+        let start = piece.offset as usize + from as usize;
+        match bytes.get(start..start + out.len()) {
+            Some(part) => {
+                out.copy_from_slice(part);
+                Ok(())
+            }
+            None => Err(mismatch(format!("{} bytes at {start} of a chunk of {}", out.len(), bytes.len()))),
+        }
+    }
+
+    /// A frame, from the cache or from its pack.
+    fn frame(&self, pack: PackId, number: u32) -> Result<Arc<DecodedFrame>, ReadError> {
+        let hint = number as usize ^ pack.0[15] as usize;
+        if let Some(frame) = self.frames.get(hint, &(pack, number)) {
+            return Ok(frame);
+        }
+        let open = self.open_pack(pack)?;
+        let Some(entry) = open.frames.get(number as usize) else {
+            let reason = format!("frame {number} of {}", open.frames.len());
+            return Err(ReadError::Mismatch { pack, reason });
+        };
+        let frame = Arc::new(open.reader.frame(entry)?);
+        self.frames.put(hint, (pack, number), frame.clone(), frame.size());
+        Ok(frame)
+    }
+
+    fn open_pack(&self, pack: PackId) -> Result<Arc<OpenPack>, ReadError> {
+        if let Some(open) = self.open_packs.get(0, &pack) {
+            return Ok(open);
+        }
+        let reader = PackReader::open(&*self.disk, pack)?;
+        let footer = reader.footer()?;
+        let size = (footer.frames.len() * size_of::<FrameEntry>()) as u64;
+        let open = Arc::new(OpenPack { reader, frames: footer.frames });
+        self.open_packs.put(0, pack, open.clone(), size.max(OPEN_PACK_LEAST));
+        Ok(open)
+    }
+
+    fn chunk_table(&self, pack: PackId) -> Result<Arc<ChunkTable>, ReadError> {
+        if let Some(table) = self.chunk_tables.get(0, &pack) {
+            return Ok(table);
+        }
+        let footer = PackReader::open(&*self.disk, pack)?.footer()?;
+        let table = Arc::new(ChunkTable(locate_all(&footer)));
+        let size = (table.0.len() * size_of::<(ChunkId, Located)>()) as u64;
+        self.chunk_tables.put(0, pack, table.clone(), size);
+        Ok(table)
+    }
+}
+
+/// All chunks of a pack with their places.
+fn locate_all(footer: &Footer) -> Vec<(ChunkId, Located)> {
+    let mut chunks = footer.chunks.iter();
+    let mut all = Vec::with_capacity(footer.chunks.len());
+    for (number, frame) in footer.frames.iter().enumerate() {
+        for (slot, chunk) in chunks.by_ref().take(frame.chunks as usize).enumerate() {
+            let located = Located {
+                pack: footer.pack,
+                frame: number as u32,
+                slot: slot as u32,
+                len: chunk.len,
+                stored: stored_share(frame, chunk),
+            };
+            all.push((chunk.id, located));
+        }
+    }
+    all
+}
+
+/// A chunk's share of its frame's stored bytes, its entry in the frame's head included; at least 1.
+pub fn stored_share(frame: &FrameEntry, chunk: &ChunkEntry) -> u32 {
+    let head = FrameHead::len_with(frame.chunks as usize) as u64;
+    let stored = u64::from(frame.len).saturating_sub(head);
+    let share = (stored * u64::from(chunk.len)).div_ceil(u64::from(frame.plain_len.max(1)));
+    share.clamp(1, u32::MAX.into()) as u32
+}

@@ -1,0 +1,483 @@
+//! The journal: the one point of durability. Every operation is a record here before it is answered;
+//! `fsync` is one `fdatasync` shared by everyone who waits.
+//!
+//! Segments are files of a fixed size, zeroed when made and used again under a new number, so that
+//! making a record certain commits no metadata of the filesystem below.
+
+mod replay;
+mod segment;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cairn_format::{
+    CheckpointRef, JournalRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record, RecordHead,
+    SEGMENT_DATA_START, Uuid, payload_sums,
+};
+use cairn_store::disk::{Disk, DiskFile};
+
+pub use replay::{Chain, ChainError, ScannedRecord, scan};
+pub(crate) use segment::make_segment;
+use segment::{SegmentFile, write_header};
+
+/// The directory of the segments.
+pub const JOURNAL_DIR: &str = "journal";
+
+/// Where a record went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Its segment.
+    pub segment: u64,
+    /// Its position in the segment's file.
+    pub offset: u32,
+}
+
+/// Why the journal did not take a record, or did not give its bytes.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum JournalError {
+    /// No segment is free and none can be made.
+    #[error("the journal is full")]
+    Full,
+    /// Something failed after which its state is unknown: nothing is written any more.
+    #[error("the journal takes no more records: {0}")]
+    Stopped(String),
+    /// A segment was used again since: what was looked for is folded, or gone.
+    #[error("segment {0} of the journal is gone")]
+    Gone(u64),
+    /// Journalled bytes are not those that were written.
+    #[error("record {lsn} in segment {segment} of the journal is damaged: {reason}")]
+    Damaged {
+        /// The record.
+        lsn: Lsn,
+        /// Its segment.
+        segment: u64,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// How much room an operation must leave for those that make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Anything that adds.
+    Grow,
+    /// What frees space: works when the volume is full.
+    Shrink,
+    /// Folds and checkpoints.
+    Internal,
+}
+
+struct Log {
+    epoch: u32,
+    next: Lsn,
+    /// The segments that hold records that may be needed; the last is the one being filled.
+    live: VecDeque<SegmentFile>,
+    /// Files that may be used again.
+    free: Vec<(String, Arc<dyn DiskFile>)>,
+    /// Files made so far.
+    files: u32,
+    next_number: u64,
+    /// Where the next record goes in the last live segment; its length where there is none.
+    end: u32,
+    synced: Lsn,
+    checkpoint: CheckpointRef,
+    floor: Lsn,
+    stopped: Option<String>,
+}
+
+#[derive(Default)]
+struct Commit {
+    synced: Lsn,
+    in_progress: bool,
+}
+
+/// What a journal is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalShape {
+    /// The volume it belongs to.
+    pub volume: Uuid,
+    /// Bytes of a segment.
+    pub segment: u32,
+    /// The most segments it has.
+    pub segments: u32,
+}
+
+/// The journal of a mounted volume.
+pub struct Journal {
+    disk: Arc<dyn Disk>,
+    shape: JournalShape,
+    log: Mutex<Log>,
+    commit: Mutex<Commit>,
+    committed: Condvar,
+    /// Whoever waits for room waits here; folds and trims notify.
+    room: (Mutex<u64>, Condvar),
+}
+
+/// What a mount goes on with after replay.
+pub struct Resume {
+    /// The mount's epoch, already certain in the superblock.
+    pub epoch: u32,
+    /// The last record that counts.
+    pub continues: Lsn,
+    /// The checkpoint that replay began with, and the lowest LSN it needs.
+    pub checkpoint: CheckpointRef,
+    /// See `checkpoint`.
+    pub floor: Lsn,
+}
+
+impl Journal {
+    /// Goes on behind what was scanned, in a new segment; its first record names the one it continues, so
+    /// that nothing behind that is ever read again. Certain when this returns.
+    pub fn resume(
+        disk: Arc<dyn Disk>,
+        shape: JournalShape,
+        chain: Chain,
+        resume: &Resume,
+        first: &[Mutation],
+    ) -> Result<Journal, JournalError> {
+        let Chain { segments, unused, files, highest_number, .. } = chain;
+        let (keep, free): (Vec<_>, Vec<_>) = segments.into_iter().partition(|s| s.last >= resume.floor);
+        let free = free.into_iter().map(|s| (s.path, s.file)).chain(unused).collect();
+        let log = Log {
+            epoch: resume.epoch,
+            next: Lsn::first_of(resume.epoch),
+            live: keep.into(),
+            free,
+            files,
+            next_number: highest_number + 1,
+            end: shape.segment,
+            synced: resume.continues,
+            checkpoint: resume.checkpoint,
+            floor: resume.floor,
+            stopped: None,
+        };
+        let journal = Journal {
+            disk,
+            shape,
+            log: Mutex::new(log),
+            commit: Mutex::new(Commit::default()),
+            committed: Condvar::new(),
+            room: (Mutex::new(0), Condvar::new()),
+        };
+        // Replayed records may have been in the page cache only: they are made certain before anything
+        // builds on them.
+        journal.sync_files(&journal.log().live)?;
+        let mut mutations = vec![Mutation::Epoch { continues: resume.continues }];
+        mutations.extend_from_slice(first);
+        let at = journal.append_continuing(&mutations, &[], Some(resume.continues))?;
+        journal.sync(at.lsn)?;
+        Ok(journal)
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // A panic in here would have come before the record counted; the log is still in order.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of the longest record that a caller may append.
+    pub fn record_max(&self) -> u32 {
+        self.shape.segment / 4
+    }
+
+    /// Appends one operation's record: when this returns it survives the death of this process.
+    pub fn append(&self, mutations: &[Mutation], payload: &[u8]) -> Result<Appended, JournalError> {
+        self.append_continuing(mutations, payload, None)
+    }
+
+    fn append_continuing(
+        &self,
+        mutations: &[Mutation],
+        payload: &[u8],
+        continues: Option<Lsn>,
+    ) -> Result<Appended, JournalError> {
+        let body = Mutation::encode_all(mutations);
+        let sums = payload_sums(&self.shape.volume, payload);
+        self.append_encoded(&body, &sums, payload, continues)
+    }
+
+    fn append_encoded(
+        &self,
+        body: &[u8],
+        sums: &[u64],
+        payload: &[u8],
+        continues: Option<Lsn>,
+    ) -> Result<Appended, JournalError> {
+        let mut log = self.log();
+        if let Some(why) = &log.stopped {
+            return Err(JournalError::Stopped(why.clone()));
+        }
+        let len = RECORD_HEAD_LEN as u64 + body.len() as u64 + sums.len() as u64 * 8 + payload.len() as u64;
+        let len = len.next_multiple_of(RECORD_ALIGN.into());
+        if u64::from(log.end) + len > self.shape.segment.into() {
+            self.begin_segment(&mut log, continues, len)?;
+        }
+        // `begin_segment` pushed one where there was none.
+        let Some(segment) = log.live.back() else { return Err(JournalError::Full) };
+        let at = Appended { lsn: log.next, segment: segment.number, offset: log.end };
+        let head = RecordHead {
+            lsn: at.lsn,
+            segment: at.segment,
+            synced: log.synced,
+            body_len: body.len() as u32,
+            payload_len: payload.len() as u32,
+        };
+        let mut prefix = Record::encode_prefix(&self.shape.volume, &head, body, sums);
+        let start = u64::from(at.offset);
+        // What makes the record count is written last.
+        let written = if payload.len() <= 32 << 10 {
+            prefix.extend_from_slice(payload);
+            segment.file.write_at(&prefix, start)
+        } else {
+            let behind = start + prefix.len() as u64;
+            segment.file.write_at(payload, behind).and_then(|()| segment.file.write_at(&prefix, start))
+        };
+        if let Err(error) = written {
+            return Err(self.stop(&mut log, format!("writing to {}: {error}", log_path(&at))));
+        }
+        log.next = log.next.next();
+        log.end += len as u32;
+        if let Some(segment) = log.live.back_mut() {
+            segment.last = at.lsn;
+        }
+        Ok(at)
+    }
+
+    /// Closes the segment being filled and goes on in a free one, or in a new one.
+    fn begin_segment(&self, log: &mut Log, continues: Option<Lsn>, len: u64) -> Result<(), JournalError> {
+        if u64::from(SEGMENT_DATA_START) + len > self.shape.segment.into() {
+            // Callers keep to `record_max`.
+            return Err(JournalError::Full);
+        }
+        let (path, file) = match log.free.pop() {
+            Some(free) => free,
+            None if log.files < self.shape.segments => {
+                let made = make_segment(&*self.disk, log.files, self.shape.segment);
+                let made = made.map_err(|e| self.cannot_grow(log, &e))?;
+                log.files += 1;
+                made
+            }
+            None => return Err(JournalError::Full),
+        };
+        let last = log.live.back().map_or(log.floor, |s| s.last);
+        let header = cairn_format::SegmentHeader {
+            volume: self.shape.volume,
+            epoch: log.epoch,
+            len: self.shape.segment,
+            number: log.next_number,
+            first: log.next,
+            continues: continues.unwrap_or(last),
+            checkpoint: log.checkpoint,
+            floor: log.floor,
+        };
+        if let Err(error) = write_header(&*file, &header) {
+            return Err(self.stop(log, format!("writing to {path}: {error}")));
+        }
+        log.live.push_back(SegmentFile {
+            path,
+            file,
+            number: header.number,
+            first: header.first,
+            last: header.continues,
+            synced: Lsn::ZERO,
+        });
+        log.next_number += 1;
+        log.end = SEGMENT_DATA_START;
+        Ok(())
+    }
+
+    fn cannot_grow(&self, log: &mut Log, error: &io::Error) -> JournalError {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => JournalError::Full,
+            _ => self.stop(log, format!("making a segment: {error}")),
+        }
+    }
+
+    /// From here on nothing is written: what is on the disk may not be what was acknowledged.
+    fn stop(&self, log: &mut Log, why: String) -> JournalError {
+        tracing::error!("the volume takes no more writes: {why}");
+        log.stopped = Some(why.clone());
+        self.notify_room();
+        JournalError::Stopped(why)
+    }
+
+    /// Stops the journal for a reason outside it.
+    pub fn stop_because(&self, why: String) {
+        let mut log = self.log();
+        if log.stopped.is_none() {
+            self.stop(&mut log, why);
+        }
+    }
+
+    /// Why nothing is written any more, if so.
+    pub fn stopped(&self) -> Option<String> {
+        self.log().stopped.clone()
+    }
+
+    /// The last record.
+    pub fn last(&self) -> Lsn {
+        Lsn(self.log().next.0 - 1)
+    }
+
+    /// Returns when record `lsn` and all before it survive a power cut. Whoever comes while another's
+    /// `fdatasync` runs shares the next one.
+    pub fn sync(&self, lsn: Lsn) -> Result<(), JournalError> {
+        let mut commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if commit.synced >= lsn {
+                return Ok(());
+            }
+            if let Some(why) = self.stopped() {
+                return Err(JournalError::Stopped(why));
+            }
+            if !commit.in_progress {
+                break;
+            }
+            commit = self.committed.wait(commit).unwrap_or_else(PoisonError::into_inner);
+        }
+        commit.in_progress = true;
+        drop(commit);
+        let result = self.commit_all();
+        let mut commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        commit.in_progress = false;
+        if let Ok(synced) = result {
+            commit.synced = commit.synced.max(synced);
+        }
+        self.committed.notify_all();
+        result.map(|_| ())
+    }
+
+    fn commit_all(&self) -> Result<Lsn, JournalError> {
+        let (dirty, last) = {
+            let log = self.log();
+            if let Some(why) = &log.stopped {
+                return Err(JournalError::Stopped(why.clone()));
+            }
+            let dirty: Vec<_> = log.live.iter().filter(|s| s.synced < s.last).cloned().collect();
+            (dirty, Lsn(log.next.0 - 1))
+        };
+        self.sync_files(&dirty)?;
+        {
+            let mut log = self.log();
+            for synced in &dirty {
+                if let Some(live) = log.live.iter_mut().find(|s| s.number == synced.number) {
+                    live.synced = synced.last;
+                }
+            }
+            log.synced = log.synced.max(last);
+        }
+        // A mark, unsynced: a record that says how far the disk is known to be whole. Where there is no
+        // room for it the next record says so.
+        let _ = self.append_encoded(&[], &[], &[], None);
+        Ok(last)
+    }
+
+    fn sync_files<'a>(&self, files: impl IntoIterator<Item = &'a SegmentFile>) -> Result<(), JournalError> {
+        for segment in files {
+            if let Err(error) = segment.file.sync() {
+                // After a failed fdatasync the kernel may have dropped the pages: trying again would lie.
+                return Err(self.stop(&mut self.log(), format!("syncing {}: {error}", segment.path)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads `out.len()` journalled bytes from `from` bytes behind where `at` points, and checks them.
+    pub fn read(&self, at: &JournalRef, from: u32, out: &mut [u8]) -> Result<(), JournalError> {
+        let file = {
+            let log = self.log();
+            let found = log.live.iter().find(|s| s.number == at.segment).map(|s| s.file.clone());
+            found.ok_or(JournalError::Gone(at.segment))?
+        };
+        segment::read_payload(&*file, &self.shape, at, from, out)
+    }
+
+    /// Recycles what a checkpoint has made superfluous: segments with no record at or above `floor`.
+    /// The checkpoint's record must be synced.
+    pub fn trim(&self, checkpoint: CheckpointRef, floor: Lsn) {
+        {
+            let mut log = self.log();
+            log.checkpoint = checkpoint;
+            log.floor = floor;
+            while log.live.len() > 1 && log.live.front().is_some_and(|s| s.last < floor) {
+                if let Some(old) = log.live.pop_front() {
+                    log.free.push((old.path, old.file));
+                }
+            }
+        }
+        self.notify_room();
+    }
+
+    /// Wakes those who wait for room.
+    pub fn notify_room(&self) {
+        *self.room.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.room.1.notify_all();
+    }
+
+    /// Waits until something may have made room, or `timeout`.
+    pub fn wait_room(&self, timeout: Duration) {
+        let seen = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *seen;
+        // Spurious wake-ups only make the caller look again.
+        let _ = self.room.1.wait_timeout_while(seen, timeout, |now| *now == before);
+    }
+
+    /// Whether an operation that appends `len` bytes may begin.
+    pub fn has_room(&self, len: u64, need: Need) -> bool {
+        let log = self.log();
+        let segment = u64::from(self.shape.segment);
+        let unused = u64::from(self.shape.segments).saturating_sub(log.live.len() as u64);
+        let left = unused * segment + (segment - u64::from(log.end));
+        let keep = match need {
+            Need::Grow => 2 * segment,
+            Need::Shrink => segment,
+            Need::Internal => 0,
+        };
+        // A record that does not fit the rest of a segment leaves that rest unused.
+        left >= keep + 2 * len
+    }
+
+    /// Bytes of segments in use, and of all segments made.
+    pub fn usage(&self) -> (u64, u64) {
+        let log = self.log();
+        let segment = u64::from(self.shape.segment);
+        let used = (log.live.len() as u64).saturating_sub(1) * segment + u64::from(log.end);
+        (used, u64::from(log.files) * segment)
+    }
+
+    /// The share of the journal's cap in use, in percent.
+    pub fn pressure(&self) -> u64 {
+        self.usage().0 * 100 / (u64::from(self.shape.segments) * u64::from(self.shape.segment))
+    }
+
+    /// Makes a segment ahead of need, so that no writer waits for its zeros.
+    pub fn prepare_spare(&self) {
+        let number = {
+            let log = self.log();
+            if !log.free.is_empty() || log.files >= self.shape.segments || log.stopped.is_some() {
+                return;
+            }
+            log.files
+        };
+        // Only the maintenance and a writer that found none make segments; the name decides who was first.
+        if let Ok(made) = make_segment(&*self.disk, number, self.shape.segment) {
+            let mut log = self.log();
+            log.files = log.files.max(number + 1);
+            log.free.push(made);
+        }
+    }
+}
+
+fn log_path(at: &Appended) -> String {
+    format!("segment {} of the journal", at.segment)
+}
+
+/// Blocks of payload that hold bytes `from..from + len`, as (first block, start of its bytes, end).
+fn blocks(from: u32, len: usize, payload_len: u32) -> (usize, u64, u64) {
+    let first = from as usize / PAYLOAD_BLOCK;
+    let end = (from as usize + len).next_multiple_of(PAYLOAD_BLOCK).min(payload_len as usize);
+    (first, (first * PAYLOAD_BLOCK) as u64, end as u64)
+}

@@ -1,0 +1,304 @@
+//! Finding out what a journal holds: which segments form the chain of records that count, where it ends,
+//! and whether that end is a torn tail or damage.
+//!
+//! A record that does not decode ends the chain. If any record anywhere says that this LSN was synced, or a
+//! later mount built on records behind it, something that was certain is gone: damage. Otherwise it is
+//! what a power cut may leave of records that nobody was promised.
+
+use std::sync::Arc;
+
+use cairn_format::{CheckpointRef, Lsn, Mutation, RECORD_ALIGN, Record, SEGMENT_DATA_START, SegmentHeader};
+use cairn_store::disk::{Access, Disk, DiskFile};
+
+use super::segment::{SegmentFile, check_blocks, read_header, read_prefix};
+use super::{Appended, JOURNAL_DIR, JournalShape};
+
+/// A record on the way through a replay.
+pub struct ScannedRecord<'a> {
+    /// Where it is.
+    pub at: Appended,
+    /// What it changes.
+    pub mutations: &'a [Mutation],
+    /// Bytes of its payload.
+    pub payload_len: u32,
+}
+
+/// The journal cannot be replayed: something certain is missing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ChainError {
+    /// The disk below failed.
+    #[error("{path}: {reason}")]
+    Io {
+        /// The file or directory.
+        path: String,
+        /// What the disk said.
+        reason: String,
+    },
+    /// Records that were synced cannot be read.
+    #[error("the journal is damaged behind record {last}: {reason}")]
+    Damaged {
+        /// The last good record before the damage.
+        last: Lsn,
+        /// What was found there.
+        reason: String,
+    },
+}
+
+/// What a journal holds.
+#[derive(Default)]
+pub struct Chain {
+    /// The segments whose records count, in order.
+    pub(crate) segments: Vec<SegmentFile>,
+    /// For each segment, where its last record that counts ends.
+    ends: Vec<u32>,
+    /// Files that hold nothing that counts.
+    pub(crate) unused: Vec<(String, Arc<dyn DiskFile>)>,
+    /// Segment files there are; the next gets this number.
+    pub files: u32,
+    /// The highest segment number ever seen.
+    pub highest_number: u64,
+    /// The highest epoch seen.
+    pub highest_epoch: u32,
+    /// The newest checkpoint that a header or a record names, and its floor.
+    pub checkpoint: (CheckpointRef, Lsn),
+    /// The record before the first.
+    pub continues: Lsn,
+    /// The last record that counts.
+    pub last: Lsn,
+    /// The highest LSN that any record says is synced.
+    pub synced: Lsn,
+    /// What was found behind the last record, where that was not simply unused.
+    pub tail: Option<String>,
+    /// Segment files that cannot be read, each with the reason.
+    pub bad_headers: Vec<(String, String)>,
+}
+
+struct Walked {
+    segment: SegmentFile,
+    header: SegmentHeader,
+    end: u32,
+    /// Why the walk ended.
+    stop: String,
+}
+
+/// Reads the whole journal. `error` comes with what could be read, for fsck.
+pub fn scan(disk: &dyn Disk, shape: &JournalShape) -> (Chain, Option<ChainError>) {
+    let mut chain = Chain::default();
+    let error = scan_into(disk, shape, &mut chain).err();
+    (chain, error)
+}
+
+fn scan_into(disk: &dyn Disk, shape: &JournalShape, chain: &mut Chain) -> Result<(), ChainError> {
+    let io = |path: &str| {
+        let path = path.to_owned();
+        move |e: std::io::Error| ChainError::Io { path, reason: e.to_string() }
+    };
+    let mut walked = Vec::new();
+    let mut suspects = Vec::new();
+    for listed in disk.list(JOURNAL_DIR).map_err(io(JOURNAL_DIR))? {
+        let Some(n) = listed.name.strip_suffix(".seg").and_then(|n| u32::from_str_radix(n, 16).ok()) else {
+            continue;
+        };
+        chain.files = chain.files.max(n + 1);
+        let path = format!("{JOURNAL_DIR}/{}", listed.name);
+        let file = disk.open(&path, Access::Write).or_else(|_| disk.open(&path, Access::Read)).map_err(io(&path))?;
+        let short = listed.len < shape.segment.into();
+        match read_header(&*file, &shape.volume).map_err(io(&path))? {
+            // A power cut while a segment was made leaves a short file that nothing is in.
+            None if short => suspects.push((path, file, "it is too short".to_owned())),
+            None => chain.unused.push((path, file)),
+            Some(Ok(header)) => walked.push(walk(path, file, header, shape, chain)),
+            Some(Err(reason)) => suspects.push((path, file, reason)),
+        }
+    }
+    for (path, file, reason) in suspects {
+        match read_prefix(&*file, &shape.volume, SEGMENT_DATA_START, shape.segment) {
+            // Its first record is whole, so its header was once, and was lost.
+            Ok(record) => {
+                chain.highest_number = chain.highest_number.max(record.head.segment);
+                chain.synced = chain.synced.max(record.head.synced);
+                chain.bad_headers.push((path, reason));
+            }
+            // A header torn while it was written, before any record.
+            Err(_) if file.len().is_ok_and(|len| len >= shape.segment.into()) => chain.unused.push((path, file)),
+            Err(_) => {
+                // It would be too short to use again; made anew when needed.
+                let _ = disk.remove(&path);
+            }
+        }
+    }
+    walked.sort_by_key(|w| w.header.number);
+    link(walked, chain, shape)
+}
+
+/// Follows a segment's records for as long as they are whole and in order.
+fn walk(path: String, file: Arc<dyn DiskFile>, header: SegmentHeader, shape: &JournalShape, chain: &mut Chain) -> Walked {
+    chain.highest_number = chain.highest_number.max(header.number);
+    chain.highest_epoch = chain.highest_epoch.max(header.epoch);
+    // Whatever trimming relied on was certain before this header was written.
+    if header.checkpoint > chain.checkpoint.0 {
+        chain.checkpoint = (header.checkpoint, header.floor);
+    }
+    let mut segment =
+        SegmentFile { path, file, number: header.number, first: header.first, last: header.continues, synced: Lsn::ZERO };
+    let mut end = SEGMENT_DATA_START;
+    let mut expected = header.first;
+    let stop = loop {
+        let record = match read_prefix(&*segment.file, &shape.volume, end, shape.segment) {
+            Ok(record) => record,
+            Err(reason) => break reason,
+        };
+        if record.head.lsn != expected || record.head.segment != header.number {
+            break format!("record {} of segment {} lies there", record.head.lsn, record.head.segment);
+        }
+        chain.synced = chain.synced.max(record.head.synced);
+        segment.last = expected;
+        expected = expected.next();
+        end = end_of(end, &record);
+    };
+    Walked { segment, header, end, stop }
+}
+
+fn end_of(offset: u32, record: &Record) -> u32 {
+    // A record that decoded lies within its segment.
+    (u64::from(offset) + record.head.record_len()).next_multiple_of(RECORD_ALIGN.into()) as u32
+}
+
+/// Links segments: each continues where another ended; what a later mount did not continue is dropped.
+fn link(walked: Vec<Walked>, chain: &mut Chain, shape: &JournalShape) -> Result<(), ChainError> {
+    let mut linked: Vec<Walked> = Vec::new();
+    let mut dropped = Vec::new();
+    for next in walked {
+        let continues = next.header.continues;
+        // A mount that went on from an earlier record: all behind that never was.
+        while linked.last().is_some_and(|prev| prev.header.first > continues) {
+            dropped.extend(linked.pop());
+        }
+        if let Some(prev) = linked.last_mut()
+            && continues < prev.segment.last
+        {
+            prev.segment.last = continues;
+        }
+        linked.push(next);
+    }
+    let gap = linked.windows(2).position(|pair| pair[0].segment.last != pair[1].header.continues);
+    let mut error = None;
+    if let Some(at) = gap {
+        let (prev, next) = (&linked[at], &linked[at + 1]);
+        let missing = prev.segment.last.next();
+        if missing <= chain.synced || next.header.epoch != prev.header.epoch {
+            error = Some((prev.segment.last, format!("{}; record {} is missing", prev.stop, missing)));
+        }
+        chain.tail = Some(prev.stop.clone());
+        dropped.extend(linked.drain(at + 1..));
+    }
+    chain.unused.extend(dropped.into_iter().map(|w| (w.segment.path, w.segment.file)));
+    chain.continues = linked.first().map_or(Lsn::ZERO, |w| w.header.continues);
+    let mut stop = None;
+    for walked in linked {
+        stop = Some(walked.stop);
+        chain.ends.push(walked.end);
+        chain.segments.push(walked.segment);
+    }
+    chain.last = chain.segments.last().map_or(Lsn::ZERO, |s| s.last);
+    // The epoch's own last record was synced if any record says so; and a lost header hides records.
+    if error.is_none() && chain.synced > chain.last {
+        error = Some((chain.last, stop.unwrap_or_else(|| "no segment holds records".into())));
+    }
+    if let (None, Some((path, reason))) = (&error, chain.bad_headers.first()) {
+        error = Some((chain.last, format!("{path} holds records, but its header is damaged: {reason}")));
+    }
+    match error {
+        Some((last, reason)) => Err(ChainError::Damaged { last, reason }),
+        None => chain.cut_torn_payload(shape),
+    }
+}
+
+impl Chain {
+    /// Drops the tail from the first unsynced record whose payload is not whole. (Damaged payloads of
+    /// synced records are found when they are read.)
+    fn cut_torn_payload(&mut self, shape: &JournalShape) -> Result<(), ChainError> {
+        let mut torn = None;
+        let synced = self.synced;
+        self.walk_records(shape, synced, |segment, offset, record| {
+            let mut payload = vec![0; record.head.payload_len as usize];
+            let at = u64::from(offset) + record.head.prefix_len();
+            let whole = segment.file.read_exact_at(&mut payload, at).map_err(|e| e.to_string());
+            let whole = whole.and_then(|()| check_blocks(&shape.volume, 0, &payload, &record.sums));
+            if let Err(reason) = whole {
+                torn = Some((record.head.lsn, reason));
+            }
+            torn.is_none()
+        })?;
+        let Some((lsn, reason)) = torn else { return Ok(()) };
+        while self.segments.last().is_some_and(|s| s.first >= lsn && s.number > 0) && self.segments.len() > 1 {
+            if let Some(segment) = self.segments.pop() {
+                self.ends.pop();
+                self.unused.push((segment.path, segment.file));
+            }
+        }
+        if let Some(segment) = self.segments.last_mut() {
+            segment.last = Lsn(lsn.0 - 1).max(Lsn(segment.first.0 - 1));
+            self.last = segment.last;
+        }
+        self.tail = Some(reason);
+        Ok(())
+    }
+
+    /// Calls `each` with the records behind `after` that count, in order, until it says false.
+    fn walk_records(
+        &self,
+        shape: &JournalShape,
+        after: Lsn,
+        mut each: impl FnMut(&SegmentFile, u32, &Record) -> bool,
+    ) -> Result<(), ChainError> {
+        for segment in self.segments.iter().filter(|s| s.last > after) {
+            let mut offset = SEGMENT_DATA_START;
+            let mut lsn = segment.first;
+            while lsn <= segment.last {
+                let record = read_prefix(&*segment.file, &shape.volume, offset, shape.segment)
+                    .map_err(|reason| ChainError::Damaged { last: Lsn(lsn.0 - 1), reason })?;
+                if lsn > after && !each(segment, offset, &record) {
+                    return Ok(());
+                }
+                offset = end_of(offset, &record);
+                lsn = lsn.next();
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every record that counts, in order.
+    pub fn records(
+        &self,
+        shape: &JournalShape,
+        mut each: impl FnMut(&ScannedRecord<'_>),
+    ) -> Result<(), ChainError> {
+        self.walk_records(shape, Lsn::ZERO, |segment, offset, record| {
+            each(&ScannedRecord {
+                at: Appended { lsn: record.head.lsn, segment: segment.number, offset },
+                mutations: &record.mutations,
+                payload_len: record.head.payload_len,
+            });
+            true
+        })
+    }
+
+    /// Reads journalled bytes of a chain that nobody has resumed.
+    pub fn read(
+        &self,
+        shape: &JournalShape,
+        at: &cairn_format::JournalRef,
+        out: &mut [u8],
+    ) -> Result<(), super::JournalError> {
+        match self.segments.iter().find(|s| s.number == at.segment) {
+            Some(segment) => super::segment::read_payload(&*segment.file, shape, at, 0, out),
+            None => Err(super::JournalError::Gone(at.segment)),
+        }
+    }
+
+    /// Bytes of segments that hold records that count.
+    pub fn used(&self, shape: &JournalShape) -> u64 {
+        self.segments.len() as u64 * u64::from(shape.segment)
+    }
+}
