@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn the_helper_takes_what_mount_passes() {
-        let args = HelperArgs::try_parse_from(["mount.cairn", "/a", "/b", "-sfnv", "-o", "rw,x-y=1", "-t", "cairn"]);
+        let args =
+            HelperArgs::try_parse_from(["mount.cairn", "/a", "/b", "-sfnv", "-o", "rw,x-y=1", "-t", "cairn"]);
         let args = args.expect("mount(8)'s syntax");
         assert!(args.sloppy && args.fake && args.no_mtab && args.verbose && args.namespace.is_none());
         assert_eq!(args.options, ["rw,x-y=1"]);

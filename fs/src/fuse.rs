@@ -9,22 +9,26 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_volume::{
-    Attr, Caller, DirItem, Error, FileKind, RenameMode, SeekTo, SetAttr, TimeChange, Timestamp, Volume, XattrMode,
+    Attr, Caller, DirItem, Error, FileKind, RenameMode, SeekTo, SetAttr, TimeChange, Timestamp, Volume,
+    XattrMode,
 };
 use fuser::{
-    AccessFlags, BackgroundSession, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, MountOption,
-    Notifier, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session,
-    SessionACL, TimeOrNow, WriteFlags,
+    AccessFlags, BackgroundSession, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle,
+    FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    MountOption, Notifier, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session, SessionACL,
+    TimeOrNow, WriteFlags,
 };
 use tracing::{debug, error};
 
@@ -66,12 +70,20 @@ const SEEK_HOLE: i32 = 4;
 const SET_ID_BITS: u16 = 0o6000;
 
 /// A mounted volume whose requests are being answered.
-pub(crate) struct Mounted(BackgroundSession);
+pub(crate) struct Mounted {
+    /// Never dropped: fuser 0.18 would then unmount whatever is at the mountpoint by that time (its `is_mounted` takes
+    /// "gone" for "there"), after a lazy unmount some other filesystem. The daemon unmounts by itself, and what is left
+    /// here, a descriptor of a connection that has ended, goes with the process.
+    _session: ManuallyDrop<BackgroundSession>,
+    /// Disconnected when the adapter is dropped.
+    alive: Receiver<()>,
+}
 
 impl Mounted {
-    /// Returns when it is unmounted and every request has been answered.
-    pub(crate) fn join(self) -> io::Result<()> {
-        self.0.join()
+    /// Returns when the kernel will send nothing more and every request has been answered.
+    pub(crate) fn wait(self) {
+        // Nothing is ever sent.
+        let _ = self.alive.recv();
     }
 }
 
@@ -86,17 +98,19 @@ pub(crate) fn mount(
 ) -> io::Result<Mounted> {
     let readers = lanes::readers();
     let notifier = Arc::new(OnceLock::new());
+    let (answering, alive) = channel();
     let adapter = Adapter {
         no_open: AtomicBool::new(false),
         read_only: volume.is_read_only(),
         notifier: notifier.clone(),
         volume,
         lanes: Lanes::new(readers)?,
+        _answering: answering,
     };
     let session = Session::new(adapter, mountpoint, &config(readers, source, options))?;
     // Empty until now, so this sets it.
     let _ = notifier.set(session.notifier());
-    session.spawn().map(Mounted)
+    session.spawn().map(|session| Mounted { _session: ManuallyDrop::new(session), alive })
 }
 
 /// `fuser` makes a mount nosuid and nodev unless told otherwise.
@@ -238,10 +252,15 @@ fn system_time(time: Timestamp) -> SystemTime {
 /// sign. The version is pinned, and a test on a mount holds this.
 fn timestamp_from_fuser(time: SystemTime) -> Timestamp {
     match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => Timestamp { secs: after.as_secs().try_into().unwrap_or(i64::MAX), nanos: after.subsec_nanos() },
+        Ok(after) => {
+            Timestamp { secs: after.as_secs().try_into().unwrap_or(i64::MAX), nanos: after.subsec_nanos() }
+        }
         Err(before) => {
             let distance = before.duration();
-            Timestamp { secs: 0_i64.saturating_sub_unsigned(distance.as_secs()), nanos: distance.subsec_nanos() }
+            Timestamp {
+                secs: 0_i64.saturating_sub_unsigned(distance.as_secs()),
+                nanos: distance.subsec_nanos(),
+            }
         }
     }
 }
@@ -313,13 +332,21 @@ struct Adapter {
     /// Set before the first request but INIT.
     notifier: Arc<OnceLock<Notifier>>,
     lanes: Lanes,
+    /// Dropped after the lanes, so when they have done what they had to do.
+    _answering: Sender<()>,
 }
 
 impl Adapter {
-    /// Runs `f` where it may wait.
-    fn waiting(&self, f: impl FnOnce(&Volume) + Send + 'static) {
+    /// Runs `f`, which changes names or attributes, where it may wait.
+    fn change(&self, f: impl FnOnce(&Volume) + Send + 'static) {
         let volume = self.volume.clone();
-        self.lanes.run(move || f(&volume));
+        self.lanes.names.run(move || f(&volume));
+    }
+
+    /// Runs `f`, which reads or syncs, where it may wait.
+    fn transfer(&self, f: impl FnOnce(&Volume) + Send + 'static) {
+        let volume = self.volume.clone();
+        self.lanes.data.run(move || f(&volume));
     }
 
     /// Writes, and if that took away set-user-id or set-group-id bits has the kernel forget the mode it remembers, which
@@ -386,7 +413,9 @@ impl Listed {
     fn add_to(&self, reply: &mut ReplyDirectoryPlus) -> bool {
         let name = OsStr::from_bytes(&self.name);
         match &self.attr {
-            Ok(attr) => reply.add(INodeNo(self.ino), self.cookie, name, &TTL, &file_attr(attr), generation(attr)),
+            Ok(attr) => {
+                reply.add(INodeNo(self.ino), self.cookie, name, &TTL, &file_attr(attr), generation(attr))
+            }
             // Gone between the listing and the look: not in the directory any more.
             Err(e) if [Errno::ESTALE.code(), Errno::ENOENT.code()].contains(&e.code()) => false,
             // Damaged: the name is listed all the same, with nothing that the kernel may remember. Whoever looks at it
@@ -455,7 +484,7 @@ impl Filesystem for Adapter {
             mtime: mtime.map(time_change),
         };
         let caller = caller(request);
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             reply_attr(reply, call("setattr", ino.0, || volume.setattr(ino.0, &change, &caller)));
         });
     }
@@ -478,29 +507,40 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             let made = call("mknod", parent.0, || volume.mknod(parent.0, &name, mode, umask, rdev, &caller));
             reply_entry(reply, made);
         });
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
-        self.waiting(move |volume| {
-            reply_entry(reply, call("mkdir", parent.0, || volume.mkdir(parent.0, &name, mode, umask, &caller)));
+        self.change(move |volume| {
+            reply_entry(
+                reply,
+                call("mkdir", parent.0, || volume.mkdir(parent.0, &name, mode, umask, &caller)),
+            );
         });
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             reply_empty(reply, call("unlink", parent.0, || volume.unlink(parent.0, &name)));
         });
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             reply_empty(reply, call("rmdir", parent.0, || volume.rmdir(parent.0, &name)));
         });
     }
@@ -508,8 +548,11 @@ impl Filesystem for Adapter {
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (name, target) = (name.as_bytes().to_vec(), target.as_os_str().as_bytes().to_vec());
         let caller = caller(request);
-        self.waiting(move |volume| {
-            reply_entry(reply, call("symlink", parent.0, || volume.symlink(parent.0, &name, &target, &caller)));
+        self.change(move |volume| {
+            reply_entry(
+                reply,
+                call("symlink", parent.0, || volume.symlink(parent.0, &name, &target, &caller)),
+            );
         });
     }
 
@@ -528,7 +571,7 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(e),
         };
         let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             let renamed =
                 call("rename", parent.0, || volume.rename(parent.0, &name, new_parent.0, &new_name, mode));
             reply_empty(reply, renamed);
@@ -537,7 +580,7 @@ impl Filesystem for Adapter {
 
     fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.as_bytes().to_vec();
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             reply_entry(reply, call("link", ino.0, || volume.link(ino.0, parent.0, &name)));
         });
     }
@@ -555,7 +598,7 @@ impl Filesystem for Adapter {
             return opened(reply, call("open", ino.0, || self.volume.open(ino.0)));
         }
         let caller = caller(request);
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             let result = call("open", ino.0, || {
                 volume.open(ino.0)?;
                 let empty = SetAttr { size: Some(0), ..SetAttr::default() };
@@ -576,7 +619,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.waiting(move |volume| match call("read", ino.0, || volume.read(ino.0, offset, size)) {
+        self.transfer(move |volume| match call("read", ino.0, || volume.read(ino.0, offset, size)) {
             Ok(data) => reply.data(&data),
             Err(e) => reply.error(e),
         });
@@ -599,17 +642,24 @@ impl Filesystem for Adapter {
             Ok(count) => reply.written(count),
             Err(e) => reply.error(e),
         };
-        if let Some(_leave) = self.lanes.enter() {
+        if let Some(_leave) = self.lanes.data.enter() {
             return written(reply, Self::write_to(&self.volume, &self.notifier, ino.0, offset, data, clear));
         }
         let (volume, notifier, data) = (self.volume.clone(), self.notifier.clone(), data.to_vec());
-        self.lanes.hand_over(Box::new(move || {
+        self.lanes.data.hand_over(Box::new(move || {
             written(reply, Self::write_to(&volume, &notifier, ino.0, offset, &data, clear));
         }));
     }
 
     /// Nothing is held back until a file is closed. The kernel takes this for an answer once and for all.
-    fn flush(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
         reply.error(Errno::ENOSYS);
     }
 
@@ -623,7 +673,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             let released = call("release", ino.0, || {
                 volume.release(ino.0);
                 Ok(())
@@ -632,8 +682,15 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn fsync(&self, _request: &Request, ino: INodeNo, _handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        self.waiting(move |volume| {
+    fn fsync(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.transfer(move |volume| {
             reply_empty(reply, call("fsync", ino.0, || volume.fsync(ino.0, data_only)));
         });
     }
@@ -704,7 +761,14 @@ impl Filesystem for Adapter {
         self.release(request, ino, handle, flags, None, false, reply);
     }
 
-    fn fsyncdir(&self, request: &Request, ino: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
+    fn fsyncdir(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
         self.fsync(request, ino, handle, data_only, reply);
     }
 
@@ -739,7 +803,7 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(e),
         };
         let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             reply_empty(reply, call("setxattr", ino.0, || volume.setxattr(ino.0, &name, &value, mode)));
         });
     }
@@ -754,7 +818,7 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             reply_empty(reply, call("removexattr", ino.0, || volume.removexattr(ino.0, &name)));
         });
     }
@@ -775,7 +839,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
-        self.waiting(move |volume| {
+        self.change(move |volume| {
             match call("create", parent.0, || volume.create(parent.0, &name, mode, umask, &caller)) {
                 Ok(attr) => reply.created(
                     &TTL,
@@ -847,7 +911,7 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        self.waiting(move |volume| match call("lseek", ino.0, || volume.seek(ino.0, offset, to)) {
+        self.transfer(move |volume| match call("lseek", ino.0, || volume.seek(ino.0, offset, to)) {
             // A file is no longer than i64 can tell.
             Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
             Err(e) => reply.error(e),

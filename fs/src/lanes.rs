@@ -5,6 +5,9 @@
 //! journal. So only some of the readers may be inside such a request at a time; when those are taken, further ones go to
 //! a few workers, and when the workers' queue is full as well, they run on the spot after all: the filesystem gets slower,
 //! its memory does not grow.
+//!
+//! Changes of names have a lane of their own: for as long as one of them is not answered, the kernel keeps the directory
+//! locked and lists nothing in it, so it must not queue behind somebody's cold reads or `fsync`s.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,23 +15,57 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// Workers for what no reader may wait for. They mostly sleep.
-const WORKERS: usize = 6;
-/// Requests that wait for a worker. Each may hold a `write` of 1 MiB, so this bounds their memory.
-const QUEUE: usize = 12;
 /// Readers that never wait: one for look-ups, one for the look-up behind it.
 const FREE_READERS: usize = 2;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// How many threads should read requests: one a core, at least two that may wait beside the two that may not, and no
-/// more than eight, since each holds a request buffer.
+/// How many threads should read requests: one a core, at least two more than may change names or never wait, and no more
+/// than eight, since each holds a request buffer.
 pub(crate) fn readers() -> usize {
-    thread::available_parallelism().map_or(4, NonZero::get).clamp(FREE_READERS + 2, 8)
+    thread::available_parallelism().map_or(4, NonZero::get).clamp(FREE_READERS + Width::NAMES.readers + 2, 8)
 }
 
-/// The places where requests may wait.
+/// How much may wait in a lane.
+#[derive(Clone, Copy)]
+pub(crate) struct Width {
+    /// Readers that may be in it at a time.
+    readers: usize,
+    /// Workers for what no reader may wait for. They mostly sleep.
+    workers: usize,
+    /// Requests that wait for a worker.
+    queue: usize,
+}
+
+impl Width {
+    /// For changes of names and attributes, which carry little.
+    const NAMES: Width = Width { readers: 2, workers: 2, queue: 64 };
+
+    /// For reads, writes and `fsync` beside `readers` threads: all of them that are neither free nor in the lane for
+    /// names. A `write` in the queue holds up to 1 MiB, so the queue bounds their memory.
+    fn data(readers: usize) -> Width {
+        let readers = readers.saturating_sub(FREE_READERS + Width::NAMES.readers).max(1);
+        Width { readers, workers: 6, queue: 12 }
+    }
+}
+
+/// The lanes beside the threads that read requests.
 pub(crate) struct Lanes {
+    /// Changes of names and attributes.
+    pub(crate) names: Lane,
+    /// Reads, writes, `fsync`.
+    pub(crate) data: Lane,
+}
+
+impl Lanes {
+    /// Lanes beside `readers` threads.
+    pub(crate) fn new(readers: usize) -> std::io::Result<Lanes> {
+        Ok(Lanes { names: Lane::new("names", Width::NAMES)?, data: Lane::new("data", Width::data(readers))? })
+    }
+}
+
+/// Places where requests of one kind may wait.
+pub(crate) struct Lane {
     /// Readers that may still enter a request that can wait.
     free: Arc<AtomicUsize>,
     /// To the workers; `None` once they are told to end.
@@ -45,19 +82,17 @@ impl Drop for Leave {
     }
 }
 
-impl Lanes {
-    /// Lanes beside `readers` threads that read requests.
-    pub(crate) fn new(readers: usize) -> std::io::Result<Lanes> {
-        let (queue, jobs) = sync_channel(QUEUE);
+impl Lane {
+    fn new(name: &str, width: Width) -> std::io::Result<Lane> {
+        let (queue, jobs) = sync_channel(width.queue);
         let jobs = Arc::new(Mutex::new(jobs));
-        let workers = (0..WORKERS)
+        let workers = (0..width.workers)
             .map(|i| {
                 let jobs = jobs.clone();
-                thread::Builder::new().name(format!("lane-{i}")).spawn(move || work(&jobs))
+                thread::Builder::new().name(format!("{name}-{i}")).spawn(move || work(&jobs))
             })
             .collect::<Result<_, _>>()?;
-        let free = Arc::new(AtomicUsize::new(readers.saturating_sub(FREE_READERS).max(1)));
-        Ok(Lanes { free, queue: Some(queue), workers })
+        Ok(Lane { free: Arc::new(AtomicUsize::new(width.readers)), queue: Some(queue), workers })
     }
 
     /// Leave for the calling reader to wait, if not too many do.
@@ -88,7 +123,7 @@ impl Lanes {
     }
 }
 
-impl Drop for Lanes {
+impl Drop for Lane {
     /// Returns when every job has run.
     fn drop(&mut self) {
         self.queue = None;
@@ -116,51 +151,61 @@ mod tests {
     use super::*;
     use std::sync::Barrier;
 
+    const WIDTH: Width = Width { readers: 2, workers: 3, queue: 5 };
+
     #[test]
     fn a_reader_is_left_when_others_wait() {
-        let lanes = Lanes::new(4).expect("threads");
-        let (first, second) = (lanes.enter(), lanes.enter());
+        let lane = Lane::new("test", WIDTH).expect("threads");
+        let (first, second) = (lane.enter(), lane.enter());
         assert!(first.is_some() && second.is_some());
-        assert!(lanes.enter().is_none());
+        assert!(lane.enter().is_none());
         drop(first);
-        assert!(lanes.enter().is_some());
+        assert!(lane.enter().is_some());
     }
 
     #[test]
     fn jobs_beyond_the_readers_run_on_workers_and_all_run_before_the_end() {
-        let lanes = Lanes::new(4).expect("threads");
-        let _leaves = (lanes.enter(), lanes.enter());
-        let gate = Arc::new(Barrier::new(WORKERS + 1));
+        let lane = Lane::new("test", WIDTH).expect("threads");
+        let _leaves = (lane.enter(), lane.enter());
+        let gate = Arc::new(Barrier::new(WIDTH.workers + 1));
         let done = Arc::new(AtomicUsize::new(0));
-        for _ in 0..WORKERS {
+        for _ in 0..WIDTH.workers {
             let (gate, done) = (gate.clone(), done.clone());
-            lanes.run(move || {
+            lane.run(move || {
                 gate.wait();
                 done.fetch_add(1, Ordering::Relaxed);
             });
         }
         // Not reached if any of them had run here.
         gate.wait();
-        drop(lanes);
-        assert_eq!(done.load(Ordering::Relaxed), WORKERS);
+        drop(lane);
+        assert_eq!(done.load(Ordering::Relaxed), WIDTH.workers);
     }
 
     #[test]
     fn a_full_queue_runs_the_job_on_the_spot() {
-        let lanes = Lanes::new(4).expect("threads");
-        let _leaves = (lanes.enter(), lanes.enter());
+        let lane = Lane::new("test", WIDTH).expect("threads");
+        let _leaves = (lane.enter(), lane.enter());
         let gate = Arc::new(Mutex::new(()));
         let held = gate.lock().expect("not poisoned");
         let here = thread::current().id();
         let ran_here = Arc::new(AtomicUsize::new(0));
-        for _ in 0..WORKERS + QUEUE + 4 {
+        for _ in 0..WIDTH.workers + WIDTH.queue + 4 {
             let (gate, ran_here) = (gate.clone(), ran_here.clone());
-            lanes.run(move || match thread::current().id() == here {
+            lane.run(move || match thread::current().id() == here {
                 true => drop(ran_here.fetch_add(1, Ordering::Relaxed)),
                 false => drop(gate.lock()),
             });
         }
         assert!(ran_here.load(Ordering::Relaxed) >= 4);
         drop(held);
+    }
+
+    #[test]
+    fn some_readers_always_stay_free() {
+        for all in 6..=8 {
+            assert_eq!(Width::data(all).readers + Width::NAMES.readers + FREE_READERS, all);
+        }
+        assert!((6..=8).contains(&readers()));
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_log::AsLog;
+use tracing_log::log::{Level, Log as LogCrate, Metadata, Record};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -40,11 +41,13 @@ impl Log {
     fn start(sink: Sink) -> Log {
         let log = Log(Arc::new(Mutex::new(sink)));
         let filter = EnvFilter::try_from_env("CAIRN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-        // fuser logs by `log`, each request at `debug`: what nobody reads is not even looked at.
+        // fuser logs each request at `debug`: what nobody reads is not even looked at.
         let level = filter.max_level_hint().unwrap_or(tracing::level_filters::LevelFilter::TRACE);
+        tracing_log::log::set_max_level(level.as_log());
         // Both fail only if a log was started before, which then goes on.
-        let _ = tracing_log::LogTracer::builder().with_max_level(level.as_log()).init();
-        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.clone()).with_ansi(false);
+        let _ = tracing_log::log::set_logger(&FuserLog);
+        let subscriber =
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.clone()).with_ansi(false);
         let _ = tracing::subscriber::set_global_default(subscriber.finish());
         log
     }
@@ -64,6 +67,28 @@ impl Log {
     fn lock(&self) -> std::sync::MutexGuard<'_, Sink> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Passes on what fuser says by way of the crate `log`, under the target `fuser`.
+struct FuserLog;
+
+impl LogCrate for FuserLog {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let said = record.args();
+        match record.level() {
+            Level::Error => tracing::error!(target: "fuser", "{said}"),
+            Level::Warn => tracing::warn!(target: "fuser", "{said}"),
+            // What it finds worth telling everyone is that it mounts.
+            Level::Info | Level::Debug => tracing::debug!(target: "fuser", "{said}"),
+            Level::Trace => tracing::trace!(target: "fuser", "{said}"),
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 /// Opens `dir/log` to append, after putting a long one aside as `log.1`.

@@ -42,7 +42,9 @@ impl MountOptions {
         }
         if !root && (options.suid || options.dev) {
             let name = if options.suid { "suid" } else { "dev" };
-            return Err(Failure::usage(format!("mount option '{name}' is for root only: leave it out, or mount as root")));
+            return Err(Failure::usage(format!(
+                "mount option '{name}' is for root only: leave it out, or mount as root"
+            )));
         }
         Ok(options)
     }
@@ -73,7 +75,11 @@ impl MountOptions {
             ("index_mem", value) => self.index_mem = Some(size_of(option, value)?),
             // The kernel checks permissions on every cairn mount.
             ("defaults" | "default_permissions" | "async", "") => {}
-            ("auto" | "noauto" | "nofail" | "_netdev" | "diratime" | "nodiratime" | "lazytime" | "nolazytime", "") => {}
+            (
+                "auto" | "noauto" | "nofail" | "_netdev" | "diratime" | "nodiratime" | "lazytime"
+                | "nolazytime",
+                "",
+            ) => {}
             ("user" | "nouser" | "users" | "owner" | "group" | "uhelper" | "helper" | "comment", _) => {}
             (name, _) => return Ok(name.starts_with("x-") || name.starts_with("X-")),
         }

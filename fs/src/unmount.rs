@@ -49,7 +49,9 @@ fn by_fusermount(mountpoint: &Path, lazy: bool) -> Result<(), UnmountError> {
     match output.status.success() {
         true => Ok(()),
         false if said.contains("busy") => Err(UnmountError::Busy),
-        false if said.contains("not found in") || said.contains("not mounted") => Err(UnmountError::NotMounted),
+        false if said.contains("not found in") || said.contains("not mounted") => {
+            Err(UnmountError::NotMounted)
+        }
         false => Err(UnmountError::Other(said)),
     }
 }

@@ -22,7 +22,9 @@ impl Client {
         match with_address(dir, |path| UnixStream::connect(path)) {
             Ok(stream) => Ok(Some(Client { dir: dir.display().to_string(), from: BufReader::new(stream) })),
             Err(e) => match e.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused => {
+                    Ok(None)
+                }
                 io::ErrorKind::PermissionDenied => Err(Failure::new(format!(
                     "{}/control.sock: permission denied: only the user who mounted the volume, or root, may ask its daemon",
                     dir.display()
@@ -34,10 +36,45 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub(crate) fn call(&mut self, command: &str) -> Result<Value, Failure> {
-        self.send(command)?;
-        self.receive()?.ok_or_else(|| {
-            Failure::new(format!("the daemon of {} ended before it answered: see {}/log", self.dir, self.dir))
-        })
+        let request = Request { v: VERSION, cmd: command.to_string() };
+        let mut line = serde_json::to_string(&request).map_err(|e| self.failure(&e.into()))?;
+        line.push('\n');
+        self.from.get_mut().write_all(line.as_bytes()).map_err(|e| self.failure(&e))?;
+        while let Some(answer) = self.receive()? {
+            match answer["ok"].as_bool() {
+                Some(true) => return Ok(answer),
+                Some(false) => {
+                    return Err(Failure::new(answer["error"].as_str().unwrap_or("refused without a reason")));
+                }
+                // News that was not asked for.
+                None => {}
+            }
+        }
+        Err(Failure::new(format!(
+            "the daemon of {} ended before it answered: see {}/log",
+            self.dir, self.dir
+        )))
+    }
+
+    /// Returns when the daemon has closed the volume and ended.
+    pub(crate) fn wait_for_end(&mut self) -> Result<(), Failure> {
+        let mut closed = false;
+        while let Some(news) = self.receive()? {
+            if let (Some("closed"), Some(why)) = (news["event"].as_str(), news["error"].as_str()) {
+                return Err(Failure::new(format!(
+                    "not everything could be folded into {}: {why}; what was written is in its journal, and the next mount goes on; see {}/log",
+                    self.dir, self.dir
+                )));
+            }
+            closed |= news["event"] == "closed";
+        }
+        if closed {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "the daemon of {} died before everything was folded; what was written is in its journal, and the next mount goes on; see {}/log",
+            self.dir, self.dir
+        )))
     }
 
     /// Asks, and waits for `field` of the answer.
@@ -51,34 +88,16 @@ impl Client {
         })
     }
 
-    /// Asks without waiting.
-    pub(crate) fn send(&mut self, command: &str) -> Result<(), Failure> {
-        let request = Request { v: VERSION, cmd: command.to_string() };
-        // A struct of a number and a string always serializes.
-        let mut line = serde_json::to_string(&request).unwrap_or_default();
-        line.push('\n');
-        self.from.get_mut().write_all(line.as_bytes()).map_err(|e| self.failure(&e))
-    }
-
-    /// The next answer; `None` if the daemon ended instead.
-    pub(crate) fn receive(&mut self) -> Result<Option<Value>, Failure> {
+    /// The next line; `None` if the daemon ended.
+    fn receive(&mut self) -> Result<Option<Value>, Failure> {
         let line = match read_line(&mut self.from) {
             Ok(Some(line)) => line,
             Ok(None) => return Ok(None),
-            // A daemon that was killed with a question unread.
+            // Killed, with a question unread.
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             Err(e) => return Err(self.failure(&e)),
         };
-        let answer: Value = serde_json::from_str(&line).map_err(|e| self.failure(&e.into()))?;
-        match answer["ok"].as_bool() {
-            Some(true) => Ok(Some(answer)),
-            _ => Err(Failure::new(answer["error"].as_str().unwrap_or("the daemon refused without saying why"))),
-        }
-    }
-
-    /// Returns when the daemon has ended.
-    pub(crate) fn wait_for_end(&mut self) {
-        while let Ok(Some(_)) = read_line(&mut self.from) {}
+        serde_json::from_str(&line).map(Some).map_err(|e| self.failure(&e.into()))
     }
 
     fn failure(&self, error: &io::Error) -> Failure {

@@ -1,7 +1,8 @@
 //! How commands reach the daemon of a mounted volume: `control.sock` in its directory.
 //!
 //! One JSON document a line. A request is `{"v":1,"cmd":"usage"}`; its reply `{"v":1,"ok":true,…}` or
-//! `{"v":1,"ok":false,"error":"a sentence"}`. A connection may ask several times. Only the volume's owner may connect
+//! `{"v":1,"ok":false,"error":"a sentence"}`. A connection may ask several times; when the volume is
+//! closed, it gets `{"v":1,"event":"closed","error":null}`, and then its end. Only the volume's owner may connect
 //! (0600), and whoever holds the volume's lock owns the socket's name: one that nobody answers is replaced.
 
 mod client;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::Client;
-pub(crate) use server::{End, Info, Server};
+pub(crate) use server::{Connections, Info, Server};
 
 /// The protocol's version, in every line.
 const VERSION: u32 = 1;

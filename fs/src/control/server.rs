@@ -1,12 +1,12 @@
 //! The daemon's side of `control.sock`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use crate::report::UsageReport;
 
 /// Connections served at a time; one more is closed at once.
 const MAX_CONNECTIONS: usize = 32;
-/// How long the daemon's end waits for its last answers to be written.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long an answer may take to be read.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What `info` tells.
 #[derive(Clone, Debug, Serialize)]
@@ -42,47 +42,39 @@ pub(crate) struct Info {
     pub(crate) read_only: bool,
 }
 
-/// The end of a mount, for those who wait for it.
+/// The open connections: each is told when the volume is closed, so that `cairn umount` knows how that went.
 #[derive(Default)]
-pub(crate) struct End {
-    state: Mutex<EndState>,
-    changed: Condvar,
-}
+pub(crate) struct Connections(Mutex<HashMap<u64, UnixStream>>);
 
-#[derive(Default)]
-struct EndState {
-    /// How closing the volume went, once it did.
-    result: Option<Result<(), String>>,
-    waiting: usize,
-}
-
-impl End {
-    /// Tells everyone who waits, and returns when they have passed it on.
-    pub(crate) fn announce(&self, result: Result<(), String>) {
-        let mut state = self.lock();
-        state.result = Some(result);
-        self.changed.notify_all();
-        let told = self.changed.wait_timeout_while(state, LAST_WORDS, |s| s.waiting > 0);
-        drop(told);
-    }
-
-    /// Waits for the end and has `tell` pass on how it was.
-    fn wait(&self, tell: impl FnOnce(Result<(), String>)) {
-        let mut state = self.lock();
-        state.waiting += 1;
-        while state.result.is_none() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+impl Connections {
+    /// Tells everyone that the volume is closed, or why it could not be.
+    pub(crate) fn announce(&self, closed: Result<(), String>) {
+        let line = format!("{}\n", json!({ "v": VERSION, "event": "closed", "error": closed.err() }));
+        for mut stream in self.lock().values() {
+            // Whoever does not listen any more need not be told.
+            let _ = stream.write_all(line.as_bytes());
         }
-        let result = state.result.clone().unwrap_or(Ok(()));
-        drop(state);
-        tell(result);
-        self.lock().waiting -= 1;
-        self.changed.notify_all();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, EndState> {
-        // Counters and a result: whole at every step.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes `stream` in, unless there are too many.
+    fn enter(&self, number: u64, stream: &UnixStream) -> io::Result<()> {
+        let mut open = self.lock();
+        if open.len() >= MAX_CONNECTIONS {
+            return Err(io::Error::other("too many connections"));
+        }
+        // Nobody who stops reading holds up the daemon.
+        stream.set_write_timeout(Some(PATIENCE))?;
+        open.insert(number, stream.try_clone()?);
+        Ok(())
+    }
+
+    fn leave(&self, number: u64) {
+        self.lock().remove(&number);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, UnixStream>> {
+        // A map is whole between its operations.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,9 +82,8 @@ impl End {
 struct Shared {
     volume: Arc<Volume>,
     info: Info,
-    end: Arc<End>,
+    connections: Arc<Connections>,
     stop: Box<dyn Fn() + Send + Sync>,
-    connections: AtomicUsize,
 }
 
 /// A listening `control.sock`.
@@ -107,13 +98,13 @@ impl Server {
     pub(crate) fn start(
         volume: Arc<Volume>,
         info: Info,
-        end: Arc<End>,
+        connections: Arc<Connections>,
         stop: Box<dyn Fn() + Send + Sync>,
     ) -> io::Result<Server> {
         let path = info.dir.join(NAME);
         let listener = listen(&info.dir, &path)?;
         let inode = fs::symlink_metadata(&path)?.ino();
-        let shared = Arc::new(Shared { volume, info, end, stop, connections: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared { volume, info, connections, stop });
         thread::Builder::new().name("control".into()).spawn(move || accept(&listener, &shared))?;
         Ok(Server { path, inode })
     }
@@ -140,47 +131,33 @@ fn listen(dir: &Path, path: &Path) -> io::Result<UnixListener> {
 
 /// Serves connections until the process ends.
 fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
-    for stream in listener.incoming() {
-        let stream = match stream {
-            Ok(stream) => stream,
-            Err(e) => {
-                warn!("control.sock: {e}");
-                // Out of descriptors, most likely: do not spin.
-                thread::sleep(Duration::from_millis(100));
-                continue;
-            }
-        };
-        if shared.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
-            continue;
-        }
-        let serving = shared.clone();
-        let spawned = thread::Builder::new().name("control-client".into()).spawn(move || {
-            if let Err(e) = serve(&stream, &serving) {
-                debug!("control.sock: {e}");
-            }
-            serving.connections.fetch_sub(1, Ordering::Relaxed);
-        });
-        if let Err(e) = spawned {
+    for (number, stream) in (0..).zip(listener.incoming()) {
+        if let Err(e) = stream.and_then(|stream| admit(number, stream, shared)) {
             warn!("control.sock: {e}");
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            // Out of descriptors or threads, most likely: do not spin.
+            thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// Serves one connection on a thread of its own.
+fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
+    shared.connections.enter(number, &stream)?;
+    let serving = shared.clone();
+    let spawned = thread::Builder::new().name("control-client".into()).spawn(move || {
+        if let Err(e) = serve(&stream, &serving) {
+            debug!("control.sock: {e}");
+        }
+        serving.connections.leave(number);
+    });
+    spawned.map(drop).inspect_err(|_| shared.connections.leave(number))
 }
 
 /// Answers one connection's questions until it is closed.
 fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     let mut from = BufReader::new(stream);
     while let Some(line) = read_line(&mut from)? {
-        match parse(&line) {
-            Ok(command) if command == "wait" => shared.end.wait(|result| {
-                let answer = result.map(|()| json!({}));
-                // Whoever asked may have gone.
-                let _ = write_answer(stream, answer);
-            }),
-            Ok(command) => write_answer(stream, answer(&command, shared))?,
-            Err(why) => write_answer(stream, Err(why))?,
-        }
+        write_answer(stream, parse(&line).and_then(|command| answer(&command, shared)))?;
     }
     Ok(())
 }
@@ -197,7 +174,11 @@ fn parse(line: &str) -> Result<String, String> {
 fn answer(command: &str, shared: &Shared) -> Result<Value, String> {
     match command {
         "sync" => shared.volume.sync().map(|()| json!({})).map_err(|e| {
-            format!("{}: not everything could be folded: {e}; see {}/log", shared.info.dir.display(), shared.info.dir.display())
+            format!(
+                "{}: not everything could be folded: {e}; see {}/log",
+                shared.info.dir.display(),
+                shared.info.dir.display()
+            )
         }),
         "usage" => Ok(json!({ "usage": UsageReport::from(shared.volume.usage()) })),
         "info" => Ok(json!({ "info": shared.info })),
@@ -236,25 +217,27 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_the_end_is_told_before_it_is_over() {
-        let end = Arc::new(End::default());
-        let told = Arc::new(AtomicUsize::new(0));
-        let waiters: Vec<_> = (0..3)
-            .map(|_| {
-                let (end, told) = (end.clone(), told.clone());
-                thread::spawn(move || {
-                    end.wait(|result| {
-                        assert_eq!(result, Err("disk".to_string()));
-                        told.fetch_add(1, Ordering::Relaxed);
-                    });
-                })
-            })
-            .collect();
-        while end.lock().waiting < 3 {
-            thread::yield_now();
+    fn everyone_connected_is_told_of_the_end() {
+        let connections = Connections::default();
+        let (near, far) = UnixStream::pair().expect("sockets");
+        connections.enter(7, &near).expect("the first");
+        connections.announce(Err("disk".into()));
+        let line = read_line(&mut BufReader::new(&far)).expect("whole").expect("a line");
+        let told: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!((told["event"].as_str(), told["error"].as_str()), (Some("closed"), Some("disk")));
+        connections.leave(7);
+        connections.announce(Ok(()));
+        drop(near);
+        assert_eq!(read_line(&mut BufReader::new(&far)).expect("the end"), None);
+    }
+
+    #[test]
+    fn there_is_a_bound_on_connections() {
+        let connections = Connections::default();
+        let (stream, _far) = UnixStream::pair().expect("sockets");
+        for number in 0..MAX_CONNECTIONS as u64 {
+            connections.enter(number, &stream).expect("within the bound");
         }
-        end.announce(Err("disk".into()));
-        assert_eq!(told.load(Ordering::Relaxed), 3);
-        waiters.into_iter().for_each(|w| w.join().expect("no panic"));
+        assert!(connections.enter(99, &stream).is_err());
     }
 }

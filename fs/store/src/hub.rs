@@ -33,11 +33,6 @@ pub struct Located {
 pub struct Pins(HashSet<PackId>);
 
 impl Pins {
-    /// Takes over another set's pins; gives back those that are pinned twice now.
-    pub(crate) fn take_in(&mut self, other: Pins) -> Vec<PackId> {
-        other.0.into_iter().filter(|pack| !self.0.insert(*pack)).collect()
-    }
-
     /// The packs.
     pub fn packs(&self) -> impl Iterator<Item = &PackId> {
         self.0.iter()
@@ -127,6 +122,11 @@ impl Hub {
             state.pin(&candidate.pack, pins);
         }
         found
+    }
+
+    /// Pins a pack, if it is known.
+    pub(crate) fn pin(&self, pack: &PackId, pins: &mut Pins) {
+        self.state().pin(pack, pins);
     }
 
     /// Gives pins back.

@@ -36,7 +36,7 @@ pub struct StoreOptions {
     pub index_mem: u64,
     /// The most memory decoded frames take, in bytes.
     pub cache_size: u64,
-    /// Nothing is written: no index is loaded, no leftovers are removed.
+    /// Nothing is written: leftovers of a crash stay.
     pub read_only: bool,
 }
 
@@ -137,15 +137,13 @@ impl Store {
             chunk_tables: ByteLru::new(CHUNK_TABLES_BYTES, 1),
             frames: ByteLru::new(options.cache_size, 8),
         };
-        if !options.read_only {
-            store.load_hub()?;
-        }
+        store.load_hub(options.read_only)?;
         Ok(store)
     }
 
-    fn load_hub(&self) -> Result<(), StoreError> {
+    fn load_hub(&self, read_only: bool) -> Result<(), StoreError> {
         let listing = list_packs(&*self.disk)?;
-        for pack in &listing.unsealed {
+        for pack in listing.unsealed.iter().filter(|_| !read_only) {
             let path = unsealed_path(pack);
             self.disk.remove(&path).map_err(StoreError::io(path))?;
         }
@@ -218,9 +216,9 @@ impl Store {
         PackWriter::begin(self.disk.clone(), pack, kind, self.superblock.uuid, volume)
     }
 
-    /// Makes a sealed pack known: its chunks are found from now on. It stays pinned.
-    pub fn publish(&self, sealed: &SealedPack, pins: &mut Pins) {
-        self.hub.publish(&sealed.footer, sealed.file_len, Some(pins));
+    /// Makes a sealed pack known: its chunks are found from now on. With `pins` it stays pinned.
+    pub fn publish(&self, sealed: &SealedPack, pins: Option<&mut Pins>) {
+        self.hub.publish(&sealed.footer, sealed.file_len, pins);
     }
 
     /// Looks a chunk up, and pins the pack it is found in. A fingerprint counts only where the pack's own
@@ -240,10 +238,9 @@ impl Store {
         })
     }
 
-    /// Adds `more` to `pins`.
-    pub fn merge_pins(&self, pins: &mut Pins, more: Pins) {
-        let twice = pins.take_in(more);
-        self.hub.release(twice);
+    /// Pins a pack that a replayed record refers to.
+    pub fn pin(&self, pack: &PackId, pins: &mut Pins) {
+        self.hub.pin(pack, pins);
     }
 
     /// Gives pins back: what they kept is counted in a synced checkpoint, or never came to be.

@@ -1,1 +1,34 @@
-//! placeholder
+//! A cairn filesystem without a kernel: what the FUSE adapter, `mkfs`, `fsck` and tests drive.
+//!
+//! The way of a write: [`Volume::write`] -> journal (acknowledged) -> fold -> store. The way of a read:
+//! [`Volume::read`] -> extents, the overlay's first -> journal or store, checked.
+//!
+//! Architecture Invariant: no FUSE and no errno here, and nothing asynchronous: threads, locks, channels.
+
+mod checkpoint;
+mod core;
+pub mod engine;
+mod fold;
+mod handles;
+pub mod journal;
+mod layout;
+mod locks;
+mod maintenance;
+mod make;
+mod namespace;
+mod open;
+mod vfs;
+mod volume;
+
+pub use cairn_format::{FileKind, Timestamp, Uuid};
+pub use checkpoint::{ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain};
+pub use layout::{
+    CONTROL_SOCKET, ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README_PATH, STORE_DIR, VolumeLock,
+    lock_volume, store_disk,
+};
+pub use make::{Made, MakeError, MakeOptions, make, make_on};
+pub use open::{
+    EngineChoice, EngineSource, OpenError, OpenOn, OpenOptions, open, open_on, read_superblock, usage_offline,
+};
+pub use vfs::{Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode};
+pub use volume::{Usage, Volume};

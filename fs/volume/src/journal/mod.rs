@@ -13,8 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cairn_format::{
-    CheckpointRef, JournalRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record, RecordHead,
-    SEGMENT_DATA_START, Uuid, payload_sums,
+    CheckpointRef, JournalRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record,
+    RecordHead, SEGMENT_DATA_START, Uuid, payload_sums,
 };
 use cairn_store::disk::{Disk, DiskFile};
 
@@ -138,7 +138,7 @@ impl Journal {
         chain: Chain,
         resume: &Resume,
         first: &[Mutation],
-    ) -> Result<Journal, JournalError> {
+    ) -> Result<(Journal, Appended), JournalError> {
         let Chain { segments, unused, files, highest_number, .. } = chain;
         let (keep, free): (Vec<_>, Vec<_>) = segments.into_iter().partition(|s| s.last >= resume.floor);
         let free = free.into_iter().map(|s| (s.path, s.file)).chain(unused).collect();
@@ -170,7 +170,7 @@ impl Journal {
         mutations.extend_from_slice(first);
         let at = journal.append_continuing(&mutations, &[], Some(resume.continues))?;
         journal.sync(at.lsn)?;
-        Ok(journal)
+        Ok((journal, at))
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -310,6 +310,12 @@ impl Journal {
         if log.stopped.is_none() {
             self.stop(&mut log, why);
         }
+    }
+
+    /// Takes no more records: the volume is closed.
+    pub fn close(&self) {
+        self.log().stopped = Some("the volume is closed".into());
+        self.notify_room();
     }
 
     /// Why nothing is written any more, if so.

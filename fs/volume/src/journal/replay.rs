@@ -101,7 +101,8 @@ fn scan_into(disk: &dyn Disk, shape: &JournalShape, chain: &mut Chain) -> Result
         };
         chain.files = chain.files.max(n + 1);
         let path = format!("{JOURNAL_DIR}/{}", listed.name);
-        let file = disk.open(&path, Access::Write).or_else(|_| disk.open(&path, Access::Read)).map_err(io(&path))?;
+        let file =
+            disk.open(&path, Access::Write).or_else(|_| disk.open(&path, Access::Read)).map_err(io(&path))?;
         let short = listed.len < shape.segment.into();
         match read_header(&*file, &shape.volume).map_err(io(&path))? {
             // A power cut while a segment was made leaves a short file that nothing is in.
@@ -120,7 +121,9 @@ fn scan_into(disk: &dyn Disk, shape: &JournalShape, chain: &mut Chain) -> Result
                 chain.bad_headers.push((path, reason));
             }
             // A header torn while it was written, before any record.
-            Err(_) if file.len().is_ok_and(|len| len >= shape.segment.into()) => chain.unused.push((path, file)),
+            Err(_) if file.len().is_ok_and(|len| len >= shape.segment.into()) => {
+                chain.unused.push((path, file))
+            }
             Err(_) => {
                 // It would be too short to use again; made anew when needed.
                 let _ = disk.remove(&path);
@@ -132,15 +135,27 @@ fn scan_into(disk: &dyn Disk, shape: &JournalShape, chain: &mut Chain) -> Result
 }
 
 /// Follows a segment's records for as long as they are whole and in order.
-fn walk(path: String, file: Arc<dyn DiskFile>, header: SegmentHeader, shape: &JournalShape, chain: &mut Chain) -> Walked {
+fn walk(
+    path: String,
+    file: Arc<dyn DiskFile>,
+    header: SegmentHeader,
+    shape: &JournalShape,
+    chain: &mut Chain,
+) -> Walked {
     chain.highest_number = chain.highest_number.max(header.number);
     chain.highest_epoch = chain.highest_epoch.max(header.epoch);
     // Whatever trimming relied on was certain before this header was written.
     if header.checkpoint > chain.checkpoint.0 {
         chain.checkpoint = (header.checkpoint, header.floor);
     }
-    let mut segment =
-        SegmentFile { path, file, number: header.number, first: header.first, last: header.continues, synced: Lsn::ZERO };
+    let mut segment = SegmentFile {
+        path,
+        file,
+        number: header.number,
+        first: header.first,
+        last: header.continues,
+        synced: Lsn::ZERO,
+    };
     let mut end = SEGMENT_DATA_START;
     let mut expected = header.first;
     let stop = loop {
@@ -152,6 +167,14 @@ fn walk(path: String, file: Arc<dyn DiskFile>, header: SegmentHeader, shape: &Jo
             break format!("record {} of segment {} lies there", record.head.lsn, record.head.segment);
         }
         chain.synced = chain.synced.max(record.head.synced);
+        for mutation in &record.mutations {
+            // Appended only once the checkpoint was certain, so it counts even in a tail that does not.
+            if let Mutation::Checkpoint { at, floor } = mutation
+                && *at > chain.checkpoint.0
+            {
+                chain.checkpoint = (*at, *floor);
+            }
+        }
         segment.last = expected;
         expected = expected.next();
         end = end_of(end, &record);
@@ -231,7 +254,8 @@ impl Chain {
             torn.is_none()
         })?;
         let Some((lsn, reason)) = torn else { return Ok(()) };
-        while self.segments.last().is_some_and(|s| s.first >= lsn && s.number > 0) && self.segments.len() > 1 {
+        while self.segments.last().is_some_and(|s| s.first >= lsn && s.number > 0) && self.segments.len() > 1
+        {
             if let Some(segment) = self.segments.pop() {
                 self.ends.pop();
                 self.unused.push((segment.path, segment.file));

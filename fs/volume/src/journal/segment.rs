@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use cairn_format::{
-    Domain, JournalRef, Lsn, PAYLOAD_BLOCK, Record, RecordHead, RECORD_HEAD_LEN, SEGMENT_HEADER_LEN, Seal, SegmentHeader,
-    Uuid,
+    Domain, JournalRef, Lsn, PAYLOAD_BLOCK, RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_HEADER_LEN, Seal,
+    SegmentHeader, Uuid,
 };
 use cairn_store::disk::{Access, Disk, DiskFile};
 
@@ -54,11 +54,15 @@ pub(crate) fn write_header(file: &dyn DiskFile, header: &SegmentHeader) -> io::R
 }
 
 /// A segment's header, from either copy; `None` for a file that was never used.
-pub(crate) fn read_header(file: &dyn DiskFile, volume: &Uuid) -> io::Result<Option<Result<SegmentHeader, String>>> {
+pub(crate) fn read_header(
+    file: &dyn DiskFile,
+    volume: &Uuid,
+) -> io::Result<Option<Result<SegmentHeader, String>>> {
     let mut both = vec![0; 2 * SEGMENT_HEADER_LEN];
     let read = file.read_at(&mut both, 0)?;
     let (first, second) = both.split_at(SEGMENT_HEADER_LEN);
-    let decoded = SegmentHeader::decode(first, volume).or_else(|e| SegmentHeader::decode(second, volume).map_err(|_| e));
+    let decoded = SegmentHeader::decode(first, volume)
+        .or_else(|e| SegmentHeader::decode(second, volume).map_err(|_| e));
     Ok(match decoded {
         Ok(header) => Some(Ok(header)),
         Err(_) if read > 0 && both.iter().all(|b| *b == 0) => None,
@@ -67,7 +71,12 @@ pub(crate) fn read_header(file: &dyn DiskFile, volume: &Uuid) -> io::Result<Opti
 }
 
 /// Reads and checks a record's bytes before its payload, if one begins at `offset`.
-pub(crate) fn read_prefix(file: &dyn DiskFile, volume: &Uuid, offset: u32, segment_len: u32) -> Result<Record, String> {
+pub(crate) fn read_prefix(
+    file: &dyn DiskFile,
+    volume: &Uuid,
+    offset: u32,
+    segment_len: u32,
+) -> Result<Record, String> {
     let mut head = [0; RECORD_HEAD_LEN];
     file.read_exact_at(&mut head, offset.into()).map_err(|e| e.to_string())?;
     let peeked = RecordHead::peek(&head).map_err(|e| e.to_string())?;
@@ -111,7 +120,10 @@ pub(crate) fn check_blocks(volume: &Uuid, first: usize, bytes: &[u8], sums: &[u6
     for (i, block) in bytes.chunks(PAYLOAD_BLOCK).enumerate() {
         let number = first + i;
         if sums.get(number) != Some(&Seal::new(Domain::Payload, &volume.0, number as u64).sum(block)) {
-            return Err(format!("bytes {}.. of its payload do not match their checksum", number * PAYLOAD_BLOCK));
+            return Err(format!(
+                "bytes {}.. of its payload do not match their checksum",
+                number * PAYLOAD_BLOCK
+            ));
         }
     }
     Ok(())

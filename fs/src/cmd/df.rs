@@ -1,0 +1,163 @@
+//! `cairn df`.
+
+use std::io::Write;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::args::DfArgs;
+use crate::control::Client;
+use crate::failure::Failure;
+use crate::places::{self, Place};
+use crate::report::UsageReport;
+use crate::size::human;
+
+/// Version of the JSON document.
+const SCHEMA: u32 = 1;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document {
+    message_type: &'static str,
+    schema_version: u32,
+    dir: String,
+    mountpoint: Option<String>,
+    uuid: Option<String>,
+    label: Option<String>,
+    #[serde(flatten)]
+    usage: UsageReport,
+    /// Logical bytes to one of data, metadata and journal's backlog; `null` when there is nothing.
+    ratio: Option<f64>,
+}
+
+/// Prints what a volume holds and what it takes, mounted or not.
+pub(crate) fn run(args: &DfArgs) -> Result<(), Failure> {
+    let document = measure(&places::find(&args.path)?)?;
+    let text = match args.json {
+        true => serde_json::to_string(&document).map_err(Failure::new)? + "\n",
+        false => table(&document),
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // `| head` has seen enough.
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Asks the daemon if there is one, and looks for itself otherwise.
+fn measure(place: &Place) -> Result<Document, Failure> {
+    let (usage, info) = match Client::connect(&place.dir)? {
+        Some(mut daemon) => (daemon.ask("usage", "usage")?, daemon.ask("info", "info")?),
+        None => (UsageReport::from(cairn_volume::usage_offline(&place.dir)?), Value::Null),
+    };
+    let text = |field: &str| info[field].as_str().map(str::to_string);
+    Ok(Document {
+        message_type: "df",
+        schema_version: SCHEMA,
+        dir: place.dir.display().to_string(),
+        mountpoint: place.mountpoint.as_ref().map(|m| m.display().to_string()),
+        uuid: text("uuid"),
+        label: text("label"),
+        ratio: ratio(&usage),
+        usage,
+    })
+}
+
+/// What everything takes for good: the journal's space is used again and again, so only its backlog counts.
+fn takes(usage: &UsageReport) -> u64 {
+    usage.stored + usage.metadata + usage.journal_used
+}
+
+fn ratio(usage: &UsageReport) -> Option<f64> {
+    (takes(usage) > 0 && usage.logical > 0).then(|| usage.logical as f64 / takes(usage) as f64)
+}
+
+fn table(document: &Document) -> String {
+    let usage = &document.usage;
+    let mut text = document.dir.clone();
+    if let Some(label) = document.label.as_ref().filter(|l| !l.is_empty()) {
+        text += &format!(" ({label})");
+    }
+    text += &match &document.mountpoint {
+        Some(mountpoint) => format!(", mounted at {mountpoint}"),
+        None => ", not mounted".to_string(),
+    };
+    text += &format!("\n\n{:<20} {:>10}\n", "files", usage.files);
+    let rows = [
+        ("logical", usage.logical),
+        ("after dedup", usage.unique),
+        ("after compression", usage.stored),
+        ("metadata", usage.metadata),
+        ("journal, in use", usage.journal_used),
+    ];
+    for (name, bytes) in rows {
+        text += &format!("{name:<20} {:>10} {:>7}\n", human(bytes), share(bytes, usage.logical));
+    }
+    // Set aside once and used again and again: no share of what is stored.
+    text += &format!("{:<20} {:>10}\n", "journal, on disk", human(usage.journal));
+    if let Some(ratio) = document.ratio {
+        text += &format!("\n{} hold {}: {ratio:.2} to 1\n", human(takes(usage)), human(usage.logical));
+    }
+    text
+}
+
+fn share(part: u64, whole: u64) -> String {
+    match whole {
+        0 => "-".to_string(),
+        _ => format!("{:.1}%", part as f64 * 100.0 / whole as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(usage: UsageReport) -> Document {
+        Document {
+            message_type: "df",
+            schema_version: SCHEMA,
+            dir: "/srv/v".into(),
+            mountpoint: Some("/mnt".into()),
+            uuid: None,
+            label: Some("films".into()),
+            ratio: ratio(&usage),
+            usage,
+        }
+    }
+
+    fn usage() -> UsageReport {
+        UsageReport {
+            files: 12,
+            logical: 4 << 30,
+            unique: 2 << 30,
+            stored: 1 << 30,
+            metadata: 0,
+            journal: 512 << 20,
+            journal_used: 0,
+        }
+    }
+
+    #[test]
+    fn the_table_splits_what_is_saved() {
+        let text = table(&document(usage()));
+        assert!(text.starts_with("/srv/v (films), mounted at /mnt\n"), "{text}");
+        assert!(text.contains("after dedup            2.00 GiB   50.0%"), "{text}");
+        assert!(text.ends_with("1.00 GiB hold 4.00 GiB: 4.00 to 1\n"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_volume_has_no_ratio() {
+        let empty = UsageReport { files: 0, logical: 0, unique: 0, stored: 0, ..usage() };
+        assert_eq!(ratio(&empty), None);
+        assert!(!table(&document(empty)).contains("to 1"));
+    }
+
+    #[test]
+    fn the_document_names_its_schema() {
+        let json = serde_json::to_value(document(usage())).expect("serializes");
+        assert_eq!((json["schema_version"].as_u64(), json["message_type"].as_str()), (Some(1), Some("df")));
+        assert_eq!(json["logical"].as_u64(), Some(4 << 30));
+    }
+}

@@ -1,0 +1,6 @@
+//! The verbs, a file each.
+
+pub(crate) mod df;
+pub(crate) mod mount;
+pub(crate) mod sync;
+pub(crate) mod umount;

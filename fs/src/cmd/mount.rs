@@ -1,0 +1,67 @@
+//! `cairn mount`, and `mount.cairn` for mount(8).
+
+use crate::args::{HelperArgs, MountArgs};
+use crate::checks;
+use crate::daemon::{self, Plan};
+use crate::detach::{self, Report};
+use crate::failure::Failure;
+use crate::logging::Log;
+use crate::options::MountOptions;
+
+/// Mounts. Returns when the mount answers, or with `-f` when it is unmounted.
+pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
+    let options = MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;
+    if args.report_on_stdout {
+        return be_daemon(args, options);
+    }
+    let (dir, mountpoint) = checks::before_mount(&args.dir, &args.mountpoint)?;
+    if args.foreground {
+        return daemon::run(
+            &Plan { dir, mountpoint, options },
+            &Log::to_standard_error(),
+            Report::ToTerminal,
+        );
+    }
+    detach::start(args, &dir, &mountpoint)
+}
+
+/// This process was started by [`detach::start`], which checked both directories.
+fn be_daemon(args: &MountArgs, options: MountOptions) -> Result<(), Failure> {
+    nix::unistd::setsid().map_err(|e| Failure::new(format!("cannot detach from the terminal: {e}")))?;
+    let plan = Plan { dir: args.dir.clone(), mountpoint: args.mountpoint.clone(), options };
+    match daemon::run(&plan, &Log::pending(), Report::ToCommand) {
+        // The command prints it; should it be gone, or the mount have been there already, this process does.
+        Err(failure) if Report::ToCommand.failed(&failure) => std::process::exit(failure.code),
+        result => result,
+    }
+}
+
+/// Mounts as mount(8) asks.
+pub(crate) fn run_helper(args: HelperArgs) -> Result<(), Failure> {
+    if let Some(namespace) = args.namespace {
+        return Err(Failure::usage(format!(
+            "-N {namespace}: mounting in another namespace is not supported: run mount in it, with nsenter(1)"
+        )));
+    }
+    if let Some(fstype) = args.fstype.filter(|t| t != "cairn" && t != "fuse.cairn") {
+        return Err(Failure::usage(format!("-t {fstype}: this mounts cairn volumes only")));
+    }
+    let (fake, verbose) = (args.fake, args.verbose);
+    let args = MountArgs {
+        dir: args.spec,
+        mountpoint: args.dir,
+        options: args.options,
+        foreground: false,
+        sloppy: args.sloppy,
+        report_on_stdout: false,
+    };
+    if fake {
+        MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;
+        return checks::before_mount(&args.dir, &args.mountpoint).map(drop);
+    }
+    run(&args)?;
+    if verbose {
+        println!("mount.cairn: {} mounted on {}", args.dir.display(), args.mountpoint.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Between the command that a person typed and the daemon it leaves behind.
+//!
+//! The daemon is this program started anew, not a fork: a process that has threads must not fork and go on. Its standard
+//! output is a pipe to the command, which ends when a line says how the mount went.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::args::MountArgs;
+use crate::failure::Failure;
+
+/// What the daemon tells the command that started it, a line each.
+#[derive(Debug, Serialize, Deserialize)]
+enum Status {
+    /// It goes on, but this may take a while.
+    Waiting(String),
+    /// The mount answers.
+    Ready,
+    /// There will be no mount.
+    Failed { code: i32, message: String },
+}
+
+/// Whom the process that mounts tells how it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// The command that started this daemon, at the other end of standard output.
+    ToCommand,
+    /// The person at the terminal.
+    ToTerminal,
+}
+
+impl Report {
+    /// Something takes long.
+    pub(crate) fn waiting(self, why: &str) {
+        match self {
+            // A command that was interrupted is noticed by `ready`.
+            Report::ToCommand => drop(send(&Status::Waiting(why.to_string()))),
+            Report::ToTerminal => eprintln!("cairn: {why}"),
+        }
+    }
+
+    /// The mount answers. An error means that nobody is left who wants it.
+    pub(crate) fn ready(self) -> io::Result<()> {
+        match self {
+            Report::ToCommand => send(&Status::Ready),
+            Report::ToTerminal => Ok(()),
+        }
+    }
+
+    /// There is no mount. `false` if nobody was told.
+    pub(crate) fn failed(self, failure: &Failure) -> bool {
+        let status = Status::Failed { code: failure.code, message: failure.message.clone() };
+        self == Report::ToCommand && send(&status).is_ok()
+    }
+}
+
+fn send(status: &Status) -> io::Result<()> {
+    let mut line = serde_json::to_string(status)?;
+    line.push('\n');
+    let mut out = io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.flush()
+}
+
+/// Starts the daemon and returns when the mount answers, or with the daemon's reason why it does not.
+pub(crate) fn start(args: &MountArgs, dir: &Path, mountpoint: &Path) -> Result<(), Failure> {
+    let mut command = Command::new(this_program());
+    command.arg0("cairn").args(["mount", "--report-on-stdout"]);
+    for list in &args.options {
+        command.args(["-o", list]);
+    }
+    if args.sloppy {
+        command.arg("-s");
+    }
+    command.arg("--").arg(dir).arg(mountpoint).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut daemon = command.spawn().map_err(|e| Failure::new(format!("cannot start the daemon: {e}")))?;
+    follow(&mut daemon, dir)
+}
+
+/// Still there under another name if the program was replaced while it runs.
+fn this_program() -> PathBuf {
+    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
+}
+
+fn follow(daemon: &mut Child, dir: &Path) -> Result<(), Failure> {
+    if let Some(out) = daemon.stdout.take() {
+        for line in BufReader::new(out).lines() {
+            let status = line.and_then(|line| serde_json::from_str(&line).map_err(io::Error::from));
+            match status.map_err(|e| Failure::new(format!("the daemon's report is not readable: {e}")))? {
+                Status::Waiting(why) => eprintln!("cairn: {why}"),
+                Status::Ready => return Ok(()),
+                Status::Failed { code, message } => return Err(Failure { code, message }),
+            }
+        }
+    }
+    let how = match daemon.wait() {
+        Ok(status) => match (status.signal(), status.code()) {
+            (Some(signal), _) => format!("was killed by signal {signal}"),
+            (None, code) => format!("exited with code {}", code.unwrap_or_default()),
+        },
+        Err(e) => e.to_string(),
+    };
+    Err(Failure::new(format!("the daemon {how} before the mount answered: see {}/log", dir.display())))
+}

@@ -1,0 +1,289 @@
+//! What every operation leans on: one volume's namespace, journal, store and locks, and the way an
+//! operation's record goes.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use cairn_format::key::Key;
+use cairn_format::{Geometry, Ino, JournalRef, Mutation, PackId, Totals, Uuid, View};
+use cairn_store::disk::Disk;
+use cairn_store::{ReadError, Store};
+
+use crate::fold::DirtySet;
+use crate::handles::Handles;
+use crate::journal::{Appended, Chain, Journal, JournalError, JournalShape, Need};
+use crate::locks::InodeLocks;
+use crate::maintenance::{Maintainer, Signal};
+use crate::namespace::{Namespace, NamespaceError};
+use crate::open::EngineSource;
+use crate::vfs::Error;
+
+/// Inode numbers reserved at a time: the next block is synced before its first number is used.
+const INO_BLOCK: u64 = 1 << 16;
+/// Overlay layers may grow to this many bytes before writers wait; a checkpoint begins at half of it.
+pub(crate) const OVERLAY_LIMIT: usize = 96 << 20;
+/// Kept free on the disk for checkpoints, so that deleting works when the volume is full.
+const DISK_RESERVE: u64 = 24 << 20;
+
+/// The journal of a volume, or what can be read of it.
+pub(crate) enum Log {
+    /// Mounted for writing.
+    Writing(Journal),
+    /// Mounted read-only: as a scan found it.
+    Reading(Box<Chain>, JournalShape),
+}
+
+impl Log {
+    /// Reads journalled bytes, and checks them.
+    pub(crate) fn read(&self, at: &JournalRef, out: &mut [u8]) -> Result<(), JournalError> {
+        match self {
+            Log::Writing(journal) => journal.read(at, 0, out),
+            Log::Reading(chain, shape) => chain.read(shape, at, out),
+        }
+    }
+}
+
+/// The names of the packs that a mount makes.
+pub(crate) struct PackNames {
+    pub(crate) session: u64,
+    pub(crate) epoch: u32,
+    pub(crate) next: AtomicU32,
+}
+
+impl PackNames {
+    pub(crate) fn next(&self) -> PackId {
+        PackId::new(self.session, self.epoch, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Inode numbers that may be given out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InoBlock {
+    pub(crate) next: u64,
+    pub(crate) end: u64,
+}
+
+/// One open volume.
+pub(crate) struct Core {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) uuid: Uuid,
+    pub(crate) view: View,
+    pub(crate) geometry: Geometry,
+    pub(crate) store: Store,
+    pub(crate) log: Log,
+    pub(crate) ns: Namespace,
+    pub(crate) locks: InodeLocks,
+    pub(crate) handles: Handles,
+    pub(crate) dirty: DirtySet,
+    pub(crate) inos: Mutex<InoBlock>,
+    pub(crate) packs: PackNames,
+    /// Held shared from a record's append until it is applied; a freeze takes it alone, so that a frozen
+    /// layer holds all records up to its LSN and none behind it.
+    pub(crate) gate: RwLock<()>,
+    /// Held by whoever folds or checkpoints. Never taken while an inode is locked.
+    pub(crate) maintainer: Mutex<Maintainer>,
+    pub(crate) signal: Signal,
+    /// Set when the engine failed: the next maintenance rebuilds it.
+    pub(crate) engine_failed: AtomicBool,
+    pub(crate) engine_source: EngineSource,
+    /// What the last checkpoint's state adds up to.
+    pub(crate) totals: Mutex<Totals>,
+    /// Whether a thread does the maintenance; else callers do.
+    pub(crate) background: bool,
+    pub(crate) space: SpaceGauge,
+    /// Serialises renames of directories, so that no two of them make a cycle.
+    pub(crate) tree: Mutex<()>,
+}
+
+/// The disk's free bytes, asked for at most every so often.
+#[derive(Default)]
+pub(crate) struct SpaceGauge {
+    asked: Mutex<Option<Instant>>,
+    available: AtomicU64,
+}
+
+impl SpaceGauge {
+    const VALID: Duration = Duration::from_millis(100);
+
+    fn available(&self, disk: &dyn Disk) -> u64 {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.is_none_or(|at| at.elapsed() > Self::VALID) {
+            *asked = Some(Instant::now());
+            // Where the disk does not say, writes go on until it refuses.
+            self.available.store(disk.space().map_or(u64::MAX, |s| s.available), Ordering::Relaxed);
+        }
+        self.available.load(Ordering::Relaxed)
+    }
+
+    /// Forgets what was asked.
+    pub(crate) fn refresh(&self) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Core {
+    /// The journal, if the volume takes writes.
+    pub(crate) fn journal(&self) -> Result<&Journal, Error> {
+        match &self.log {
+            Log::Writing(journal) => Ok(journal),
+            Log::Reading(..) => Err(Error::ReadOnly),
+        }
+    }
+
+    /// Waits until an operation that appends about `len` bytes may begin. To be called with no lock held:
+    /// making room takes locks.
+    pub(crate) fn reserve(&self, need: Need, len: u64) -> Result<(), Error> {
+        let journal = self.journal()?;
+        let mut stuck_since = None;
+        loop {
+            if journal.stopped().is_some() {
+                return Err(Error::ReadOnly);
+            }
+            if journal.has_room(len + 512, need)
+                && self.overlay_has_room(need)
+                && self.disk_has_room(need, len)
+            {
+                return Ok(());
+            }
+            let before = self.signal.progress();
+            if self.background {
+                self.signal.wake_urgently();
+                journal.wait_room(Duration::from_millis(50));
+            } else {
+                let _ = crate::maintenance::maintain(self, true);
+            }
+            self.space.refresh();
+            if self.signal.progress() != before {
+                stuck_since = None;
+                continue;
+            }
+            // Nothing was folded and nothing is left to fold, or folding fails: there is no room to wait for.
+            let since = *stuck_since.get_or_insert_with(Instant::now);
+            let idle = self.signal.is_idle_or_failing();
+            if idle && (!self.background || since.elapsed() > Duration::from_millis(300)) {
+                return Err(Error::NoSpace);
+            }
+        }
+    }
+
+    fn overlay_has_room(&self, need: Need) -> bool {
+        let (active, frozen) = self.ns.overlay_bytes();
+        match need {
+            Need::Grow | Need::Shrink => active + frozen < OVERLAY_LIMIT,
+            Need::Internal => true,
+        }
+    }
+
+    /// Whether what waits to be folded, and `len` bytes more, will find room on the disk.
+    fn disk_has_room(&self, need: Need, len: u64) -> bool {
+        if need != Need::Grow {
+            return true;
+        }
+        let parity = self.geometry.parity;
+        let plain = self.dirty.backlog().0 + len;
+        let coded = match parity.data {
+            0 => plain,
+            k => plain + plain * u64::from(parity.parity) / u64::from(k),
+        };
+        let (active, frozen) = self.ns.overlay_bytes();
+        let available = self.space.available(&*self.disk);
+        available >= coded + 2 * (active + frozen) as u64 + DISK_RESERVE
+    }
+
+    /// Appends an operation's record and applies it. The caller holds the locks of all inodes whose keys
+    /// it read, and reserved room before.
+    pub(crate) fn commit(&self, mutations: &[Mutation], payload: &[u8]) -> Result<Appended, Error> {
+        let journal = self.journal()?;
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let at = journal.append(mutations, payload).map_err(journal_error)?;
+        for mutation in mutations {
+            if let Mutation::Data { view, ino, offset, len, .. } = mutation {
+                self.dirty.note((*view, *ino), *offset, offset + u64::from(*len), at.lsn);
+            }
+        }
+        self.ns.apply(mutations, &at);
+        drop(gate);
+        if self.background && self.dirty.backlog().0 > self.fold_start() {
+            self.signal.wake();
+        }
+        Ok(at)
+    }
+
+    /// What the last checkpoint's state adds up to.
+    pub(crate) fn totals(&self) -> Totals {
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A checkpoint adds up to this.
+    pub(crate) fn set_totals(&self, totals: Totals) {
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = totals;
+    }
+
+    /// Bytes to be folded at which folding begins without waiting for quiet.
+    pub(crate) fn fold_start(&self) -> u64 {
+        u64::from(self.geometry.segment) * u64::from(self.geometry.segments) / 4
+    }
+
+    /// A number that no inode ever had. To be called with no lock held.
+    pub(crate) fn new_ino(&self) -> Result<Ino, Error> {
+        let mut block = self.inos.lock().unwrap_or_else(PoisonError::into_inner);
+        if block.next == block.end {
+            if block.end + INO_BLOCK > Ino::MAX.0 {
+                return Err(Error::NoSpace);
+            }
+            let end = block.end + INO_BLOCK;
+            let at = self.commit(&[reserve_inos(end)], &[])?;
+            self.journal()?.sync(at.lsn).map_err(journal_error)?;
+            block.end = end;
+        }
+        block.next += 1;
+        Ok(Ino(block.next - 1))
+    }
+
+    /// The result of reading the namespace. Where the engine failed, the next maintenance rebuilds it.
+    pub(crate) fn checked<T>(&self, result: Result<T, NamespaceError>) -> Result<T, Error> {
+        result.map_err(|error| {
+            tracing::error!("{error}");
+            if matches!(error, NamespaceError::Engine(_)) {
+                self.engine_failed.store(true, Ordering::Release);
+                self.signal.wake_urgently();
+            }
+            Error::Io
+        })
+    }
+
+    /// The value of a key.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
+        self.checked(self.ns.get(key))
+    }
+}
+
+/// The reservation of all inode numbers below `end`.
+pub(crate) fn reserve_inos(end: u64) -> Mutation {
+    Mutation::Put { key: Key::NextInode.encode(), value: end.to_le_bytes().to_vec() }
+}
+
+/// The numbers that the first record of a mount reserves.
+pub(crate) fn first_ino_block(next: u64) -> InoBlock {
+    InoBlock { next, end: next + INO_BLOCK }
+}
+
+/// What an operation answers where the journal did not take its record.
+pub(crate) fn journal_error(error: JournalError) -> Error {
+    match error {
+        JournalError::Full => Error::NoSpace,
+        // The journal logged the reason when it stopped.
+        JournalError::Stopped(_) => Error::Io,
+        JournalError::Gone(_) | JournalError::Damaged { .. } => Error::Io,
+    }
+}
+
+/// What went wrong when a file's bytes were read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BytesError {
+    #[error(transparent)]
+    Chunk(#[from] ReadError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}

@@ -1,0 +1,200 @@
+//! Filling a pack: chunks into frames, frames through the compressors on all cores, and in order into the
+//! file. What is new is decided here: against the store, and against what this batch holds already.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+
+use cairn_codec::Compressor;
+use cairn_format::{ChunkEntry, ChunkId, Codec, Compression};
+use cairn_store::{PackWriter, Pins, SealedPack, StoreError};
+
+use super::{KIND, Place, lock};
+use crate::checkpoint::MaintainError;
+use crate::core::Core;
+
+/// Frames that wait for a compressor or for the file, per compressor.
+const QUEUE: usize = 4;
+
+/// Chunks on their way into one frame.
+#[derive(Default)]
+struct Frame {
+    plain: Vec<u8>,
+    chunks: Vec<ChunkEntry>,
+}
+
+struct Job {
+    number: u32,
+    frame: Frame,
+}
+
+struct Coded {
+    number: u32,
+    codec: Codec,
+    stored: Vec<u8>,
+    plain_len: u32,
+    chunks: Vec<ChunkEntry>,
+}
+
+/// Takes chunks, and knows which are new.
+pub(crate) struct Packer<'a> {
+    frame: Frame,
+    frames: u32,
+    /// Chunks of the pack being filled: its own table, before any footer lists them.
+    placed: HashMap<ChunkId, Place>,
+    jobs: SyncSender<Job>,
+    /// Stored bytes so far.
+    written: &'a AtomicU64,
+    plain: u64,
+    frame_size: usize,
+    pack_size: u64,
+    plain_limit: u64,
+}
+
+impl Packer<'_> {
+    /// Where a chunk is, or is going to be.
+    pub(super) fn place(
+        &mut self,
+        core: &Core,
+        id: &ChunkId,
+        plain: &[u8],
+        pins: &mut Pins,
+    ) -> Result<Place, MaintainError> {
+        if let Some(place) = self.placed.get(id) {
+            return Ok(*place);
+        }
+        if let Some(located) = core.store.lookup_pin(id, pins)
+            && located.len as usize == plain.len()
+        {
+            return Ok(Place::Found(located));
+        }
+        if !self.frame.chunks.is_empty() && self.frame.plain.len() + plain.len() > self.frame_size {
+            self.send();
+        }
+        let place = Place::New { frame: self.frames, slot: self.frame.chunks.len() as u32 };
+        self.frame.plain.extend_from_slice(plain);
+        self.frame.chunks.push(ChunkEntry { id: *id, len: plain.len() as u32 });
+        self.plain += plain.len() as u64;
+        self.placed.insert(*id, place);
+        Ok(place)
+    }
+
+    /// Whether the pack has all it should hold.
+    pub(super) fn is_full(&self) -> bool {
+        self.written.load(Ordering::Relaxed) >= self.pack_size || self.plain >= self.plain_limit
+    }
+
+    fn send(&mut self) {
+        let frame = std::mem::take(&mut self.frame);
+        // A compressor or the writer that ended early reports why at the end.
+        let _ = self.jobs.send(Job { number: self.frames, frame });
+        self.frames += 1;
+    }
+}
+
+/// Runs `fill` with a packer. The pack it filled, sealed and synced; none where nothing was new.
+pub(crate) fn with_packer(
+    core: &Core,
+    fill: impl FnOnce(&mut Packer<'_>) -> Result<(), MaintainError>,
+) -> Result<Option<SealedPack>, MaintainError> {
+    let compressors = match core.background {
+        true => std::thread::available_parallelism().map_or(2, usize::from),
+        false => 1,
+    };
+    let written = AtomicU64::new(0);
+    let (jobs, waiting) = sync_channel(compressors * QUEUE);
+    let (coded, in_order) = sync_channel(compressors * QUEUE);
+    let waiting = Arc::new(Mutex::new(waiting));
+    let compression = core.geometry.compression;
+    std::thread::scope(|scope| {
+        for _ in 0..compressors {
+            let (waiting, coded) = (waiting.clone(), coded.clone());
+            scope.spawn(move || compress(compression, &waiting, &coded));
+        }
+        drop((coded, waiting));
+        let written_so_far = &written;
+        let writer = scope.spawn(move || write(core, &in_order, written_so_far));
+        let mut packer = Packer {
+            frame: Frame::default(),
+            frames: 0,
+            placed: HashMap::new(),
+            jobs,
+            written: &written,
+            plain: 0,
+            frame_size: core.geometry.frame as usize,
+            pack_size: core.store.pack_size(),
+            plain_limit: core.fold_start(),
+        };
+        let filled = fill(&mut packer);
+        if filled.is_ok() && !packer.frame.chunks.is_empty() {
+            packer.send();
+        }
+        // Closes the queue: compressors end, and then the writer.
+        drop(packer);
+        let pack = match writer.join() {
+            Ok(pack) => pack,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        match (filled, pack) {
+            (Ok(()), Ok(None)) => Ok(None),
+            (Ok(()), Ok(Some(pack))) => Ok(Some(pack.seal(None)?)),
+            (Err(error), Ok(pack)) => {
+                pack.into_iter().for_each(PackWriter::abandon);
+                Err(error)
+            }
+            (_, Err(error)) => Err(error.into()),
+        }
+    })
+}
+
+fn compress(compression: Compression, waiting: &Mutex<Receiver<Job>>, coded: &SyncSender<Coded>) {
+    let mut compressor = Compressor::new(compression);
+    loop {
+        let next = lock(waiting).recv();
+        let Ok(Job { number, frame }) = next else { return };
+        let (codec, stored) = compressor.encode(&frame.plain);
+        let plain_len = frame.plain.len() as u32;
+        if coded.send(Coded { number, codec, stored, plain_len, chunks: frame.chunks }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Appends frames in the order of their numbers. After an error it takes the rest and drops it, so that
+/// nobody waits for a queue that is not emptied.
+fn write(
+    core: &Core,
+    frames: &Receiver<Coded>,
+    written: &AtomicU64,
+) -> Result<Option<PackWriter>, StoreError> {
+    let mut early: BTreeMap<u32, Coded> = BTreeMap::new();
+    let mut pack: Option<PackWriter> = None;
+    let mut result = Ok(());
+    let mut next = 0;
+    for frame in frames {
+        early.insert(frame.number, frame);
+        while let Some(frame) = early.remove(&next) {
+            next += 1;
+            if result.is_ok() {
+                result = append(core, &mut pack, frame);
+                written.store(pack.as_ref().map_or(0, PackWriter::len), Ordering::Relaxed);
+            }
+        }
+    }
+    match result {
+        Ok(()) => Ok(pack),
+        Err(error) => {
+            pack.into_iter().for_each(PackWriter::abandon);
+            Err(error)
+        }
+    }
+}
+
+fn append(core: &Core, pack: &mut Option<PackWriter>, frame: Coded) -> Result<(), StoreError> {
+    let pack = match pack {
+        Some(pack) => pack,
+        None => pack.insert(core.store.begin_pack(core.packs.next(), KIND, core.uuid)?),
+    };
+    pack.append(frame.codec, &frame.stored, frame.plain_len, frame.chunks).map(|_| ())
+}

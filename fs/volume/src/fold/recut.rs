@@ -1,0 +1,225 @@
+//! Cutting a dirty run into chunks: from the start of the chunk before it until a cut meets an old one
+//! behind it, so that a file folded in pieces has the chunks it would have if it had been written in one go.
+
+use cairn_codec::{Chunker, chunk_id};
+use cairn_format::key::Key;
+use cairn_format::{Inode, PieceKind};
+use cairn_store::Pins;
+
+use super::pipeline::Packer;
+use super::{Mapped, Taken, read_run};
+use crate::checkpoint::MaintainError;
+use crate::core::Core;
+use crate::namespace::{FileRun, NamespaceError, Run};
+
+/// Bytes that are read ahead of the chunker at a time.
+const WINDOW: u64 = 1 << 20;
+
+/// How far a run was cut.
+pub(super) enum Recut {
+    /// All of it, and what had to follow.
+    Done,
+    /// Up to here: the pack is full, or bytes could not be read.
+    Until(u64),
+}
+
+/// The file's bytes from `start` on, as far as they were read: `bytes` and the runs that they were read from.
+struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+    runs: Vec<FileRun>,
+    /// Whether a hole or the end of the file follows.
+    ended: bool,
+}
+
+/// Cuts the run into chunks, hands new ones to the packer, and lists all that change the file's extents.
+pub(super) fn recut(
+    core: &Core,
+    run: &Taken,
+    packer: &mut Packer<'_>,
+    pins: &mut Pins,
+    mapped: &mut Vec<Mapped>,
+) -> Result<Recut, MaintainError> {
+    let chunker = Chunker::new(core.geometry.chunks);
+    let Some(size) = file_size(core, run)? else { return Ok(Recut::Done) };
+    let end = run.end.min(size);
+    let mut at = first_cut(core, run, run.start.min(size))?;
+    while at < end {
+        // The next bytes that are no hole.
+        let Some(begin) = next_data(core, run, at, size)? else { break };
+        if begin >= end {
+            break;
+        }
+        match cut_data(core, run, begin, end, size, &chunker, packer, pins, mapped)? {
+            Ok(next) => at = next,
+            Err(until) => return Ok(Recut::Until(until)),
+        }
+    }
+    Ok(Recut::Done)
+}
+
+/// Cuts one run of data (up to a hole or the end of the file) from `begin` until everything before `end` is cut
+/// and a cut meets an old one. Gives where it ended; `Err` where it had to stop before.
+#[expect(clippy::too_many_arguments, reason = "one loop, its state is the caller's")]
+fn cut_data(
+    core: &Core,
+    run: &Taken,
+    begin: u64,
+    end: u64,
+    size: u64,
+    chunker: &Chunker,
+    packer: &mut Packer<'_>,
+    pins: &mut Pins,
+    mapped: &mut Vec<Mapped>,
+) -> Result<Result<u64, u64>, MaintainError> {
+    let mut window = Window { start: begin, bytes: Vec::new(), runs: Vec::new(), ended: false };
+    loop {
+        while !window.ended && window.bytes.len() <= chunker.max() {
+            if !window.extend(core, run, size)? {
+                // Bytes moved, or cannot be read: what was cut so far stands.
+                return Ok(Err(window.start));
+            }
+        }
+        if window.bytes.is_empty() || (window.start >= end && window.meets()) {
+            return Ok(Ok(window.start));
+        }
+        if packer.is_full() {
+            return Ok(Err(window.start));
+        }
+        let len = chunker.cut(&window.bytes);
+        let plain = &window.bytes[..len];
+        let id = chunk_id(core.store.chunk_key(), plain);
+        let was = window.runs_of(len as u64);
+        if !is_chunk(&was, &id, len) {
+            let place = packer.place(core, &id, plain, pins)?;
+            mapped.push(Mapped {
+                file: run.file,
+                offset: window.start,
+                len: len as u32,
+                was,
+                chunk: id,
+                place,
+                first: run.first,
+            });
+        }
+        window.advance(len);
+    }
+}
+
+/// Whether the runs are this very chunk, whole.
+fn is_chunk(was: &[FileRun], id: &cairn_format::ChunkId, len: usize) -> bool {
+    matches!(was, [(_, Run { kind: PieceKind::Chunk(piece), .. })]
+        if piece.chunk == *id && piece.offset == 0 && piece.chunk_len as usize == len)
+}
+
+impl Window {
+    /// Reads on. False where the bytes cannot be had now.
+    fn extend(&mut self, core: &Core, run: &Taken, size: u64) -> Result<bool, MaintainError> {
+        let at = self.start + self.bytes.len() as u64;
+        let len = WINDOW.min(size.saturating_sub(at));
+        if len == 0 {
+            self.ended = true;
+            return Ok(true);
+        }
+        for next in runs(core, run, at, len)? {
+            if next.1.kind == PieceKind::Hole {
+                self.ended = true;
+                return Ok(true);
+            }
+            match read_run(core, &next) {
+                Ok(Some(bytes)) => {
+                    self.bytes.extend_from_slice(&bytes);
+                    self.runs.push(next);
+                }
+                Ok(None) => return Ok(false),
+                Err(error) => {
+                    tracing::error!("inode {} cannot be folded at {}: {error}", run.file.1, next.0);
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The runs that the first `len` bytes were read from, joined where they go on in the same place.
+    fn runs_of(&self, len: u64) -> Vec<FileRun> {
+        let end = self.start + len;
+        let mut of: Vec<FileRun> = Vec::new();
+        for (at, run) in &self.runs {
+            let (from, to) = ((*at).max(self.start), (at + run.len).min(end));
+            if from >= to {
+                continue;
+            }
+            let piece = super::piece_of(&(*at, *run)).part((from - at) as u32, (to - from) as u32);
+            let part = Run { len: piece.len.into(), kind: piece.kind };
+            match of.last_mut() {
+                Some(last) if super::piece_of(last).continues_in(&piece) => last.1.len += part.len,
+                _ => of.push((from, part)),
+            }
+        }
+        of
+    }
+
+    fn advance(&mut self, len: usize) {
+        self.bytes.drain(..len);
+        self.start += len as u64;
+        let start = self.start;
+        self.runs.retain(|(at, run)| at + run.len > start);
+    }
+
+    /// Whether an old chunk begins right here.
+    fn meets(&self) -> bool {
+        let here = self.runs.iter().find(|(at, run)| *at <= self.start && at + run.len > self.start);
+        match here {
+            Some((at, Run { kind: PieceKind::Chunk(piece), .. })) => {
+                u64::from(piece.offset) + (self.start - at) == 0
+            }
+            // What is not folded yet is dirty by itself, and cut when its turn comes.
+            Some((_, Run { kind: PieceKind::Journal(_), .. })) => true,
+            _ => true,
+        }
+    }
+}
+
+fn file_size(core: &Core, run: &Taken) -> Result<Option<u64>, NamespaceError> {
+    let _lock = core.locks.read(run.file.1);
+    let value = core.ns.get(&Key::Inode(run.file.1, run.file.0))?;
+    Ok(value.map(|value| Inode::decode(&value)).transpose()?.map(|inode| inode.size))
+}
+
+fn runs(core: &Core, run: &Taken, at: u64, len: u64) -> Result<Vec<FileRun>, NamespaceError> {
+    let _lock = core.locks.read(run.file.1);
+    core.ns.runs(run.file.0, run.file.1, at, len)
+}
+
+/// Where cutting begins: at the start of the chunk that holds the byte before the run. That byte's chunk may
+/// have ended for want of bytes behind it, and its last cut saw the first byte of what has changed.
+fn first_cut(core: &Core, run: &Taken, start: u64) -> Result<u64, NamespaceError> {
+    if start == 0 {
+        return Ok(0);
+    }
+    // A chunk is at most this long, so all that is left of it is in reach.
+    let reach = start.min(u64::from(core.geometry.chunks.max));
+    let before = runs(core, run, start - reach, reach)?;
+    Ok(match before.last() {
+        // `runs` joins what goes on in the same place: the last run is the chunk as far as it is left.
+        Some((at, Run { kind: PieceKind::Chunk(_), .. })) => *at,
+        _ => start,
+    })
+}
+
+/// The next byte from `at` on that is in no hole.
+fn next_data(core: &Core, run: &Taken, at: u64, size: u64) -> Result<Option<u64>, NamespaceError> {
+    const STEP: u64 = 256 << 20;
+    let mut from = at;
+    while from < size {
+        let len = STEP.min(size - from);
+        for (begin, next) in runs(core, run, from, len)? {
+            if next.kind != PieceKind::Hole {
+                return Ok(Some(begin.max(at)));
+            }
+        }
+        from += len;
+    }
+    Ok(None)
+}

@@ -1,0 +1,189 @@
+//! A volume's directory: what lies where, and who has it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cairn_store::disk::{Disk, FileDisk};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// The store's directory, where the superblock names no other.
+pub const STORE_DIR: &str = "store";
+/// The engine's directory.
+pub const ENGINE_DIR: &str = "engine";
+/// The lock's file.
+pub const LOCK_PATH: &str = "lock";
+/// The socket by which commands reach the daemon of a mount.
+pub const CONTROL_SOCKET: &str = "control.sock";
+/// A page for people who find the directory.
+pub const README_PATH: &str = "README";
+
+/// How long a mount or a check waits for one that still folds.
+const WAIT: Duration = Duration::from_secs(60);
+
+pub(crate) const README: &str = "\
+This directory is a cairn volume: a filesystem that deduplicates and compresses what is written to it.
+Mount it to see its files:    cairn mount THIS-DIRECTORY MOUNTPOINT
+Check it while unmounted:     fsck.cairn THIS-DIRECTORY
+
+  superblock, superblock.backup   what the volume is; two copies, keep both
+  journal/                        what was written last and not folded yet: NEVER delete it
+  store/packs/                    the files' bytes and the directory tree: NEVER delete them
+  store/superblock*               what the store is; two copies
+  store/index, engine/            caches: rebuilt at the next mount if they are missing
+  lock, control.sock              who has it mounted, and how commands reach the mount
+  log                             what the mount's daemon had to say
+
+To copy a volume, copy the whole directory while it is not mounted.
+";
+
+/// What the holder of a lock does with the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockHolder {
+    /// It is mounted there, or about to be.
+    Mount(PathBuf),
+    /// It is being made, checked or looked at.
+    Other(&'static str),
+}
+
+/// A volume that nobody else can take.
+pub struct VolumeLock {
+    #[expect(dead_code, reason = "held, not read")]
+    file: Flock<File>,
+}
+
+/// Why a volume's lock could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody has it.
+    #[error("{dir} is in use: {holder}")]
+    Held {
+        /// The volume's directory.
+        dir: String,
+        /// By whom, as far as the lock's file tells.
+        holder: String,
+    },
+    /// The lock's file cannot be opened.
+    #[error("{path}: {error}")]
+    Io {
+        /// The lock's file.
+        path: String,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Takes a volume's lock. Where `wait` is set and its holder is not a mount that people see, but one
+/// that still folds, waits up to a minute; `on_wait` is told.
+pub fn lock_volume(
+    dir: &Path,
+    holder: &LockHolder,
+    wait: bool,
+    on_wait: &dyn Fn(&str),
+) -> Result<VolumeLock, LockError> {
+    let path = dir.join(LOCK_PATH);
+    let io = |error: io::Error| LockError::Io { path: path.display().to_string(), error };
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let since = Instant::now();
+    let mut told = false;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut locked) => {
+                describe(&mut locked, holder).map_err(io)?;
+                return Ok(VolumeLock { file: locked });
+            }
+            Err((unlocked, Errno::EWOULDBLOCK | Errno::EINTR)) => file = unlocked,
+            Err((_, errno)) => return Err(io(errno.into())),
+        }
+        let mut text = String::new();
+        // What it says is for people only, and may be half written.
+        let _ = file.seek(io::SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text));
+        let held = Held::parse(&text);
+        let visible = held.mountpoint.as_deref().is_some_and(is_mounted_at);
+        if !wait || visible || since.elapsed() > WAIT {
+            return Err(LockError::Held { dir: dir.display().to_string(), holder: held.describe(visible) });
+        }
+        if !told {
+            on_wait(&format!(
+                "waiting up to {} s for {}: {}",
+                WAIT.as_secs(),
+                dir.display(),
+                held.describe(visible)
+            ));
+            told = true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn describe(file: &mut File, holder: &LockHolder) -> io::Result<()> {
+    let text = match holder {
+        LockHolder::Mount(at) => format!("pid {}\nmount {}\n", std::process::id(), at.display()),
+        LockHolder::Other(what) => format!("pid {}\n{what}\n", std::process::id()),
+    };
+    file.set_len(0)?;
+    file.seek(io::SeekFrom::Start(0))?;
+    file.write_all(text.as_bytes())
+}
+
+#[derive(Default)]
+struct Held {
+    pid: Option<String>,
+    mountpoint: Option<String>,
+    what: Option<String>,
+}
+
+impl Held {
+    fn parse(text: &str) -> Held {
+        let mut held = Held::default();
+        for line in text.lines() {
+            match line.split_once(' ') {
+                Some(("pid", pid)) => held.pid = Some(pid.to_owned()),
+                Some(("mount", at)) => held.mountpoint = Some(at.to_owned()),
+                _ => held.what = Some(line.to_owned()),
+            }
+        }
+        held
+    }
+
+    fn describe(&self, visible: bool) -> String {
+        let pid = self.pid.as_deref().map_or("another process".to_owned(), |pid| format!("process {pid}"));
+        match (&self.mountpoint, &self.what) {
+            (Some(at), _) if visible => format!("{pid} has it mounted at {at}"),
+            (Some(at), _) => format!("{pid} had it mounted at {at} and is still folding what was written"),
+            (None, Some(what)) => format!("{pid} is {what}"),
+            (None, None) => format!("{pid} has it"),
+        }
+    }
+}
+
+/// Whether a cairn filesystem is mounted there, as the kernel sees it.
+fn is_mounted_at(mountpoint: &str) -> bool {
+    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return true };
+    // Blanks and the like are written as octal escapes there.
+    let escaped: String = mountpoint
+        .chars()
+        .map(|c| match c {
+            ' ' => "\\040".to_owned(),
+            '\t' => "\\011".to_owned(),
+            '\n' => "\\012".to_owned(),
+            '\\' => "\\134".to_owned(),
+            c => c.to_string(),
+        })
+        .collect();
+    table.lines().any(|line| {
+        let fields: Vec<_> = line.split(' ').collect();
+        fields.get(4) == Some(&escaped.as_str()) && line.contains(" - fuse.cairn ")
+    })
+}
+
+/// The disk of a volume's store.
+pub fn store_disk(dir: &Path, store_path: &str) -> io::Result<Arc<dyn Disk>> {
+    let path = if store_path.is_empty() { dir.join(STORE_DIR) } else { PathBuf::from(store_path) };
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    Ok(Arc::new(FileDisk::open(&path).map_err(named)?))
+}

@@ -1,0 +1,230 @@
+//! What goes on behind the callers: folds, checkpoints, spare segments; and whoever waits for them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::{CheckpointState, MaintainError, checkpoint};
+use crate::core::{Core, OVERLAY_LIMIT};
+use crate::fold::fold_batch;
+
+/// Dirty runs are folded once they have been quiet for this long.
+const QUIET: Duration = Duration::from_secs(5);
+/// A checkpoint is written when something changed and this long has passed.
+const CHECKPOINT_AGE: Duration = Duration::from_secs(30);
+/// …or when this share of the journal's cap is in use, in percent.
+const CHECKPOINT_PRESSURE: u64 = 40;
+/// How often the maintenance looks around when nobody wakes it.
+const TICK: Duration = Duration::from_millis(500);
+/// After a failure it waits this long before it tries again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What folds and checkpoints go on from.
+pub(crate) struct Maintainer {
+    pub(crate) checkpoints: CheckpointState,
+    last_checkpoint: Instant,
+    /// The last failure that was logged: one that lasts is logged once.
+    failure: Option<String>,
+}
+
+impl Maintainer {
+    pub(crate) fn new(checkpoints: CheckpointState) -> Maintainer {
+        Maintainer { checkpoints, last_checkpoint: Instant::now(), failure: None }
+    }
+}
+
+#[derive(Default)]
+struct Wanted {
+    wake: bool,
+    urgent: bool,
+    stop: bool,
+}
+
+/// How the maintenance is woken, and how it tells of progress.
+#[derive(Default)]
+pub(crate) struct Signal {
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
+    progress: AtomicU64,
+    idle_or_failing: AtomicBool,
+}
+
+impl Signal {
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is something to do.
+    pub(crate) fn wake(&self) {
+        let mut wanted = self.wanted();
+        if !wanted.wake {
+            wanted.wake = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Somebody waits for room, or the engine failed.
+    pub(crate) fn wake_urgently(&self) {
+        let mut wanted = self.wanted();
+        wanted.wake = true;
+        wanted.urgent = true;
+        self.changed.notify_all();
+    }
+
+    /// The maintenance is to end.
+    pub(crate) fn stop(&self) {
+        self.wanted().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// Counts batches and checkpoints that changed something.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Acquire)
+    }
+
+    /// Whether the last maintenance found nothing to do, or failed.
+    pub(crate) fn is_idle_or_failing(&self) -> bool {
+        self.idle_or_failing.load(Ordering::Acquire)
+    }
+}
+
+/// One round: a batch of folding and a checkpoint, as far as they are due (or `urgent`: now). Whether it changed
+/// anything.
+pub(crate) fn maintain(core: &Core, urgent: bool) -> Result<bool, MaintainError> {
+    let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
+    let result = round(core, &mut maintainer, urgent);
+    core.signal.idle_or_failing.store(!matches!(result, Ok(true)), Ordering::Release);
+    if let Ok(true) = result {
+        core.signal.progress.fetch_add(1, Ordering::AcqRel);
+    }
+    report(&mut maintainer, result.as_ref().err());
+    if let Ok(journal) = core.journal() {
+        journal.notify_room();
+    }
+    result
+}
+
+/// Logs a failure when it begins, and that it is over.
+fn report(maintainer: &mut Maintainer, error: Option<&MaintainError>) {
+    let failure = error.map(ToString::to_string);
+    if failure == maintainer.failure {
+        return;
+    }
+    match (&failure, error) {
+        (Some(failure), Some(error)) if error.is_full() => {
+            tracing::warn!("folding waits for room on the disk: {failure}");
+        }
+        (Some(failure), _) => tracing::error!("folding failed, it is tried again: {failure}"),
+        (None, _) => tracing::info!("folding goes on"),
+    }
+    maintainer.failure = failure;
+}
+
+fn round(core: &Core, maintainer: &mut Maintainer, urgent: bool) -> Result<bool, MaintainError> {
+    if core.engine_failed.load(Ordering::Acquire) {
+        crate::open::rebuild_engine(core, &maintainer.checkpoints)?;
+        core.engine_failed.store(false, Ordering::Release);
+    }
+    let Ok(journal) = core.journal() else { return Ok(false) };
+    if journal.stopped().is_some() {
+        return Ok(false);
+    }
+    journal.prepare_spare();
+    let (backlog, oldest) = core.dirty.backlog();
+    let mut changed = false;
+    let pressed = urgent || backlog > core.fold_start() || journal.pressure() >= CHECKPOINT_PRESSURE;
+    if backlog > 0 && (pressed || oldest >= QUIET) {
+        let age = if pressed { Duration::ZERO } else { QUIET };
+        let folded = fold_batch(core, &mut maintainer.checkpoints.pins, age)?;
+        changed = folded.chunks > 0;
+    }
+    let (active, frozen) = core.ns.overlay_bytes();
+    let due = frozen > 0
+        || active > OVERLAY_LIMIT / 2
+        || journal.pressure() >= CHECKPOINT_PRESSURE
+        || maintainer.last_checkpoint.elapsed() >= CHECKPOINT_AGE
+        || (urgent && core.dirty.backlog().0 == 0);
+    if due {
+        changed |= write_checkpoint(core, maintainer)?;
+    }
+    Ok(changed)
+}
+
+fn write_checkpoint(core: &Core, maintainer: &mut Maintainer) -> Result<bool, MaintainError> {
+    let written = checkpoint(core, &mut maintainer.checkpoints)?;
+    maintainer.last_checkpoint = Instant::now();
+    core.space.refresh();
+    Ok(written)
+}
+
+/// Folds everything that was acknowledged before the call, and writes a checkpoint that holds it.
+pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
+    let journal = match core.journal() {
+        Ok(journal) => journal,
+        Err(_) => return Ok(()),
+    };
+    let target = journal.last();
+    let mut without_progress = 0;
+    while core.dirty.floor().is_some_and(|floor| floor <= target) {
+        let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = core.dirty.floor();
+        let folded = fold_batch(core, &mut maintainer.checkpoints.pins, Duration::ZERO)?;
+        if journal.pressure() >= CHECKPOINT_PRESSURE || core.ns.overlay_bytes().0 > OVERLAY_LIMIT / 2 {
+            write_checkpoint(core, &mut maintainer)?;
+        }
+        drop(maintainer);
+        core.signal.progress.fetch_add(1, Ordering::AcqRel);
+        journal.notify_room();
+        // Runs that come back again and again cannot be folded: their bytes cannot be read.
+        let progress = folded.chunks > 0 || core.dirty.floor() != before;
+        without_progress = if progress { 0 } else { without_progress + 1 };
+        if without_progress > 3 {
+            let reason = "some files cannot be folded, the log says which and why".to_owned();
+            return Err(MaintainError::Unfoldable(reason));
+        }
+    }
+    let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
+    write_checkpoint(core, &mut maintainer)?;
+    // The checkpoint's own record came behind what it holds; the journal keeps it until the next.
+    Ok(())
+}
+
+/// The maintenance's thread.
+pub(crate) fn run(core: &Arc<Core>) {
+    loop {
+        let urgent = {
+            let wanted = core.signal.wanted();
+            let idle = |w: &mut Wanted| !w.wake && !w.urgent && !w.stop;
+            let (mut wanted, _) = core
+                .signal
+                .changed
+                .wait_timeout_while(wanted, TICK, idle)
+                .unwrap_or_else(PoisonError::into_inner);
+            if wanted.stop {
+                return;
+            }
+            wanted.wake = false;
+            std::mem::take(&mut wanted.urgent)
+        };
+        let mut urgent = urgent;
+        loop {
+            // A panic is a bug in here; what was acknowledged is in the journal, and the volume stops taking
+            // writes rather than going on from a state that nobody thought of.
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| maintain(core, urgent)));
+            match outcome {
+                Ok(Ok(true)) if !core.signal.wanted().stop => urgent = false,
+                Ok(Ok(_)) => break,
+                Ok(Err(_)) => {
+                    std::thread::sleep(if urgent { TICK } else { RETRY });
+                    break;
+                }
+                Err(_) => {
+                    if let Ok(journal) = core.journal() {
+                        journal.stop_because("the maintenance panicked".into());
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! Opening a volume: superblock, journal, checkpoint, engine, replay; then the first record of a new epoch.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Mutex, RwLock};
+
+use cairn_format::key::{self, Key, tag};
+use cairn_format::{
+    CheckpointRef, FileKind, FormatError, Ino, Inode, Lsn, Mutation, PieceKind, View, VolumeState,
+    VolumeSuperblock,
+};
+use cairn_store::disk::{Disk, FileDisk};
+use cairn_store::{Pins, Store, StoreError, StoreOptions, read_replicas, write_replicas};
+
+use crate::checkpoint::{
+    CheckpointChain, CheckpointState, FillError, MaintainError, fill_engine, load_chain, load_counts,
+};
+use crate::core::{Core, InoBlock, Log, PackNames, SpaceGauge, first_ino_block, reserve_inos};
+use crate::engine::{Checked, Engine, EngineError, MemoryEngine, RedbEngine};
+use crate::fold::DirtySet;
+use crate::handles::Handles;
+use crate::journal::{Chain, ChainError, Journal, JournalShape, Resume, scan};
+use crate::layout::{ENGINE_DIR, LockError, LockHolder, VolumeLock, lock_volume, store_disk};
+use crate::locks::InodeLocks;
+use crate::maintenance::{Maintainer, Signal};
+use crate::namespace::{Namespace, NamespaceError};
+use crate::volume::{Usage, Volume};
+
+/// The engine's cache, by default.
+const ENGINE_CACHE: usize = 64 << 20;
+/// The first inode number given out; those below are kept.
+const FIRST_INO: u64 = 16;
+/// Epochs fit beside a record's count in an LSN that is positive as a directory's cookie.
+const EPOCH_MAX: u32 = (1 << 23) - 1;
+
+/// How a volume is opened.
+pub struct OpenOptions {
+    /// Nothing on the disk is changed; operations that would are refused.
+    pub read_only: bool,
+    /// The most memory the chunk index takes, in bytes.
+    pub index_mem: u64,
+    /// The most memory decoded frames take, in bytes.
+    pub cache_size: u64,
+    /// Wait up to a minute for a lock whose holder is still folding.
+    pub wait: bool,
+    /// Told when it has to wait.
+    pub on_wait: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    /// Where it is going to be mounted, for those who find it locked.
+    pub mountpoint: Option<PathBuf>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions {
+            read_only: false,
+            index_mem: 128 << 20,
+            cache_size: 128 << 20,
+            wait: false,
+            on_wait: None,
+            mountpoint: None,
+        }
+    }
+}
+
+/// Why a volume was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is none.
+    #[error("{dir} is not a cairn volume: {reason}. Make one with: mkfs.cairn {dir}")]
+    NotAVolume {
+        /// The directory.
+        dir: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// A newer cairn made it.
+    #[error("{dir} needs a newer cairn: {reason}. Nothing was changed; install a newer version")]
+    Newer {
+        /// The directory.
+        dir: String,
+        /// What is newer.
+        reason: String,
+    },
+    /// Somebody has it.
+    #[error(transparent)]
+    Locked(#[from] LockError),
+    /// Something that was certain cannot be read.
+    #[error(
+        "{dir} is damaged: {reason}. Nothing was changed. `fsck.cairn -n {dir}` tells what is affected; `cairn mount -o ro` shows what can be read"
+    )]
+    Damaged {
+        /// The directory.
+        dir: String,
+        /// What cannot be read.
+        reason: String,
+    },
+    /// The disk below failed, or does not allow it.
+    #[error("{dir} cannot be opened: {reason}")]
+    Failed {
+        /// The directory.
+        dir: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl OpenError {
+    /// The exit code of `cairn`.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            OpenError::NotAVolume { .. } => 10,
+            OpenError::Locked(LockError::Held { .. }) => 11,
+            _ => 1,
+        }
+    }
+}
+
+/// Which engine serves look-ups.
+pub type EngineSource = Box<dyn Fn(bool) -> Result<Arc<dyn Engine>, EngineError> + Send + Sync>;
+
+/// How an engine is made.
+pub enum EngineChoice {
+    /// redb, in `engine/` of this directory.
+    Redb(PathBuf),
+    /// In memory; filled at each mount.
+    Memory,
+    /// By a function: given true it makes an empty one, else it opens what is there.
+    By(EngineSource),
+}
+
+impl EngineChoice {
+    fn source(self) -> EngineSource {
+        match self {
+            EngineChoice::By(source) => source,
+            EngineChoice::Memory => Box::new(|_| Ok(Arc::new(Checked::new(MemoryEngine::default())))),
+            EngineChoice::Redb(dir) => Box::new(move |fresh| {
+                let failed = |e: io::Error| EngineError::Failed {
+                    engine: "redb",
+                    reason: format!("{}: {e}", dir.display()),
+                };
+                if fresh
+                    && let Err(error) = std::fs::remove_dir_all(&dir)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    return Err(failed(error));
+                }
+                std::fs::create_dir_all(&dir).map_err(failed)?;
+                Ok(Arc::new(Checked::new(RedbEngine::open(&dir, ENGINE_CACHE)?)))
+            }),
+        }
+    }
+}
+
+/// A volume on any disk: for tests, and beneath [`open`].
+pub struct OpenOn {
+    /// The volume's directory.
+    pub disk: Arc<dyn Disk>,
+    /// Its store's.
+    pub store: Arc<dyn Disk>,
+    /// The engine.
+    pub engine: EngineChoice,
+    /// Whether a thread folds; else callers do, when they need room or say so.
+    pub background: bool,
+    /// A number that no other mount has.
+    pub session: u64,
+    /// Memory and the like; what concerns locks is not looked at.
+    pub options: OpenOptions,
+    /// What the volume is called in errors.
+    pub name: String,
+}
+
+/// Opens the volume in a directory.
+pub fn open(dir: &Path, mut options: OpenOptions) -> Result<Arc<Volume>, OpenError> {
+    let name = dir.display().to_string();
+    let disk = open_dir(dir)?;
+    // Before the lock's file is made: a directory that is no volume stays as it is.
+    read_superblock(&disk, &name)?;
+    let on_wait = options.on_wait.take();
+    let tell = |text: &str| {
+        if let Some(f) = &on_wait {
+            f(text)
+        }
+    };
+    let holder = match &options.mountpoint {
+        Some(at) => LockHolder::Mount(at.clone()),
+        None => LockHolder::Other("looking at it"),
+    };
+    let lock = lock_volume(dir, &holder, options.wait, &tell)?;
+    let failed = |error: io::Error| OpenError::Failed { dir: name.clone(), reason: error.to_string() };
+    let superblock = read_superblock(&disk, &name)?;
+    let store = store_disk(dir, &superblock.store_path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => OpenError::Damaged { dir: name.clone(), reason: e.to_string() },
+        _ => failed(e),
+    })?;
+    let engine = match options.read_only {
+        true => EngineChoice::Memory,
+        false => EngineChoice::Redb(dir.join(ENGINE_DIR)),
+    };
+    let mut session = [0; 8];
+    getrandom::fill(&mut session).map_err(|e| failed(io::Error::other(e.to_string())))?;
+    let on = OpenOn {
+        disk: Arc::new(disk),
+        store,
+        engine,
+        background: true,
+        session: u64::from_le_bytes(session),
+        options,
+        name,
+    };
+    open_locked(on, Some((lock, dir.to_owned())))
+}
+
+/// Opens a volume on any disk.
+pub fn open_on(on: OpenOn) -> Result<Arc<Volume>, OpenError> {
+    open_locked(on, None)
+}
+
+fn open_dir(dir: &Path) -> Result<FileDisk, OpenError> {
+    let name = || dir.display().to_string();
+    FileDisk::open(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            OpenError::NotAVolume { dir: name(), reason: error.to_string() }
+        }
+        _ => OpenError::Failed { dir: name(), reason: error.to_string() },
+    })
+}
+
+/// A volume's superblock, from the newest replica that is whole.
+pub fn read_superblock(disk: &dyn Disk, name: &str) -> Result<VolumeSuperblock, OpenError> {
+    let replicas = read_replicas(disk, VolumeSuperblock::decode, |s| s.generation)
+        .map_err(|error| store_error(name, error))?;
+    for (path, reason) in &replicas.damaged {
+        tracing::warn!("{name}: {path} cannot be used, its replica can: {reason}");
+    }
+    Ok(replicas.newest)
+}
+
+fn store_error(name: &str, error: StoreError) -> OpenError {
+    let dir = name.to_owned();
+    match error {
+        StoreError::Superblock { error: newer @ FormatError::NewerVersion { .. }, .. } => {
+            OpenError::Newer { dir, reason: newer.to_string() }
+        }
+        StoreError::Superblock { error: FormatError::BadMagic { .. }, path } => {
+            OpenError::NotAVolume { dir, reason: format!("its {path} is not one of cairn's") }
+        }
+        StoreError::Io { error, path } if error.kind() == io::ErrorKind::NotFound => {
+            OpenError::NotAVolume { dir, reason: format!("it has no {path}") }
+        }
+        StoreError::Io { error, path } => OpenError::Failed { dir, reason: format!("{path}: {error}") },
+        other => OpenError::Damaged { dir, reason: other.to_string() },
+    }
+}
+
+/// What replay found, before anything was written.
+struct Found {
+    superblock: VolumeSuperblock,
+    shape: JournalShape,
+    chain: Chain,
+    tip: CheckpointRef,
+    floor: Lsn,
+    checkpoints: CheckpointChain,
+    store: Store,
+}
+
+fn find(on: &OpenOn) -> Result<Found, OpenError> {
+    let name = &on.name;
+    let damaged = |reason: String| OpenError::Damaged { dir: name.clone(), reason };
+    let superblock = read_superblock(&*on.disk, name)?;
+    let geometry = superblock.geometry;
+    let shape =
+        JournalShape { volume: superblock.uuid, segment: geometry.segment, segments: geometry.segments };
+    let options = StoreOptions {
+        index_mem: on.options.index_mem,
+        cache_size: on.options.cache_size,
+        read_only: on.options.read_only,
+    };
+    let store = Store::open(on.store.clone(), options).map_err(|e| match store_error(name, e) {
+        OpenError::NotAVolume { reason, .. } => damaged(format!("its store: {reason}")),
+        other => other,
+    })?;
+    if store.uuid() != superblock.store {
+        return Err(damaged(format!("its store is {}, not {}", store.uuid(), superblock.store)));
+    }
+    let (chain, error) = scan(&*on.disk, &shape);
+    match error {
+        None => {}
+        Some(error) if on.options.read_only => {
+            tracing::error!("{name}: what follows cannot be shown: {error}")
+        }
+        Some(ChainError::Io { path, reason }) => {
+            return Err(OpenError::Failed { dir: name.clone(), reason: format!("{path}: {reason}") });
+        }
+        Some(error) => return Err(damaged(error.to_string())),
+    }
+    if chain.files == 0 {
+        return Err(damaged("its journal has no segments".into()));
+    }
+    if let Some(tail) = &chain.tail {
+        tracing::info!("{name}: the journal ends behind record {}: {tail}", chain.last);
+    }
+    let tip = superblock.checkpoint.max(chain.checkpoint.0);
+    let checkpoints = match load_chain(&store, superblock.uuid, tip) {
+        Ok(checkpoints) => checkpoints,
+        Err(error) => return Err(damaged(error.to_string())),
+    };
+    let floor = checkpoints.entries.last().map_or(Lsn::ZERO, |e| e.floor);
+    let clean = superblock.state == VolumeState::Clean && superblock.checkpoint == tip;
+    // Everything from the floor on must be there, or the volume would be older than it was.
+    let complete = clean || chain.last <= tip.lsn || chain.continues < floor || tip == CheckpointRef::NONE;
+    let short = !clean && chain.last < tip.lsn && chain.last != Lsn::ZERO;
+    if (!complete || short) && !on.options.read_only {
+        return Err(damaged(format!(
+            "its journal holds records {} to {}, the checkpoint at {} needs those from {floor} on",
+            chain.continues, chain.last, tip.lsn
+        )));
+    }
+    Ok(Found { superblock, shape, chain, tip, floor, checkpoints, store })
+}
+
+fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<Volume>, OpenError> {
+    let name = on.name.clone();
+    let Found { mut superblock, shape, chain, tip, floor, checkpoints, store } = find(&on)?;
+    let failed = |reason: String| OpenError::Failed { dir: name.clone(), reason };
+    let damaged = |reason: String| OpenError::Damaged { dir: name.clone(), reason };
+    let source = on.engine.source();
+    let engine = filled_engine(&source, &store, &checkpoints).map_err(|e| match e {
+        MaintainError::Chain(error) => damaged(error.to_string()),
+        other => failed(other.to_string()),
+    })?;
+    let ns = Namespace::new(engine);
+    let dirty = DirtySet::default();
+    let mut pins = Pins::default();
+    replay(&chain, &shape, tip, &ns, &dirty, &store, &mut pins).map_err(|e| damaged(e.to_string()))?;
+    let continues = chain.last.max(tip.lsn);
+
+    let next = match ns.get(&Key::NextInode).map_err(|e| failed(e.to_string()))? {
+        Some(value) => value.try_into().map(u64::from_le_bytes).unwrap_or(FIRST_INO),
+        None => FIRST_INO,
+    };
+    let mut inos = InoBlock { next, end: next };
+    let mut epoch = superblock.epoch;
+    let log = if on.options.read_only {
+        Log::Reading(Box::new(chain), shape)
+    } else {
+        epoch = superblock.epoch.max(chain.highest_epoch).max(store.highest_epoch()) + 1;
+        if epoch > EPOCH_MAX {
+            return Err(failed("it was mounted more often than its format can count".into()));
+        }
+        // Certain before the first record: no two mounts ever share an epoch.
+        superblock.epoch = epoch;
+        superblock.generation += 1;
+        superblock.state = VolumeState::InUse;
+        superblock.checkpoint = tip;
+        write_replicas(&*on.disk, &superblock.encode()).map_err(|e| failed(e.to_string()))?;
+        inos = first_ino_block(next);
+        let first = [reserve_inos(inos.end)];
+        let resume = Resume { epoch, continues, checkpoint: tip, floor };
+        let (journal, at) = Journal::resume(on.disk.clone(), shape, chain, &resume, &first)
+            .map_err(|e| failed(e.to_string()))?;
+        ns.apply(&first, &at);
+        Log::Writing(journal)
+    };
+    let mut state = CheckpointState::new(tip, &checkpoints, cairn_format::Totals::default());
+    state.pins.push((continues, pins));
+    let core = Core {
+        disk: on.disk,
+        uuid: superblock.uuid,
+        view: View::LIVE,
+        geometry: superblock.geometry,
+        store,
+        log,
+        ns,
+        locks: InodeLocks::new(),
+        handles: Handles::default(),
+        dirty,
+        inos: Mutex::new(inos),
+        packs: PackNames { session: on.session, epoch, next: AtomicU32::new(1) },
+        gate: RwLock::default(),
+        maintainer: Mutex::new(Maintainer::new(CheckpointState::new(
+            tip,
+            &checkpoints,
+            cairn_format::Totals::default(),
+        ))),
+        signal: Signal::default(),
+        engine_failed: AtomicBool::new(false),
+        engine_source: source,
+        totals: Mutex::default(),
+        background: on.background && !on.options.read_only,
+        space: SpaceGauge::default(),
+        tree: Mutex::new(()),
+    };
+    load_counts(&core, &mut state).map_err(|e| failed(e.to_string()))?;
+    *core.maintainer.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Maintainer::new(state);
+    drop_leftover_metadata(&core, &checkpoints);
+    if core.journal().is_ok() {
+        make_root(&core, tip).map_err(|e| failed(e.to_string()))?;
+        remove_orphans(&core);
+    }
+    Ok(Volume::start(Arc::new(core), superblock, place))
+}
+
+/// An engine that holds the newest checkpoint. What it holds already is used where it is one of the
+/// chain's; one that errs, or stands anywhere else, is made anew.
+fn filled_engine(
+    source: &EngineSource,
+    store: &Store,
+    checkpoints: &CheckpointChain,
+) -> Result<Arc<dyn Engine>, MaintainError> {
+    let reuse = || -> Result<Option<Arc<dyn Engine>>, String> {
+        let engine = source(false).map_err(|e| e.to_string())?;
+        let stands = engine.position().map_err(|e| e.to_string())?;
+        let known = checkpoints.entries.iter().any(|e| Some(e.at) == stands);
+        if stands.is_some() && !known {
+            return Err("it does not stand at any of the volume's checkpoints".into());
+        }
+        fill_engine(store, checkpoints, &*engine).map_err(|e| e.to_string())?;
+        Ok(Some(engine))
+    };
+    match reuse() {
+        Ok(Some(engine)) => return Ok(engine),
+        Ok(None) => {}
+        Err(reason) => tracing::warn!("the engine is rebuilt from the metadata packs: {reason}"),
+    }
+    let engine = source(true).map_err(NamespaceError::from)?;
+    match fill_engine(store, checkpoints, &*engine) {
+        Ok(()) => Ok(engine),
+        Err(FillError::Engine(error)) => Err(NamespaceError::from(error).into()),
+        Err(FillError::Chain(error)) => Err(error.into()),
+    }
+}
+
+/// Puts a rebuilt engine in the place of one that failed.
+pub(crate) fn rebuild_engine(core: &Core, state: &CheckpointState) -> Result<(), MaintainError> {
+    tracing::warn!("the engine is rebuilt from the metadata packs");
+    let checkpoints = load_chain(&core.store, core.uuid, state.at)?;
+    // The old one's file goes first; who still reads from it has it open.
+    let engine = filled_engine(&core.engine_source, &core.store, &checkpoints)?;
+    core.ns.replace_engine(engine);
+    Ok(())
+}
+
+/// Brings the overlay to where the journal ends, and notes what has to be folded.
+fn replay(
+    chain: &Chain,
+    shape: &JournalShape,
+    tip: CheckpointRef,
+    ns: &Namespace,
+    dirty: &DirtySet,
+    store: &Store,
+    pins: &mut Pins,
+) -> Result<(), ChainError> {
+    chain.records(shape, |record| {
+        let lsn = record.at.lsn;
+        for mutation in record.mutations {
+            // A run in a record before the checkpoint may be named by its state still; the fold finds out.
+            if let Mutation::Data { view, ino, offset, len, .. } = mutation {
+                dirty.note((*view, *ino), *offset, offset + u64::from(*len), lsn);
+            }
+            if let Mutation::Map { pieces, .. } = mutation {
+                // Until a checkpoint counts these references, nothing else keeps the packs.
+                for piece in pieces {
+                    if let PieceKind::Chunk(chunk) = piece.kind {
+                        store.pin(&chunk.pack, pins);
+                    }
+                }
+            }
+        }
+        if lsn > tip.lsn {
+            ns.apply(record.mutations, &record.at);
+        }
+    })
+}
+
+/// Removes metadata packs that a crash left between their seal and their use, or their disuse and removal.
+fn drop_leftover_metadata(core: &Core, checkpoints: &CheckpointChain) {
+    if core.journal().is_err() {
+        return;
+    }
+    let used = checkpoints.packs();
+    for (pack, _) in core.store.metadata_packs(core.uuid) {
+        if !used.contains(&pack)
+            && let Err(error) = core.store.drop_pack(&pack)
+        {
+            tracing::warn!("a superseded metadata pack could not be removed: {error}");
+        }
+    }
+}
+
+/// A new volume gets its root directory.
+fn make_root(core: &Core, tip: CheckpointRef) -> Result<(), crate::Error> {
+    let key = Key::Inode(Ino::ROOT, core.view);
+    if core.get(&key)?.is_some() || tip != CheckpointRef::NONE {
+        return Ok(());
+    }
+    let time = crate::vfs::now();
+    let root = Inode {
+        mode: FileKind::Directory.mode() | 0o755,
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+        nlink: 2,
+        rdev: 0,
+        generation: core.packs.epoch,
+        size: 0,
+        parent: Ino::ROOT,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        btime: time,
+        stored: 0,
+    };
+    core.commit(&[Mutation::Put { key: key.encode(), value: root.encode() }], &[]).map(|_| ())
+}
+
+/// Files that were open without a name when the last mount ended.
+fn remove_orphans(core: &Core) {
+    let (from, to) = key::all_tagged(tag::ORPHAN);
+    let mut orphans = Vec::new();
+    let listed = core.ns.for_each(&from, &to, |key, _| {
+        if let Some(Key::Orphan(ino, view)) = Key::decode(key)
+            && view == core.view
+        {
+            orphans.push(ino);
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    if let Err(error) = listed {
+        tracing::warn!("orphans stay until the next mount: {error}");
+    }
+    for ino in orphans {
+        if let Err(error) = core.remove_orphan(ino) {
+            tracing::warn!("inode {ino} has no name but stays until the next mount: {error}");
+        }
+    }
+}
+
+/// What a volume that nobody has mounted takes up.
+pub fn usage_offline(dir: &Path) -> Result<Usage, OpenError> {
+    let options =
+        OpenOptions { read_only: true, index_mem: 1 << 16, cache_size: 1 << 20, ..OpenOptions::default() };
+    Ok(open(dir, options)?.usage())
+}

@@ -1,0 +1,215 @@
+//! File bytes: open, read, write, seek, fsync, and the end of a file that nobody can reach any more.
+
+use cairn_format::key::{self, Key, tag};
+use cairn_format::{FileKind, Ino, Inode, Mutation, PieceKind};
+
+use super::attributes::clear_privileges;
+use super::{Attr, Change, Error, FILE_MAX, SeekTo, now, split};
+use crate::core::{BytesError, Core, journal_error};
+use crate::journal::{JournalError, Need};
+use crate::namespace::FileRun;
+use cairn_store::ReadError;
+
+/// How often a read looks again where its bytes are: they move when a fold, a trim or a dropped pack passes
+/// between looking and reading.
+const READ_TRIES: usize = 8;
+
+impl Core {
+    pub(crate) fn open(&self, ino: u64) -> Result<(), Error> {
+        let ino = split(ino)?;
+        let _lock = self.locks.read(ino);
+        self.inode(ino)?;
+        self.handles.open(ino);
+        Ok(())
+    }
+
+    pub(crate) fn release(&self, ino: u64) {
+        let Ok(ino) = split(ino) else { return };
+        if self.handles.close(ino) && self.journal().is_ok() {
+            // What fails here stays an orphan, and goes at the next mount.
+            if let Err(error) = self.remove_if_orphan(ino) {
+                tracing::warn!("inode {ino} has no name but stays until the next mount: {error}");
+            }
+        }
+    }
+
+    fn remove_if_orphan(&self, ino: Ino) -> Result<(), Error> {
+        {
+            let _lock = self.locks.read(ino);
+            if self.get(&Key::Orphan(ino, self.view))?.is_none() {
+                return Ok(());
+            }
+        }
+        self.remove_orphan(ino)
+    }
+
+    /// Removes an inode that has no name and is not open.
+    pub(crate) fn remove_orphan(&self, ino: Ino) -> Result<(), Error> {
+        self.reserve(Need::Shrink, 4096)?;
+        let _lock = self.locks.write(&[ino]);
+        if self.handles.is_open(ino) || self.get(&Key::Orphan(ino, self.view))?.is_none() {
+            return Ok(());
+        }
+        let inode = self.inode(ino)?;
+        let mut change = Change::new(self);
+        change.delete(&Key::Orphan(ino, self.view));
+        self.erase(ino, &inode, &mut change)?;
+        self.commit(&change.mutations, &[])?;
+        self.dirty.forget((self.view, ino));
+        Ok(())
+    }
+
+    /// All that an inode is, taken away. A file of any length is one hole: its extents are cleared by the
+    /// checkpoint that comes to it.
+    pub(super) fn erase(&self, ino: Ino, inode: &Inode, change: &mut Change) -> Result<(), Error> {
+        change.delete(&Key::Inode(ino, self.view));
+        match inode.kind() {
+            FileKind::Regular => change.hole(ino, 0, u64::MAX),
+            FileKind::Symlink => change.delete(&Key::Target(ino, self.view)),
+            _ => {}
+        }
+        let (from, to) = key::all_of(tag::XATTR, ino);
+        let mut names = Vec::new();
+        self.checked(self.ns.for_each(&from, &to, |key, _| {
+            names.push(key.to_vec());
+            std::ops::ControlFlow::Continue(())
+        }))?;
+        change.mutations.extend(names.into_iter().map(|key| Mutation::Delete { key }));
+        Ok(())
+    }
+
+    pub(crate) fn read(&self, ino: u64, offset: u64, len: u32) -> Result<Vec<u8>, Error> {
+        let ino = split(ino)?;
+        let mut before: Option<Vec<FileRun>> = None;
+        for _ in 0..READ_TRIES {
+            let (len, runs) = {
+                let _lock = self.locks.read(ino);
+                let inode = self.inode(ino)?;
+                let len = inode.size.saturating_sub(offset).min(len.into());
+                (len, self.checked(self.ns.runs(self.view, ino, offset, len))?)
+            };
+            let mut out = vec![0; len as usize];
+            match self.read_runs(&runs, offset, &mut out) {
+                Ok(()) => return Ok(out),
+                Err((at, error)) => {
+                    // The same places again: they did not move, they are damaged.
+                    if before.as_ref() == Some(&runs) {
+                        tracing::error!("inode {ino} cannot be read at {at}: {error}");
+                        return Err(Error::Io);
+                    }
+                    before = Some(runs);
+                }
+            }
+        }
+        tracing::error!("inode {ino} was changed {READ_TRIES} times while {len} bytes at {offset} were read");
+        Err(Error::Io)
+    }
+
+    /// Reads runs that follow each other from `offset` on. An error comes with its offset.
+    pub(crate) fn read_runs(
+        &self,
+        runs: &[FileRun],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), (u64, BytesError)> {
+        for (at, run) in runs {
+            let start = (at - offset) as usize;
+            let part = &mut out[start..start + run.len as usize];
+            let result = match &run.kind {
+                PieceKind::Hole => {
+                    part.fill(0);
+                    Ok(())
+                }
+                PieceKind::Journal(place) => self.log.read(place, part).map_err(BytesError::from),
+                PieceKind::Chunk(piece) => self.store.read(piece, 0, part).map_err(BytesError::from),
+            };
+            result.map_err(|error| (*at, error))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write(&self, ino: u64, offset: u64, data: &[u8], clear: bool) -> Result<(), Error> {
+        let ino = split(ino)?;
+        if offset.checked_add(data.len() as u64).is_none_or(|end| end > FILE_MAX) {
+            return Err(Error::TooBig);
+        }
+        // A record has to fit its segment several times over; longer writes are several records.
+        let most = self.journal()?.record_max() as usize / 2;
+        let mut at = offset;
+        for part in data.chunks(most.max(1)) {
+            self.write_record(ino, at, part, clear)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_record(&self, ino: Ino, offset: u64, data: &[u8], clear: bool) -> Result<(), Error> {
+        self.reserve(Need::Grow, data.len() as u64 + 512)?;
+        let _lock = self.locks.write(&[ino]);
+        let mut inode = self.inode(ino)?;
+        if inode.kind() != FileKind::Regular {
+            return Err(Error::Invalid);
+        }
+        let mut change = Change::new(self);
+        inode.size = inode.size.max(offset + data.len() as u64);
+        inode.mtime = now();
+        inode.ctime = inode.mtime;
+        if clear {
+            clear_privileges(&mut inode);
+            self.remove_capability(ino, &mut change)?;
+        }
+        change.put_inode(ino, &inode);
+        let len = data.len() as u32;
+        change.mutations.push(Mutation::Data { view: self.view, ino, offset, len, payload_offset: 0 });
+        self.commit(&change.mutations, data)?;
+        Ok(())
+    }
+
+    /// Everything acknowledged so far survives a power cut when this returns: one journal orders it all, so
+    /// what one file needs cannot be had without the rest.
+    pub(crate) fn fsync(&self, _ino: u64) -> Result<(), Error> {
+        let Ok(journal) = self.journal() else { return Ok(()) };
+        journal.sync(journal.last()).map_err(journal_error)
+    }
+
+    pub(crate) fn seek(&self, ino: u64, offset: u64, to: SeekTo) -> Result<u64, Error> {
+        let ino = split(ino)?;
+        let _lock = self.locks.read(ino);
+        let size = self.inode(ino)?.size;
+        if offset >= size {
+            return Err(Error::NoData);
+        }
+        const STEP: u64 = 64 << 20;
+        let mut from = offset;
+        while from < size {
+            let len = STEP.min(size - from);
+            for (at, run) in self.checked(self.ns.runs(self.view, ino, from, len))? {
+                let hole = run.kind == PieceKind::Hole;
+                if hole == (to == SeekTo::Hole) {
+                    return Ok(at);
+                }
+            }
+            from += len;
+        }
+        match to {
+            SeekTo::Hole => Ok(size),
+            SeekTo::Data => Err(Error::NoData),
+        }
+    }
+
+    /// The attributes of an inode just made or changed.
+    pub(super) fn attr_of(&self, ino: Ino, inode: &Inode) -> Result<Attr, Error> {
+        self.attr(ino, inode)
+    }
+}
+
+impl BytesError {
+    /// Whether the bytes may have moved since they were looked up, rather than being damaged.
+    pub(crate) fn may_have_moved(&self) -> bool {
+        matches!(
+            self,
+            BytesError::Chunk(ReadError::Missing { .. })
+                | BytesError::Journal(JournalError::Gone(_) | JournalError::Damaged { .. })
+        )
+    }
+}

@@ -1,0 +1,143 @@
+//! The operations of the filesystem.
+//!
+//! Architecture Invariant: nothing here sees a pack. An operation locks inodes, reads keys, builds a list
+//! of mutations, and commits it as one record.
+
+mod acl;
+mod attributes;
+mod data;
+mod directory;
+mod names;
+mod types;
+mod xattrs;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cairn_format::key::{self, Key};
+use cairn_format::{DirEntry, FileKind, Ino, Inode, Mutation, Timestamp, View};
+
+pub use types::{Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode};
+
+use crate::core::Core;
+
+/// The most names an inode may have.
+const LINK_MAX: u32 = 1 << 31;
+/// The longest target of a symbolic link.
+const TARGET_MAX: usize = 4095;
+/// The longest file: offsets are signed where the kernel counts them.
+pub(crate) const FILE_MAX: u64 = i64::MAX as u64;
+
+const VIEW_SHIFT: u32 = 48;
+
+/// `st_ino` taken apart. Numbers of other views than the live one do not exist yet.
+fn split(ino: u64) -> Result<Ino, Error> {
+    match (ino >> VIEW_SHIFT, ino & Ino::MAX.0) {
+        (0, number) if number != 0 => Ok(Ino(number)),
+        _ => Err(Error::Stale),
+    }
+}
+
+/// The inverse of [`split`].
+fn st_ino(view: View, ino: Ino) -> u64 {
+    u64::from(view.0) << VIEW_SHIFT | ino.0
+}
+
+pub(crate) fn now() -> Timestamp {
+    // A clock before 1970 counts as 1970.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { secs: since.as_secs() as i64, nanos: since.subsec_nanos() }
+}
+
+fn check_name(name: &[u8]) -> Result<(), Error> {
+    if name.len() > key::NAME_MAX {
+        return Err(Error::NameTooLong);
+    }
+    if key::is_name(name) { Ok(()) } else { Err(Error::Invalid) }
+}
+
+/// The mutations of one operation.
+struct Change {
+    view: View,
+    mutations: Vec<Mutation>,
+}
+
+impl Change {
+    fn new(core: &Core) -> Change {
+        Change { view: core.view, mutations: Vec::with_capacity(6) }
+    }
+
+    fn put(&mut self, key: &Key, value: Vec<u8>) {
+        self.mutations.push(Mutation::Put { key: key.encode(), value });
+    }
+
+    fn delete(&mut self, key: &Key) {
+        self.mutations.push(Mutation::Delete { key: key.encode() });
+    }
+
+    fn put_inode(&mut self, ino: Ino, inode: &Inode) {
+        self.put(&Key::Inode(ino, self.view), inode.encode());
+    }
+
+    fn hole(&mut self, ino: Ino, offset: u64, len: u64) {
+        self.mutations.push(Mutation::Hole { view: self.view, ino, offset, len });
+    }
+}
+
+impl Core {
+    /// An inode that must be there.
+    fn inode(&self, ino: Ino) -> Result<Inode, Error> {
+        match self.get(&Key::Inode(ino, self.view))? {
+            Some(value) => self.checked(Inode::decode(&value).map_err(Into::into)),
+            None => Err(Error::Stale),
+        }
+    }
+
+    /// A directory that must be there.
+    fn directory(&self, ino: Ino) -> Result<Inode, Error> {
+        let inode = self.inode(ino)?;
+        if inode.kind() == FileKind::Directory { Ok(inode) } else { Err(Error::NotDirectory) }
+    }
+
+    /// What a name leads to.
+    fn entry(&self, dir: Ino, name: &[u8]) -> Result<Option<DirEntry>, Error> {
+        match self.get(&Key::Name(dir, name.to_vec(), self.view))? {
+            Some(value) => self.checked(DirEntry::decode(&value).map_err(Into::into)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn attr(&self, ino: Ino, inode: &Inode) -> Result<Attr, Error> {
+        let kind = inode.kind();
+        let stored = match kind {
+            FileKind::Regular if inode.size > 0 => self.stored(ino)?,
+            FileKind::Symlink => 0,
+            _ => 0,
+        };
+        Ok(Attr {
+            ino: st_ino(self.view, ino),
+            generation: inode.generation,
+            kind,
+            perm: (inode.mode & 0o7777) as u16,
+            nlink: inode.nlink,
+            uid: inode.uid,
+            gid: inode.gid,
+            rdev: inode.rdev,
+            size: inode.size,
+            blocks: stored.div_ceil(512),
+            atime: inode.atime,
+            mtime: inode.mtime,
+            ctime: inode.ctime,
+            btime: inode.btime,
+        })
+    }
+
+    /// Bytes on disk that a file answers for: what the last checkpoint counted, and what came since.
+    fn stored(&self, ino: Ino) -> Result<u64, Error> {
+        let key = Key::Inode(ino, self.view).encode();
+        let counted = match self.checked(self.ns.engine().get(&key).map_err(Into::into))? {
+            Some(value) => self.checked(Inode::decode(&value).map_err(Into::into))?.stored,
+            None => 0,
+        };
+        Ok(counted + self.ns.overlay_stored(self.view, ino))
+    }
+}

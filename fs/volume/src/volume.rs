@@ -1,0 +1,345 @@
+//! A volume, open: its operations, and its end.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use cairn_format::{Uuid, VolumeState, VolumeSuperblock};
+use cairn_store::write_replicas;
+
+use crate::core::{Core, Log};
+use crate::layout::{ENGINE_DIR, VolumeLock};
+use crate::maintenance::{fold_all, maintain, run};
+use crate::vfs::{Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, XattrMode};
+
+/// What a volume takes up, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Inodes, directories and all.
+    pub files: u64,
+    /// Bytes of all files, holes left out, as of the last checkpoint.
+    pub logical: u64,
+    /// Plain bytes in data packs: each chunk once.
+    pub unique: u64,
+    /// Bytes of data packs.
+    pub stored: u64,
+    /// Bytes of metadata packs, engine and index.
+    pub metadata: u64,
+    /// Bytes of the journal's segments.
+    pub journal: u64,
+    /// Bytes written but not folded yet.
+    pub journal_used: u64,
+}
+
+/// An open volume. All operations may be called from any thread. Inode numbers are those of `st_ino`;
+/// the root directory is 1.
+pub struct Volume {
+    core: Arc<Core>,
+    superblock: Mutex<VolumeSuperblock>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    dir: Option<PathBuf>,
+    lock: Mutex<Option<VolumeLock>>,
+}
+
+impl Volume {
+    pub(crate) fn start(
+        core: Arc<Core>,
+        superblock: VolumeSuperblock,
+        place: Option<(VolumeLock, PathBuf)>,
+    ) -> Arc<Volume> {
+        let thread = core.background.then(|| {
+            let core = core.clone();
+            std::thread::Builder::new().name("cairn-fold".into()).spawn(move || run(&core))
+        });
+        let thread = match thread.transpose() {
+            Ok(thread) => thread,
+            Err(error) => {
+                if let Ok(journal) = core.journal() {
+                    journal.stop_because(format!("no thread for folding: {error}"));
+                }
+                None
+            }
+        };
+        let (lock, dir) = place.unzip();
+        Arc::new(Volume {
+            core,
+            superblock: Mutex::new(superblock),
+            thread: Mutex::new(thread),
+            dir,
+            lock: Mutex::new(lock),
+        })
+    }
+
+    /// What a name leads to; `None` where there is no such name.
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>, Error> {
+        self.core.lookup(parent, name)
+    }
+
+    /// An inode's attributes.
+    pub fn getattr(&self, ino: u64) -> Result<Attr, Error> {
+        self.core.getattr(ino)
+    }
+
+    /// Changes attributes; gives the new ones.
+    pub fn setattr(&self, ino: u64, change: &SetAttr, caller: &Caller) -> Result<Attr, Error> {
+        self.core.setattr(ino, change, caller)
+    }
+
+    /// A symbolic link's target.
+    pub fn readlink(&self, ino: u64) -> Result<Vec<u8>, Error> {
+        self.core.readlink(ino)
+    }
+
+    /// Makes a file, pipe, socket or device node; `mode` is type and permissions.
+    pub fn mknod(
+        &self,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        caller: &Caller,
+    ) -> Result<Attr, Error> {
+        self.core.mknod(parent, name, mode, umask, rdev, caller)
+    }
+
+    /// Makes a directory.
+    pub fn mkdir(
+        &self,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        caller: &Caller,
+    ) -> Result<Attr, Error> {
+        self.core.mkdir(parent, name, mode, umask, caller)
+    }
+
+    /// Makes a symbolic link.
+    pub fn symlink(&self, parent: u64, name: &[u8], target: &[u8], caller: &Caller) -> Result<Attr, Error> {
+        self.core.symlink(parent, name, target, caller)
+    }
+
+    /// Gives an inode another name.
+    pub fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr, Error> {
+        self.core.link(ino, parent, name)
+    }
+
+    /// Removes a name that is not a directory's. Who has the file open keeps it.
+    pub fn unlink(&self, parent: u64, name: &[u8]) -> Result<(), Error> {
+        self.core.unlink(parent, name)
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, parent: u64, name: &[u8]) -> Result<(), Error> {
+        self.core.rmdir(parent, name)
+    }
+
+    /// Moves a name; what has the new one already fares as `mode` says.
+    pub fn rename(
+        &self,
+        parent: u64,
+        name: &[u8],
+        new_parent: u64,
+        new_name: &[u8],
+        mode: RenameMode,
+    ) -> Result<(), Error> {
+        self.core.rename(parent, name, new_parent, new_name, mode)
+    }
+
+    /// Makes a file and opens it.
+    pub fn create(
+        &self,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        caller: &Caller,
+    ) -> Result<Attr, Error> {
+        self.core.create(parent, name, mode, umask, caller)
+    }
+
+    /// Opens a file or directory: it stays until it is released as often, without a name too.
+    pub fn open(&self, ino: u64) -> Result<(), Error> {
+        self.core.open(ino)
+    }
+
+    /// Closes what [`Volume::open`] or [`Volume::create`] opened.
+    pub fn release(&self, ino: u64) {
+        self.core.release(ino);
+    }
+
+    /// Reads up to `len` bytes; fewer only at the file's end.
+    pub fn read(&self, ino: u64, offset: u64, len: u32) -> Result<Vec<u8>, Error> {
+        self.core.read(ino, offset, len)
+    }
+
+    /// Writes all of `data`; with `clear_privileges` the file loses its set-user-id bit and the like. What was
+    /// acknowledged survives the death of this process, and after [`Volume::fsync`] a power cut.
+    pub fn write(&self, ino: u64, offset: u64, data: &[u8], clear_privileges: bool) -> Result<(), Error> {
+        self.core.write(ino, offset, data, clear_privileges)
+    }
+
+    /// Makes what was acknowledged certain: of this file or directory, and of all others.
+    pub fn fsync(&self, ino: u64, _data_only: bool) -> Result<(), Error> {
+        self.core.fsync(ino)
+    }
+
+    /// The next data, or the next hole.
+    pub fn seek(&self, ino: u64, offset: u64, to: SeekTo) -> Result<u64, Error> {
+        self.core.seek(ino, offset, to)
+    }
+
+    /// Calls `each` with the names behind cookie `after` (0: all, `.` and `..` first) until it says false.
+    pub fn readdir(
+        &self,
+        ino: u64,
+        after: u64,
+        each: &mut dyn FnMut(&DirItem<'_>) -> bool,
+    ) -> Result<(), Error> {
+        self.core.readdir(ino, after, each)
+    }
+
+    /// The room on the filesystem below: what is physically so.
+    pub fn statfs(&self) -> Result<StatFs, Error> {
+        self.core.statfs()
+    }
+
+    /// Sets an extended attribute.
+    pub fn setxattr(&self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Error> {
+        self.core.setxattr(ino, name, value, mode)
+    }
+
+    /// An extended attribute's value.
+    pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>, Error> {
+        self.core.getxattr(ino, name)
+    }
+
+    /// The names of all extended attributes, each with a NUL behind it.
+    pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, Error> {
+        self.core.listxattr(ino)
+    }
+
+    /// Removes an extended attribute.
+    pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<(), Error> {
+        self.core.removexattr(ino, name)
+    }
+
+    /// Returns when everything acknowledged so far is folded, and a checkpoint holds it.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.fold_all()
+    }
+
+    fn fold_all(&self) -> Result<(), Error> {
+        fold_all(&self.core).map_err(|error| {
+            tracing::error!("not everything could be folded: {error}");
+            if error.is_full() { Error::NoSpace } else { Error::Io }
+        })
+    }
+
+    /// One round of what a thread does elsewhere: for volumes opened without one.
+    pub fn maintain(&self) -> Result<bool, Error> {
+        maintain(&self.core, true).map_err(|error| if error.is_full() { Error::NoSpace } else { Error::Io })
+    }
+
+    /// What the volume takes up.
+    pub fn usage(&self) -> Usage {
+        let totals = self.core.totals();
+        let store = self.core.store.usage();
+        let (journal_used, journal) = match &self.core.log {
+            Log::Writing(journal) => (self.core.dirty.backlog().0, journal.usage().1),
+            Log::Reading(chain, shape) => {
+                (self.core.dirty.backlog().0, u64::from(chain.files) * u64::from(shape.segment))
+            }
+        };
+        let caches = self.dir.as_ref().map_or(0, |dir| {
+            blocks_below(&dir.join(ENGINE_DIR)) + blocks_below(&dir.join(crate::STORE_DIR).join("index"))
+        });
+        Usage {
+            files: totals.inodes,
+            logical: totals.logical,
+            unique: store.unique,
+            stored: store.data,
+            metadata: store.metadata + caches,
+            journal,
+            journal_used,
+        }
+    }
+
+    /// The volume's identity.
+    pub fn uuid(&self) -> Uuid {
+        self.core.uuid
+    }
+
+    /// The volume's label.
+    pub fn label(&self) -> String {
+        self.superblock.lock().unwrap_or_else(PoisonError::into_inner).label.clone()
+    }
+
+    /// Whether it takes no writes: opened so, or stopped after an error.
+    pub fn is_read_only(&self) -> bool {
+        self.core.journal().map_or(true, |journal| journal.stopped().is_some())
+    }
+
+    /// Folds everything, marks the volume clean, and lets go of it. Operations fail from here on. Where not
+    /// everything can be folded, nothing is lost: the next mount replays the journal.
+    pub fn close(&self) -> Result<(), Error> {
+        self.core.signal.stop();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A panic in it was caught and logged there.
+            let _ = thread.join();
+        }
+        let closed = match self.core.journal() {
+            Ok(journal) if journal.stopped().is_none() => self.close_clean(),
+            Ok(_) => Err(Error::Io),
+            Err(_) => Ok(()),
+        };
+        if let Ok(journal) = self.core.journal()
+            && journal.stopped().is_none()
+        {
+            journal.close();
+        }
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        closed
+    }
+
+    fn close_clean(&self) -> Result<(), Error> {
+        self.fold_all()?;
+        let at = {
+            let maintainer = self.core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
+            maintainer.checkpoints.at
+        };
+        let failed = |error: cairn_store::StoreError| {
+            tracing::error!("the volume is not marked clean, the next mount replays its journal: {error}");
+            Error::Io
+        };
+        if let Err(error) = self.core.store.save_index() {
+            tracing::warn!("the next mount reads all packs' footers: {error}");
+        }
+        let mut superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
+        superblock.state = VolumeState::Clean;
+        superblock.checkpoint = at;
+        superblock.generation += 1;
+        write_replicas(&*self.core.disk, &superblock.encode()).map_err(failed)
+    }
+}
+
+impl Drop for Volume {
+    /// A volume dropped without [`Volume::close`] is left as a crash would leave it.
+    fn drop(&mut self) {
+        self.core.signal.stop();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Bytes that a file, or the files of a directory, take on the disk.
+fn blocks_below(path: &Path) -> u64 {
+    let of = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.blocks() * 512);
+    match std::fs::read_dir(path) {
+        Ok(entries) => entries.flatten().map(|entry| of(&entry.path())).sum(),
+        Err(_) => of(path),
+    }
+}
