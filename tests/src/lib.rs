@@ -1,1 +1,11 @@
-//! placeholder
+//! What cairn's tests share: a reference model of a filesystem, operations on both, a disk and an engine that
+//! fail, and the comparison of the two.
+
+pub mod content;
+pub mod dice;
+pub mod driver;
+pub mod engine;
+pub mod model;
+pub mod ops;
+pub mod tree;
+pub mod world;

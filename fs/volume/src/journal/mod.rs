@@ -18,7 +18,7 @@ use cairn_format::{
 };
 use cairn_store::disk::{Disk, DiskFile};
 
-pub use replay::{Chain, ChainError, ScannedRecord, scan};
+pub use replay::{Chain, ChainError, ScannedRecord, scan, scan_read_only};
 pub(crate) use segment::make_segment;
 use segment::{SegmentFile, write_header};
 
@@ -74,6 +74,8 @@ pub enum Need {
 struct Log {
     epoch: u32,
     next: Lsn,
+    /// The last record that is more than a mark.
+    last_change: Lsn,
     /// The segments that hold records that may be needed; the last is the one being filled.
     live: VecDeque<SegmentFile>,
     /// Files that may be used again.
@@ -145,6 +147,7 @@ impl Journal {
         let log = Log {
             epoch: resume.epoch,
             next: Lsn::first_of(resume.epoch),
+            last_change: resume.continues,
             live: keep.into(),
             free,
             files,
@@ -239,6 +242,9 @@ impl Journal {
             return Err(self.stop(&mut log, format!("writing to {}: {error}", log_path(&at))));
         }
         log.next = log.next.next();
+        if !body.is_empty() {
+            log.last_change = at.lsn;
+        }
         log.end += len as u32;
         if let Some(segment) = log.live.back_mut() {
             segment.last = at.lsn;
@@ -326,6 +332,13 @@ impl Journal {
     /// The last record.
     pub fn last(&self) -> Lsn {
         Lsn(self.log().next.0 - 1)
+    }
+
+    /// Returns when everything appended so far survives a power cut.
+    pub fn sync_all(&self) -> Result<(), JournalError> {
+        // A mark behind the last change need not: it would make every idle fsync a real one.
+        let last = self.log().last_change;
+        self.sync(last)
     }
 
     /// Returns when record `lsn` and all before it survive a power cut. Whoever comes while another's

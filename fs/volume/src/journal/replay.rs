@@ -84,11 +84,23 @@ struct Walked {
 /// Reads the whole journal. `error` comes with what could be read, for fsck.
 pub fn scan(disk: &dyn Disk, shape: &JournalShape) -> (Chain, Option<ChainError>) {
     let mut chain = Chain::default();
-    let error = scan_into(disk, shape, &mut chain).err();
+    let error = scan_into(disk, shape, &mut chain, true).err();
     (chain, error)
 }
 
-fn scan_into(disk: &dyn Disk, shape: &JournalShape, chain: &mut Chain) -> Result<(), ChainError> {
+/// As [`scan`], but opens nothing for writing and removes nothing: what it gives cannot be resumed.
+pub fn scan_read_only(disk: &dyn Disk, shape: &JournalShape) -> (Chain, Option<ChainError>) {
+    let mut chain = Chain::default();
+    let error = scan_into(disk, shape, &mut chain, false).err();
+    (chain, error)
+}
+
+fn scan_into(
+    disk: &dyn Disk,
+    shape: &JournalShape,
+    chain: &mut Chain,
+    writes: bool,
+) -> Result<(), ChainError> {
     let io = |path: &str| {
         let path = path.to_owned();
         move |e: std::io::Error| ChainError::Io { path, reason: e.to_string() }
@@ -101,8 +113,8 @@ fn scan_into(disk: &dyn Disk, shape: &JournalShape, chain: &mut Chain) -> Result
         };
         chain.files = chain.files.max(n + 1);
         let path = format!("{JOURNAL_DIR}/{}", listed.name);
-        let file =
-            disk.open(&path, Access::Write).or_else(|_| disk.open(&path, Access::Read)).map_err(io(&path))?;
+        let access = if writes { Access::Write } else { Access::Read };
+        let file = disk.open(&path, access).or_else(|_| disk.open(&path, Access::Read)).map_err(io(&path))?;
         let short = listed.len < shape.segment.into();
         match read_header(&*file, &shape.volume).map_err(io(&path))? {
             // A power cut while a segment was made leaves a short file that nothing is in.
@@ -124,13 +136,20 @@ fn scan_into(disk: &dyn Disk, shape: &JournalShape, chain: &mut Chain) -> Result
             Err(_) if file.len().is_ok_and(|len| len >= shape.segment.into()) => {
                 chain.unused.push((path, file))
             }
-            Err(_) => {
+            Err(_) if writes => {
                 // It would be too short to use again; made anew when needed.
                 let _ = disk.remove(&path);
             }
+            Err(_) => {}
         }
     }
     walked.sort_by_key(|w| w.header.number);
+    // Segments that a checkpoint made superfluous and nobody used again since: those between them and
+    // the ones that count have been, so they lead nowhere.
+    let floor = chain.checkpoint.1;
+    for old in walked.extract_if(.., |w| w.segment.last < floor) {
+        chain.unused.push((old.segment.path, old.segment.file));
+    }
     link(walked, chain, shape)
 }
 

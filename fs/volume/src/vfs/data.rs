@@ -169,7 +169,7 @@ impl Core {
     /// what one file needs cannot be had without the rest.
     pub(crate) fn fsync(&self, _ino: u64) -> Result<(), Error> {
         let Ok(journal) = self.journal() else { return Ok(()) };
-        journal.sync(journal.last()).map_err(journal_error)
+        journal.sync_all().map_err(journal_error)
     }
 
     pub(crate) fn seek(&self, ino: u64, offset: u64, to: SeekTo) -> Result<u64, Error> {

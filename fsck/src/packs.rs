@@ -1,0 +1,247 @@
+//! The packs: every frame of every one read, checked, decoded, and each chunk hashed anew.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cairn_format::{
+    ChunkEntry, Footer, FrameEntry, IndexSlot, PACK_HEADER_LEN, PackHeader, PackId, PackKind,
+    StoreSuperblock, Uuid,
+};
+use cairn_store::disk::{Access, Disk};
+use cairn_store::{PACKS_DIR, PackListing, PackReader, ReadError, StoreError, list_packs, pack_path};
+
+use crate::CheckError;
+use crate::index::{Index, check_slots};
+use crate::progress::Progress;
+use crate::report::{CheckTotals, Finding, Findings};
+
+/// What is known of a pack after it was read.
+#[derive(Default)]
+pub(crate) struct PackFacts {
+    /// The volume that wrote it, and what it holds; none where no copy of its footer can be used.
+    pub(crate) described: Option<(Uuid, PackKind)>,
+    /// The frames that cannot be read, each with the reason.
+    pub(crate) bad_frames: BTreeMap<u32, String>,
+    /// Chunks, by frame and slot, whose bytes are not what their ids say.
+    pub(crate) bad_chunks: BTreeMap<(u32, u32), String>,
+}
+
+/// All packs of a store.
+pub(crate) type Packs = HashMap<PackId, PackFacts>;
+
+/// Reads all packs, on all cores.
+pub(crate) fn check_packs(
+    disk: &Arc<dyn Disk>,
+    superblock: &StoreSuperblock,
+    index: &Index,
+    totals: &mut CheckTotals,
+    findings: &mut Findings,
+    progress: &dyn Progress,
+) -> Result<Packs, CheckError> {
+    progress.step("packs");
+    let listing = match list_packs(&**disk) {
+        Ok(listing) => listing,
+        Err(StoreError::Io { path, error }) => return Err(CheckError::Io { path, error }),
+        Err(error) => {
+            return Err(CheckError::Io { path: PACKS_DIR.into(), error: std::io::Error::other(error) });
+        }
+    };
+    note_leftovers(&listing, findings);
+    totals.packs = listing.packs.len() as u64;
+    totals.pack_bytes = listing.packs.iter().map(|(_, len)| len).sum();
+    progress.expect(totals.pack_bytes);
+
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(listing.packs.len());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((pack, len)) = listing.packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if progress.is_cancelled() {
+                        return;
+                    }
+                    let mut check = PackCheck::new(*pack, *len, superblock, progress);
+                    check.run(&**disk, index.slots_of(pack));
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((*pack, check.result));
+                }
+            });
+        }
+    });
+    if progress.is_cancelled() {
+        return Err(CheckError::Cancelled);
+    }
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(pack, _)| *pack);
+    let mut packs = Packs::with_capacity(results.len());
+    for (pack, result) in results {
+        totals.frames += result.frames;
+        totals.chunks += result.chunks;
+        totals.plain_bytes += result.plain_bytes;
+        result.findings.into_iter().for_each(|finding| findings.push(finding));
+        packs.insert(pack, result.facts);
+    }
+    Ok(packs)
+}
+
+fn note_leftovers(listing: &PackListing, findings: &mut Findings) {
+    for pack in &listing.unsealed {
+        let what = "a pack that was not finished when its mount ended; the next mount removes it";
+        let file = format!("store/{PACKS_DIR}/{}/{pack}.new", pack.directory());
+        findings.push(Finding::info("unsealed-pack", what).file(file));
+    }
+    for path in &listing.strange {
+        findings.push(Finding::info("strange-file", "cairn makes no such file here").file(format!("store/{path}")));
+    }
+}
+
+#[derive(Default)]
+struct PackResult {
+    facts: PackFacts,
+    findings: Vec<Finding>,
+    frames: u64,
+    chunks: u64,
+    plain_bytes: u64,
+}
+
+/// The check of one pack.
+struct PackCheck<'a> {
+    pack: PackId,
+    len: u64,
+    store: &'a StoreSuperblock,
+    progress: &'a dyn Progress,
+    result: PackResult,
+}
+
+impl<'a> PackCheck<'a> {
+    fn new(pack: PackId, len: u64, store: &'a StoreSuperblock, progress: &'a dyn Progress) -> Self {
+        PackCheck { pack, len, store, progress, result: PackResult::default() }
+    }
+
+    fn run(&mut self, disk: &dyn Disk, slots: &[IndexSlot]) {
+        let reader = match PackReader::open(disk, self.pack) {
+            Ok(reader) => reader,
+            Err(error) => return self.damage("pack", 0, error.to_string()),
+        };
+        if let Some(footer) = self.footer(disk, &reader) {
+            self.result.facts.described = Some((footer.volume, footer.kind));
+            let wrong = check_slots(self.pack, &footer, slots);
+            self.result.findings.extend(wrong);
+            self.frames(&reader, &footer);
+        }
+    }
+
+    fn damage(&mut self, kind: &'static str, offset: u64, what: String) {
+        let finding = Finding::damage(kind, what).pack(self.pack).at(offset);
+        self.result.findings.push(finding.file(format!("store/{}", pack_path(&self.pack))));
+    }
+
+    /// The footer, where one copy is whole; says so where the other is not.
+    fn footer(&mut self, disk: &dyn Disk, reader: &PackReader) -> Option<Footer> {
+        let footer = match (reader.footer_by_header(), reader.footer_by_trailer()) {
+            (Ok(first), Ok(second)) => {
+                if first != second {
+                    self.damage("footer", 0, "the two copies of its footer are not the same".into());
+                }
+                second
+            }
+            (Ok(whole), Err(error)) => {
+                self.damage("footer-copy", place(&error), format!("{}; the other copy is whole", reason(&error)));
+                whole
+            }
+            (Err(error), Ok(whole)) => {
+                self.damage("footer-copy", place(&error), format!("{}; the other copy is whole", reason(&error)));
+                whole
+            }
+            (Err(first), Err(second)) => {
+                let what = format!("no copy of its footer can be used: {}; {}", reason(&first), reason(&second));
+                self.damage("footer", place(&second), what);
+                return None;
+            }
+        };
+        if footer.store != self.store.uuid {
+            self.damage("footer", 0, format!("it belongs to store {}", footer.store));
+        }
+        self.header(disk, &footer);
+        Some(footer)
+    }
+
+    /// That the header says what the footer does. (One that does not decode was found with the first copy.)
+    fn header(&mut self, disk: &dyn Disk, footer: &Footer) {
+        let mut bytes = vec![0; PACK_HEADER_LEN];
+        let read = disk.open(&pack_path(&self.pack), Access::Read).and_then(|f| f.read_exact_at(&mut bytes, 0));
+        let Ok(header) = read.map_err(drop).and_then(|()| PackHeader::decode(&bytes, &self.pack).map_err(drop))
+        else {
+            return;
+        };
+        if (header.store, header.volume, header.kind) != (footer.store, footer.volume, footer.kind)
+            || footer.pack != self.pack
+        {
+            self.damage("pack-header", 0, "its header and its footer are not of the same pack".into());
+        }
+    }
+
+    fn frames(&mut self, reader: &PackReader, footer: &Footer) {
+        let mut chunks = footer.chunks.as_slice();
+        let mut told = 0;
+        for (number, entry) in footer.frames.iter().enumerate() {
+            if self.progress.is_cancelled() {
+                return;
+            }
+            // The footer's decoder saw to it that the counts add up.
+            let (listed, rest) = chunks.split_at((entry.chunks as usize).min(chunks.len()));
+            chunks = rest;
+            self.frame(reader, number as u32, entry, listed);
+            self.progress.advance(entry.len.into());
+            told += u64::from(entry.len);
+        }
+        self.progress.advance(self.len.saturating_sub(told));
+    }
+
+    fn frame(&mut self, reader: &PackReader, number: u32, entry: &FrameEntry, listed: &[ChunkEntry]) {
+        let frame = match reader.frame(entry) {
+            Ok(frame) => frame,
+            Err(error) => {
+                let reason = reason(&error);
+                self.damage("frame", entry.offset, format!("frame {number}: {reason}"));
+                self.result.facts.bad_frames.insert(number, reason);
+                return;
+            }
+        };
+        self.result.frames += 1;
+        self.result.plain_bytes += frame.plain.len() as u64;
+        if frame.chunks != listed {
+            let what = "its chunks are not those that the footer lists".to_owned();
+            self.damage("frame", entry.offset, format!("frame {number}: {what}"));
+            self.result.facts.bad_frames.insert(number, what);
+            return;
+        }
+        for slot in 0..listed.len() as u32 {
+            self.result.chunks += 1;
+            let whole = frame.chunk(slot).is_some_and(|(chunk, bytes)| {
+                cairn_codec::chunk_id(&self.store.chunk_key, bytes) == chunk.id
+            });
+            if !whole {
+                let what = "its bytes are not those that its id stands for".to_owned();
+                self.damage("chunk", entry.offset, format!("frame {number}, slot {slot}: {what}"));
+                self.result.facts.bad_chunks.insert((number, slot), what);
+            }
+        }
+    }
+}
+
+fn reason(error: &ReadError) -> String {
+    match error {
+        ReadError::Damaged { reason, .. } => reason.clone(),
+        ReadError::Io { error, .. } => format!("it cannot be read: {error}"),
+        other => other.to_string(),
+    }
+}
+
+fn place(error: &ReadError) -> u64 {
+    match error {
+        ReadError::Damaged { offset, .. } | ReadError::Io { offset, .. } => *offset,
+        _ => 0,
+    }
+}

@@ -1,0 +1,219 @@
+//! What a check found.
+
+use cairn_format::{ChunkId, Ino, PackId};
+use serde::Serialize;
+
+/// Findings that are kept one by one; those behind them are counted.
+const FINDINGS_MAX: usize = 10_000;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// In order, but worth knowing.
+    Info,
+    /// A cache is wrong: it can be thrown away and is rebuilt.
+    Cache,
+    /// Something is lost, or its spare copy is.
+    Damage,
+}
+
+/// One thing that was found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What kind of finding it is: a word that stays the same in all versions.
+    pub kind: &'static str,
+    /// The names of the file affected, from the volume's root, at most a few of them; bytes that are not
+    /// UTF-8 are replaced.
+    pub paths: Vec<String>,
+    /// The inode affected.
+    pub inode: Option<u64>,
+    /// Where in the file the affected bytes begin.
+    pub offset: Option<u64>,
+    /// How many they are.
+    pub length: Option<u64>,
+    /// The (first) chunk affected, in hexadecimal.
+    pub chunk: Option<String>,
+    /// The pack, in hexadecimal.
+    pub pack: Option<String>,
+    /// The file of the volume's directory that is wrong.
+    pub file: Option<String>,
+    /// Where in that file.
+    pub file_offset: Option<u64>,
+    /// What is wrong, in a sentence.
+    pub what: String,
+    /// What to do about it.
+    pub advice: Option<&'static str>,
+}
+
+impl Finding {
+    /// A finding that names no place yet.
+    pub fn new(severity: Severity, kind: &'static str, what: impl Into<String>) -> Finding {
+        Finding {
+            severity,
+            kind,
+            paths: Vec::new(),
+            inode: None,
+            offset: None,
+            length: None,
+            chunk: None,
+            pack: None,
+            file: None,
+            file_offset: None,
+            what: what.into(),
+            advice: None,
+        }
+    }
+
+    /// Something lost.
+    pub(crate) fn damage(kind: &'static str, what: impl Into<String>) -> Finding {
+        Finding::new(Severity::Damage, kind, what)
+    }
+
+    /// Something worth knowing.
+    pub(crate) fn info(kind: &'static str, what: impl Into<String>) -> Finding {
+        Finding::new(Severity::Info, kind, what)
+    }
+
+    /// A cache that is wrong.
+    pub(crate) fn cache(kind: &'static str, what: impl Into<String>) -> Finding {
+        Finding::new(Severity::Cache, kind, what)
+    }
+
+    pub(crate) fn inode(mut self, ino: Ino) -> Finding {
+        self.inode = Some(ino.0);
+        self
+    }
+
+    pub(crate) fn run(mut self, offset: u64, length: u64) -> Finding {
+        (self.offset, self.length) = (Some(offset), Some(length));
+        self
+    }
+
+    pub(crate) fn chunk(mut self, chunk: ChunkId) -> Finding {
+        self.chunk = Some(chunk.to_string());
+        self
+    }
+
+    pub(crate) fn pack(mut self, pack: PackId) -> Finding {
+        self.pack = Some(pack.to_string());
+        self
+    }
+
+    pub(crate) fn file(mut self, file: impl Into<String>) -> Finding {
+        self.file = Some(file.into());
+        self
+    }
+
+    pub(crate) fn at(mut self, file_offset: u64) -> Finding {
+        self.file_offset = Some(file_offset);
+        self
+    }
+
+    pub(crate) fn advice(mut self, advice: &'static str) -> Finding {
+        self.advice = Some(advice);
+        self
+    }
+
+    /// Whether `next` is the same trouble, right behind this one in the same file.
+    fn goes_on_in(&self, next: &Finding) -> bool {
+        let end = self.offset.zip(self.length).map(|(offset, length)| offset + length);
+        end.is_some()
+            && end == next.offset
+            && (self.kind, self.inode, &self.pack, &self.what)
+                == (next.kind, next.inode, &next.pack, &next.what)
+    }
+}
+
+/// Findings as they come in.
+#[derive(Default)]
+pub(crate) struct Findings {
+    pub(crate) list: Vec<Finding>,
+    left_out: u64,
+    left_out_damage: bool,
+}
+
+impl Findings {
+    /// Adds one. Runs of a file that are affected in the same way become one finding.
+    pub(crate) fn push(&mut self, finding: Finding) {
+        if let Some(last) = self.list.last_mut()
+            && last.goes_on_in(&finding)
+        {
+            last.length = last.length.zip(finding.length).map(|(a, b)| a + b);
+            return;
+        }
+        if self.list.len() < FINDINGS_MAX {
+            self.list.push(finding);
+        } else {
+            self.left_out += 1;
+            self.left_out_damage |= finding.severity == Severity::Damage;
+        }
+    }
+
+    /// All of them, the worst first.
+    pub(crate) fn finish(mut self) -> Vec<Finding> {
+        self.list.sort_by_key(|f| std::cmp::Reverse(f.severity));
+        if self.left_out > 0 {
+            let severity = if self.left_out_damage { Severity::Damage } else { Severity::Info };
+            let what = format!("{} more findings are not listed", self.left_out);
+            self.list.push(Finding::new(severity, "more", what));
+        }
+        self.list
+    }
+}
+
+/// What was gone through. All lengths are bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct CheckTotals {
+    /// Inodes, directories and all.
+    pub inodes: u64,
+    /// Files among them: what is neither a directory nor anything else special.
+    pub files: u64,
+    /// Directories among them.
+    pub directories: u64,
+    /// Bytes of all files, holes left out.
+    pub logical: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// Frames in them, each read, checked and decoded.
+    pub frames: u64,
+    /// Chunks in them, each hashed anew.
+    pub chunks: u64,
+    /// Plain bytes of those frames.
+    pub plain_bytes: u64,
+    /// Records in the journal.
+    pub journal_records: u64,
+    /// Bytes of the journal's segments that hold them.
+    pub journal_bytes: u64,
+    /// Records in the engine that were compared; none where it was not.
+    pub engine_records: u64,
+}
+
+/// What a check found, and what it went through.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// The volume's UUID; none where its superblock cannot be read.
+    pub volume: Option<String>,
+    /// Its label.
+    pub label: String,
+    /// What was gone through.
+    pub totals: CheckTotals,
+    /// What was found, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing is lost: information and wrong caches do not count.
+    pub fn is_clean(&self) -> bool {
+        self.count(Severity::Damage) == 0
+    }
+
+    /// How many findings are as severe as that.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|f| f.severity == severity).count()
+    }
+}

@@ -1,0 +1,302 @@
+//! Operations: drawn as numbers, so that they shrink, and made concrete by the model they meet.
+
+use cairn_volume::{Error, FileKind, RenameMode, Timestamp, XattrMode};
+
+use crate::dice::{Dice, data};
+use crate::model::{Body, Id, Model, ROOT, Set};
+
+/// An operation as it is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Raw {
+    /// Picks the operation.
+    pub kind: u8,
+    /// Picks what it acts on, as do the others.
+    pub a: u16,
+    /// See `a`.
+    pub b: u16,
+    /// See `a`.
+    pub c: u32,
+    /// See `a`.
+    pub d: u32,
+}
+
+impl Raw {
+    /// One that a seed decides.
+    pub fn draw(dice: &mut Dice) -> Raw {
+        let (x, y) = (dice.roll(), dice.roll());
+        Raw { kind: x as u8, a: (x >> 8) as u16, b: (x >> 24) as u16, c: y as u32, d: (y >> 32) as u32 }
+    }
+}
+
+/// An operation on nodes of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the operations' arguments")]
+pub enum Op {
+    Create { dir: Id, name: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+    Mkdir { dir: Id, name: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+    Symlink { dir: Id, name: Vec<u8>, target: Vec<u8> },
+    Mknod { dir: Id, name: Vec<u8> },
+    Link { id: Id, dir: Id, name: Vec<u8> },
+    Unlink { dir: Id, name: Vec<u8> },
+    Rmdir { dir: Id, name: Vec<u8> },
+    Rename { from: Id, name: Vec<u8>, to: Id, new: Vec<u8>, mode: RenameMode },
+    Write { id: Id, offset: u64, len: usize, seed: u64, clear: bool },
+    SetAttr { id: Id, set: Set, caller: u32 },
+    SetXattr { id: Id, name: Vec<u8>, len: usize, seed: u64, mode: XattrMode },
+    RemoveXattr { id: Id, name: Vec<u8> },
+    Read { id: Id, offset: u64, len: u32 },
+    Seek { id: Id, offset: u64 },
+    List { id: Id },
+    Lookup { dir: Id, name: Vec<u8> },
+    Open { id: Id },
+    Release { id: Id },
+    Fsync { id: Id },
+    /// Everything is folded, a checkpoint written.
+    Sync,
+    /// One round of folding and a checkpoint.
+    Maintain,
+}
+
+/// How large what a workload writes is.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// The longest write.
+    pub write: u64,
+    /// Files reach to about here, now and then.
+    pub file: u64,
+    /// …and, seldom, to here.
+    pub sparse: u64,
+}
+
+fn name(n: u64) -> Vec<u8> {
+    match n % 16 {
+        15 if n % 240 == 15 => vec![b'n'; 256],
+        14 => vec![0xff, b'a' + (n / 16 % 3) as u8],
+        13 => vec![b'l'; 255],
+        n => vec![b'a' + n as u8],
+    }
+}
+
+fn xattr(n: u32) -> Vec<u8> {
+    [&b"user.one"[..], b"user.two", b"trusted.three", b"security.four"][n as usize % 4].to_vec()
+}
+
+impl Raw {
+    /// What this is in the state of `model`.
+    pub fn resolve(&self, model: &Model, sizes: &Sizes) -> Op {
+        let Raw { kind, a, b, c, d } = *self;
+        let pick = |ids: &[Id], n: u16| ids.get(n as usize % ids.len().max(1)).copied().unwrap_or(ROOT);
+        let of = |want: FileKind| -> Vec<Id> {
+            model.nodes().filter(|(_, n)| n.kind() == want).map(|(id, _)| id).collect()
+        };
+        let dir = |n: u16| pick(&of(FileKind::Directory), n);
+        let any: Vec<Id> = model.nodes().map(|(id, _)| id).collect();
+        // Mostly files; now and then something else, to be refused.
+        let file = |n: u16| if n % 64 == 63 { pick(&any, n / 64) } else { pick(&of(FileKind::Regular), n) };
+        // A name that is there, or mostly so.
+        let there = |dir: Id, n: u32| -> Vec<u8> {
+            let names: Vec<_> = model.names(dir).map(|n| n.keys().cloned().collect()).unwrap_or_default();
+            match names.len() as u32 {
+                0 => name(n.into()),
+                _ if n % 16 == 15 => name((n / 16).into()),
+                len => names[(n % len) as usize].clone(),
+            }
+        };
+        let size_of = |id: Id| model.content(id).map_or(0, |c| c.size);
+        let (uid, gid) = (c % 3, d % 3);
+        let offset = |id: Id| match d % 8 {
+            0 | 1 => size_of(id),
+            2 => u64::from(c) % (size_of(id) + 1),
+            3 if d % 64 == 3 => u64::from(c) % sizes.sparse,
+            3 | 4 => (u64::from(c) % sizes.file) & !4095,
+            _ => u64::from(c) % sizes.file,
+        };
+        let time = |n: u32| {
+            Some(Timestamp { secs: i64::from(n as i32) * 5, nanos: n % 1_000_000_000 })
+        };
+        match kind {
+            0..=24 => {
+                let mode = if c % 16 == 3 { 0o6775 } else { 0o644 };
+                Op::Create { dir: dir(a), name: name(b.into()), mode, uid, gid }
+            }
+            25..=34 => {
+                let mode = if c % 8 == 3 { 0o2775 } else { 0o755 };
+                Op::Mkdir { dir: dir(a), name: name(b.into()), mode, uid, gid }
+            }
+            35..=39 => {
+                Op::Symlink { dir: dir(a), name: name(b.into()), target: vec![b't'; 1 + d as usize % 300] }
+            }
+            40..=42 => Op::Mknod { dir: dir(a), name: name(b.into()) },
+            43..=50 => Op::Link { id: file(a), dir: dir(b), name: name(c.into()) },
+            51..=66 => {
+                let dir = dir(a);
+                Op::Unlink { dir, name: there(dir, c) }
+            }
+            67..=71 => {
+                let dir = dir(a);
+                Op::Rmdir { dir, name: there(dir, c) }
+            }
+            72..=89 => {
+                let (from, to) = (dir(a), dir(b));
+                let mode = match d % 6 {
+                    0 => RenameMode::NoReplace,
+                    1 => RenameMode::Exchange,
+                    _ => RenameMode::Replace,
+                };
+                let new = if d % 4 < 2 { there(to, d / 8) } else { name((d / 8).into()) };
+                Op::Rename { from, name: there(from, c), to, new, mode }
+            }
+            90..=144 => {
+                let id = file(a);
+                let len = match b % 8 {
+                    0 => 1,
+                    1 | 2 => u64::from(b) % 600,
+                    3 => sizes.write,
+                    _ => u64::from(b) * 7 % sizes.write,
+                };
+                Op::Write { id, offset: offset(id), len: len as usize, seed: d.into(), clear: d % 32 == 9 }
+            }
+            145..=164 => {
+                let id = file(a);
+                let size = match b % 8 {
+                    0 => 0,
+                    1..=4 => u64::from(c) % (size_of(id) + 1),
+                    5 if b % 64 == 5 => u64::from(c) % sizes.sparse,
+                    _ => u64::from(c) % sizes.file,
+                };
+                Op::SetAttr { id, set: Set { size: Some(size), ..Set::default() }, caller: d % 2 }
+            }
+            165..=174 => {
+                let set = match b % 4 {
+                    0 => Set { mode: Some(c & 0o7777), ..Set::default() },
+                    1 => Set { uid: Some(c % 5), ..Set::default() },
+                    2 => Set { gid: Some(c % 5), mode: Some(d & 0o777), ..Set::default() },
+                    _ => Set { mtime: time(c), atime: time(d), ..Set::default() },
+                };
+                Op::SetAttr { id: pick(&any, a), set, caller: 0 }
+            }
+            175..=184 => {
+                let mode = match b % 4 {
+                    0 => XattrMode::Create,
+                    1 => XattrMode::Replace,
+                    _ => XattrMode::Set,
+                };
+                let len = if c % 8 == 7 { 3000 } else { c as usize % 100 };
+                Op::SetXattr { id: pick(&any, a), name: xattr(d), len, seed: c.into(), mode }
+            }
+            185..=189 => Op::RemoveXattr { id: pick(&any, a), name: xattr(d) },
+            190..=205 => {
+                let id = file(a);
+                Op::Read { id, offset: offset(id), len: c % 30_000 }
+            }
+            206..=209 => {
+                let id = file(a);
+                Op::Seek { id, offset: offset(id) }
+            }
+            210..=213 => Op::List { id: pick(&any, a) },
+            214..=217 => {
+                let dir = dir(a);
+                Op::Lookup { dir, name: there(dir, c) }
+            }
+            218..=223 => Op::Open { id: pick(&any, a) },
+            224..=229 => {
+                let open: Vec<Id> = model.nodes().filter(|(_, n)| n.opens > 0).map(|(id, _)| id).collect();
+                match open.is_empty() {
+                    true => Op::List { id: ROOT },
+                    false => Op::Release { id: pick(&open, a) },
+                }
+            }
+            230..=241 => Op::Fsync { id: file(a) },
+            242..=249 => Op::Maintain,
+            _ => Op::Sync,
+        }
+    }
+}
+
+/// What an operation answers, as far as the model knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "results as they are")]
+pub enum Answer {
+    Done,
+    Made(FileKind),
+    Bytes(Vec<u8>),
+    Names(Vec<Vec<u8>>),
+    Found(Option<FileKind>),
+    Failed(Error),
+}
+
+impl Op {
+    /// Does it to the model.
+    pub fn on_model(&self, model: &mut Model) -> Answer {
+        let result = match self {
+            Op::Create { dir, name, mode, uid, gid } => {
+                let made = model.make(*dir, name, Body::File(Default::default()), *mode, *uid, *gid);
+                made.and_then(|id| model.open(id)).map(|()| Answer::Made(FileKind::Regular))
+            }
+            Op::Mkdir { dir, name, mode, uid, gid } => model
+                .make(*dir, name, Body::Dir(Default::default(), *dir), *mode, *uid, *gid)
+                .map(|_| Answer::Made(FileKind::Directory)),
+            Op::Symlink { dir, name, target } => model
+                .make(*dir, name, Body::Link(target.clone()), 0o777, 0, 0)
+                .map(|_| Answer::Made(FileKind::Symlink)),
+            Op::Mknod { dir, name } => model
+                .make(*dir, name, Body::Special(FileKind::Fifo), 0o600, 0, 0)
+                .map(|_| Answer::Made(FileKind::Fifo)),
+            Op::Link { id, dir, name } => model.link(*id, *dir, name).map(|()| Answer::Done),
+            Op::Unlink { dir, name } => model.remove(*dir, name, false).map(|()| Answer::Done),
+            Op::Rmdir { dir, name } => model.remove(*dir, name, true).map(|()| Answer::Done),
+            Op::Rename { from, name, to, new, mode } => {
+                model.rename((*from, name), (*to, new), *mode).map(|()| Answer::Done)
+            }
+            Op::Write { id, offset, len, seed, clear } => {
+                model.write(*id, *offset, &data(*seed, *len), *clear).map(|()| Answer::Done)
+            }
+            Op::SetAttr { id, set, caller } => model.setattr(*id, set, *caller).map(|()| Answer::Done),
+            Op::SetXattr { id, name, len, seed, mode } => {
+                model.setxattr(*id, name, &data(*seed, *len), *mode).map(|()| Answer::Done)
+            }
+            Op::RemoveXattr { id, name } => model.removexattr(*id, name).map(|()| Answer::Done),
+            Op::Read { id, offset, len } => match &model.node(*id).map(|n| &n.body) {
+                Ok(Body::File(content)) => Ok(Answer::Bytes(content.read(*offset, *len as usize))),
+                Ok(_) => Ok(Answer::Done),
+                Err(error) => Err(*error),
+            },
+            Op::List { id } => model.names(*id).map(|n| Answer::Names(n.keys().cloned().collect())),
+            Op::Lookup { dir, name } => model.lookup(*dir, name).and_then(|found| {
+                if name.len() > 255 {
+                    return Err(Error::NameTooLong);
+                }
+                Ok(Answer::Found(found.and_then(|id| model.node(id).ok()).map(|n| n.kind())))
+            }),
+            Op::Open { id } => model.open(*id).map(|()| Answer::Done),
+            Op::Release { id } => {
+                model.release(*id);
+                Ok(Answer::Done)
+            }
+            Op::Seek { .. } | Op::Fsync { .. } | Op::Sync | Op::Maintain => Ok(Answer::Done),
+        };
+        result.unwrap_or_else(Answer::Failed)
+    }
+
+    /// The states that a crash in the middle of this may leave, the last but one to the one before it:
+    /// a long write is several records.
+    pub fn steps(&self, model: &Model, record: usize) -> Vec<Model> {
+        let Op::Write { id, offset, len, seed, clear } = self else { return Vec::new() };
+        let bytes = data(*seed, *len);
+        let mut now = model.clone();
+        let mut steps = Vec::new();
+        for (i, part) in bytes.chunks(record).enumerate() {
+            if now.write(*id, offset + (i * record) as u64, part, *clear).is_err() {
+                break;
+            }
+            steps.push(now.clone());
+        }
+        steps.pop();
+        steps
+    }
+
+    /// Whether it makes everything before it certain.
+    pub fn is_sync(&self) -> bool {
+        matches!(self, Op::Fsync { .. } | Op::Sync)
+    }
+}

@@ -1,0 +1,132 @@
+//! A machine with one disk and a volume on it, that can lose power.
+
+use std::io;
+use std::sync::Arc;
+
+use cairn_store::disk::{Access, Crash, Disk, DiskFile, Listed, MemoryDisk, Space};
+use cairn_volume::{MakeOptions, OpenError, OpenOn, OpenOptions, Uuid, Volume, make_on, open_on};
+
+use crate::engine::{Survival, Versions};
+
+/// A directory of a disk, as a disk.
+pub struct Below {
+    disk: MemoryDisk,
+    dir: &'static str,
+}
+
+impl Below {
+    /// The directory `dir` of `disk`.
+    pub fn new(disk: &MemoryDisk, dir: &'static str) -> Below {
+        Below { disk: disk.clone(), dir }
+    }
+
+    fn at(&self, path: &str) -> String {
+        if path.is_empty() { self.dir.to_owned() } else { format!("{}/{path}", self.dir) }
+    }
+}
+
+impl Disk for Below {
+    fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(&self.at(path), access)
+    }
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        self.disk.create_dir(&self.at(path))
+    }
+    fn list(&self, dir: &str) -> io::Result<Vec<Listed>> {
+        self.disk.list(&self.at(dir))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(&self.at(from), &self.at(to))
+    }
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.disk.remove(&self.at(path))
+    }
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        self.disk.sync_dir(&self.at(dir))
+    }
+    fn space(&self) -> io::Result<Space> {
+        self.disk.space()
+    }
+}
+
+/// Sizes at which much happens in little time.
+pub fn small() -> MakeOptions {
+    MakeOptions {
+        chunk_min: 256,
+        chunk_avg: 1024,
+        chunk_max: 4096,
+        frame: 8192,
+        segment_size: 64 << 10,
+        journal_size: 1 << 20,
+        pack_size: 64 << 10,
+        uuid: Some(Uuid([0xca; 16])),
+        ..MakeOptions::default()
+    }
+}
+
+/// Bytes of the longest record of file data with [`small`]'s segments.
+pub const SMALL_RECORD: usize = (64 << 10) / 4 / 2;
+
+/// The store's directory on the disk.
+pub const STORE: &str = "store";
+
+/// A disk, and what is left of an engine.
+#[derive(Clone)]
+pub struct World {
+    /// The disk.
+    pub disk: MemoryDisk,
+    /// The engine.
+    pub engine: Versions,
+}
+
+impl World {
+    /// A machine with a new volume.
+    pub fn make(options: &MakeOptions) -> World {
+        let disk = MemoryDisk::new();
+        disk.create_dir(STORE).expect("an empty disk");
+        let store = Arc::new(Below::new(&disk, STORE));
+        let mut n = 0u8;
+        let draw = |bytes: &mut [u8]| {
+            for byte in bytes {
+                n = n.wrapping_mul(31).wrapping_add(7);
+                *byte = n;
+            }
+            Ok(())
+        };
+        make_on(Arc::new(disk.clone()), store, options, draw).expect("mkfs");
+        World { disk: disk.fork(), engine: Versions::default() }
+    }
+
+    /// A copy that shares nothing that changes.
+    pub fn fork(&self) -> World {
+        World { disk: self.disk.fork(), engine: self.engine.surviving(Survival::All) }
+    }
+
+    /// Mounts the volume.
+    pub fn open(&self) -> Result<Arc<Volume>, OpenError> {
+        self.open_with(OpenOptions { index_mem: 1 << 20, cache_size: 1 << 20, ..OpenOptions::default() })
+    }
+
+    /// Mounts the volume as told.
+    pub fn open_with(&self, options: OpenOptions) -> Result<Arc<Volume>, OpenError> {
+        open_on(OpenOn {
+            disk: Arc::new(self.disk.clone()),
+            store: Arc::new(Below::new(&self.disk, STORE)),
+            engine: self.engine.choice(),
+            background: false,
+            session: 7,
+            options,
+            name: "the test's disk".into(),
+        })
+    }
+
+    /// What a machine finds when it starts again.
+    pub fn crash(&self, crash: Crash, survival: Survival) -> World {
+        World { disk: self.disk.crash(crash), engine: self.engine.surviving(survival) }
+    }
+
+    /// The paths of sealed packs.
+    pub fn packs(&self) -> Vec<String> {
+        self.disk.files().into_iter().filter(|f| f.ends_with(".pack")).collect()
+    }
+}

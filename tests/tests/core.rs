@@ -1,0 +1,6 @@
+//! A filesystem without a kernel, on a disk in memory: held against a model, cut off, broken, and its bytes
+//! against the document that describes them.
+
+mod core {
+    mod smoke;
+}
