@@ -191,6 +191,11 @@ impl Core {
         available >= coded + 2 * (active + frozen) as u64 + DISK_RESERVE
     }
 
+    /// Whether the disk has room for segments that are not needed yet.
+    pub(crate) fn has_room_for_spares(&self) -> bool {
+        self.space.available(&*self.disk) > DISK_RESERVE + 4 * u64::from(self.geometry.segment)
+    }
+
     /// Appends an operation's record and applies it. The caller holds the locks of all inodes whose keys
     /// it read, and reserved room before.
     pub(crate) fn commit(&self, mutations: &[Mutation], payload: &[u8]) -> Result<Appended, Error> {

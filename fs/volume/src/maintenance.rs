@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::checkpoint::{CheckpointState, MaintainError, checkpoint};
 use crate::core::{Core, OVERLAY_LIMIT};
 use crate::fold::fold_batch;
+use crate::namespace::NamespaceError;
 
 /// Dirty runs are folded once they have been quiet for this long.
 const QUIET: Duration = Duration::from_secs(5);
@@ -93,6 +94,9 @@ impl Signal {
 pub(crate) fn maintain(core: &Core, urgent: bool) -> Result<bool, MaintainError> {
     let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
     let result = round(core, &mut maintainer, urgent);
+    if let Err(MaintainError::Namespace(NamespaceError::Engine(_))) = &result {
+        core.engine_failed.store(true, Ordering::Release);
+    }
     core.signal.idle_or_failing.store(!matches!(result, Ok(true)), Ordering::Release);
     if let Ok(true) = result {
         core.signal.progress.fetch_add(1, Ordering::AcqRel);
@@ -122,14 +126,16 @@ fn report(maintainer: &mut Maintainer, error: Option<&MaintainError>) {
 
 fn round(core: &Core, maintainer: &mut Maintainer, urgent: bool) -> Result<bool, MaintainError> {
     if core.engine_failed.load(Ordering::Acquire) {
-        crate::open::rebuild_engine(core, &maintainer.checkpoints)?;
+        crate::open::rebuild_engine(core, &mut maintainer.checkpoints)?;
         core.engine_failed.store(false, Ordering::Release);
     }
     let Ok(journal) = core.journal() else { return Ok(false) };
     if journal.stopped().is_some() {
         return Ok(false);
     }
-    journal.prepare_spare();
+    if core.has_room_for_spares() {
+        journal.prepare_spare();
+    }
     let (backlog, oldest) = core.dirty.backlog();
     let mut changed = false;
     let pressed = urgent || backlog > core.fold_start() || journal.pressure() >= CHECKPOINT_PRESSURE;

@@ -283,9 +283,13 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
     if store.uuid() != superblock.store {
         return Err(damaged(format!("its store is {}, not {}", store.uuid(), superblock.store)));
     }
-    let (chain, error) = scan(&*on.disk, &shape);
+    let (mut chain, error) = scan(&*on.disk, &shape);
+    let tip = superblock.checkpoint.max(chain.checkpoint.0);
+    let clean = superblock.state == VolumeState::Clean && superblock.checkpoint == tip;
     match error {
         None => {}
+        // A clean volume's checkpoint holds everything.
+        Some(ChainError::Damaged { .. }) if clean => {}
         Some(error) if on.options.read_only => {
             tracing::error!("{name}: what follows cannot be shown: {error}")
         }
@@ -300,13 +304,11 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
     if let Some(tail) = &chain.tail {
         tracing::info!("{name}: the journal ends behind record {}: {tail}", chain.last);
     }
-    let tip = superblock.checkpoint.max(chain.checkpoint.0);
     let checkpoints = match load_chain(&store, superblock.uuid, tip) {
         Ok(checkpoints) => checkpoints,
         Err(error) => return Err(damaged(error.to_string())),
     };
     let floor = checkpoints.entries.last().map_or(Lsn::ZERO, |e| e.floor);
-    let clean = superblock.state == VolumeState::Clean && superblock.checkpoint == tip;
     // Everything from the floor on must be there, or the volume would be older than it was.
     let complete = clean || chain.last <= tip.lsn || chain.continues < floor || tip == CheckpointRef::NONE;
     let short = !clean && chain.last < tip.lsn && chain.last != Lsn::ZERO;
@@ -315,6 +317,9 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
             "its journal holds records {} to {}, the checkpoint at {} needs those from {floor} on",
             chain.continues, chain.last, tip.lsn
         )));
+    }
+    if clean {
+        chain.discard();
     }
     Ok(Found { superblock, shape, chain, tip, floor, checkpoints, store })
 }
@@ -432,12 +437,15 @@ fn filled_engine(
 }
 
 /// Puts a rebuilt engine in the place of one that failed.
-pub(crate) fn rebuild_engine(core: &Core, state: &CheckpointState) -> Result<(), MaintainError> {
+pub(crate) fn rebuild_engine(core: &Core, state: &mut CheckpointState) -> Result<(), MaintainError> {
     tracing::warn!("the engine is rebuilt from the metadata packs");
     let checkpoints = load_chain(&core.store, core.uuid, state.at)?;
     // The old one's file goes first; who still reads from it has it open.
     let engine = filled_engine(&core.engine_source, &core.store, &checkpoints)?;
     core.ns.replace_engine(engine);
+    // The counts may have gone with a checkpoint that was not recorded any more.
+    state.refs.clear();
+    load_counts(core, state)?;
     Ok(())
 }
 

@@ -139,6 +139,9 @@ impl<'a> RecordCursor<'a> {
     }
 }
 
+/// Where an engine stands that is being filled: at no checkpoint that can be.
+const NOWHERE: CheckpointRef = CheckpointRef { lsn: Lsn(u64::MAX), pack: PackId([0xff; 16]) };
+
 /// Brings an engine to the chain's newest checkpoint: from where it stands, if that is in the chain. The engine must be
 /// empty otherwise.
 pub(crate) fn fill_engine(
@@ -158,11 +161,12 @@ pub(crate) fn fill_engine(
                 None
             }
         });
-        // An engine that took half of a checkpoint is thrown away by the caller.
-        engine.apply(&mut records, entry.at)?;
+        // Until all of it is in, the engine stands nowhere: half a checkpoint is never taken for a whole one.
+        engine.apply(&mut records, NOWHERE)?;
         if let Some(error) = failed {
             return Err(error.into());
         }
+        engine.apply(&mut std::iter::empty(), entry.at)?;
     }
     Ok(())
 }

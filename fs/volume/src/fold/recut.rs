@@ -23,10 +23,12 @@ pub(super) enum Recut {
     Until(u64),
 }
 
-/// The file's bytes from `start` on, as far as they were read: `bytes` and the runs that they were read from.
+/// The file's bytes from `start` on, as far as they were read, and the runs that they were read from.
 struct Window {
     start: u64,
-    bytes: Vec<u8>,
+    /// What was read; the part before `head` is cut already.
+    read: Vec<u8>,
+    head: usize,
     runs: Vec<FileRun>,
     /// Whether a hole or the end of the file follows.
     ended: bool,
@@ -72,22 +74,22 @@ fn cut_data(
     pins: &mut Pins,
     mapped: &mut Vec<Mapped>,
 ) -> Result<Result<u64, u64>, MaintainError> {
-    let mut window = Window { start: begin, bytes: Vec::new(), runs: Vec::new(), ended: false };
+    let mut window = Window { start: begin, read: Vec::new(), head: 0, runs: Vec::new(), ended: false };
     loop {
-        while !window.ended && window.bytes.len() <= chunker.max() {
+        while !window.ended && window.bytes().len() <= chunker.max() {
             if !window.extend(core, run, size)? {
                 // Bytes moved, or cannot be read: what was cut so far stands.
                 return Ok(Err(window.start));
             }
         }
-        if window.bytes.is_empty() || (window.start >= end && window.meets()) {
+        if window.bytes().is_empty() || (window.start >= end && window.meets()) {
             return Ok(Ok(window.start));
         }
         if packer.is_full() {
             return Ok(Err(window.start));
         }
-        let len = chunker.cut(&window.bytes);
-        let plain = &window.bytes[..len];
+        let len = chunker.cut(window.bytes());
+        let plain = &window.bytes()[..len];
         let id = chunk_id(core.store.chunk_key(), plain);
         let was = window.runs_of(len as u64);
         if !is_chunk(&was, &id, len) {
@@ -113,9 +115,16 @@ fn is_chunk(was: &[FileRun], id: &cairn_format::ChunkId, len: usize) -> bool {
 }
 
 impl Window {
+    /// The bytes that are not cut yet.
+    fn bytes(&self) -> &[u8] {
+        &self.read[self.head..]
+    }
+
     /// Reads on. False where the bytes cannot be had now.
     fn extend(&mut self, core: &Core, run: &Taken, size: u64) -> Result<bool, MaintainError> {
-        let at = self.start + self.bytes.len() as u64;
+        let at = self.start + self.bytes().len() as u64;
+        self.read.drain(..self.head);
+        self.head = 0;
         let len = WINDOW.min(size.saturating_sub(at));
         if len == 0 {
             self.ended = true;
@@ -128,7 +137,7 @@ impl Window {
             }
             match read_run(core, &next) {
                 Ok(Some(bytes)) => {
-                    self.bytes.extend_from_slice(&bytes);
+                    self.read.extend_from_slice(&bytes);
                     self.runs.push(next);
                 }
                 Ok(None) => return Ok(false),
@@ -161,7 +170,7 @@ impl Window {
     }
 
     fn advance(&mut self, len: usize) {
-        self.bytes.drain(..len);
+        self.head += len;
         self.start += len as u64;
         let start = self.start;
         self.runs.retain(|(at, run)| at + run.len > start);

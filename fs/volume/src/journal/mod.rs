@@ -260,7 +260,8 @@ impl Journal {
         }
         let (path, file) = match log.free.pop() {
             Some(free) => free,
-            None if log.files < self.shape.segments => {
+            // A mount's first record finds room even where a crash left all segments in use.
+            None if log.files < self.shape.segments || continues.is_some() => {
                 let made = make_segment(&*self.disk, log.files, self.shape.segment);
                 let made = made.map_err(|e| self.cannot_grow(log, &e))?;
                 log.files += 1;

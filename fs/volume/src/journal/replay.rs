@@ -69,7 +69,7 @@ pub struct Chain {
     pub synced: Lsn,
     /// What was found behind the last record, where that was not simply unused.
     pub tail: Option<String>,
-    /// Segment files that cannot be read, each with the reason.
+    /// Segments whose headers cannot be read, each with the reason; their records say as much.
     pub bad_headers: Vec<(String, String)>,
 }
 
@@ -126,11 +126,12 @@ fn scan_into(
     }
     for (path, file, reason) in suspects {
         match read_prefix(&*file, &shape.volume, SEGMENT_DATA_START, shape.segment) {
-            // Its first record is whole, so its header was once, and was lost.
+            // Its first record is whole and says all that a header would: the header was lost later, or
+            // never came to the disk.
             Ok(record) => {
-                chain.highest_number = chain.highest_number.max(record.head.segment);
-                chain.synced = chain.synced.max(record.head.synced);
-                chain.bad_headers.push((path, reason));
+                let header = header_from(&record, shape);
+                chain.bad_headers.push((path.clone(), reason));
+                walked.push(walk(path, file, header, shape, chain));
             }
             // A header torn while it was written, before any record.
             Err(_) if file.len().is_ok_and(|len| len >= shape.segment.into()) => {
@@ -151,6 +152,24 @@ fn scan_into(
         chain.unused.push((old.segment.path, old.segment.file));
     }
     link(walked, chain, shape)
+}
+
+/// The header of the segment that begins with `record`. What trimming relied on, other headers and records say.
+fn header_from(record: &Record, shape: &JournalShape) -> SegmentHeader {
+    let continues = record.mutations.iter().find_map(|m| match m {
+        Mutation::Epoch { continues } => Some(*continues),
+        _ => None,
+    });
+    SegmentHeader {
+        volume: shape.volume,
+        epoch: record.head.lsn.epoch(),
+        len: shape.segment,
+        number: record.head.segment,
+        first: record.head.lsn,
+        continues: continues.unwrap_or(Lsn(record.head.lsn.0 - 1)),
+        checkpoint: CheckpointRef::NONE,
+        floor: Lsn::ZERO,
+    }
 }
 
 /// Follows a segment's records for as long as they are whole and in order.
@@ -243,12 +262,9 @@ fn link(walked: Vec<Walked>, chain: &mut Chain, shape: &JournalShape) -> Result<
         chain.segments.push(walked.segment);
     }
     chain.last = chain.segments.last().map_or(Lsn::ZERO, |s| s.last);
-    // The epoch's own last record was synced if any record says so; and a lost header hides records.
+    // The epoch's own last record was synced if any record says so.
     if error.is_none() && chain.synced > chain.last {
         error = Some((chain.last, stop.unwrap_or_else(|| "no segment holds records".into())));
-    }
-    if let (None, Some((path, reason))) = (&error, chain.bad_headers.first()) {
-        error = Some((chain.last, format!("{path} holds records, but its header is damaged: {reason}")));
     }
     match error {
         Some((last, reason)) => Err(ChainError::Damaged { last, reason }),
@@ -257,6 +273,12 @@ fn link(walked: Vec<Walked>, chain: &mut Chain, shape: &JournalShape) -> Result<
 }
 
 impl Chain {
+    /// Forgets all records: a checkpoint holds everything.
+    pub(crate) fn discard(&mut self) {
+        self.ends.clear();
+        self.unused.extend(self.segments.drain(..).map(|s| (s.path, s.file)));
+    }
+
     /// Drops the tail from the first unsynced record whose payload is not whole. (Damaged payloads of
     /// synced records are found when they are read.)
     fn cut_torn_payload(&mut self, shape: &JournalShape) -> Result<(), ChainError> {
