@@ -80,8 +80,10 @@ struct Log {
     live: VecDeque<SegmentFile>,
     /// Files that may be used again.
     free: Vec<(String, Arc<dyn DiskFile>)>,
-    /// Files made so far.
+    /// Files made so far, or being made.
     files: u32,
+    /// Numbers of files that could not be made, below `files`.
+    unmade: Vec<u32>,
     next_number: u64,
     /// Where the next record goes in the last live segment; its length where there is none.
     end: u32,
@@ -89,6 +91,19 @@ struct Log {
     checkpoint: CheckpointRef,
     floor: Lsn,
     stopped: Option<String>,
+}
+
+impl Log {
+    /// The number of a file to be made; none where there are `limit` already.
+    fn take_file_number(&mut self, limit: u32) -> Option<u32> {
+        if let Some(number) = self.unmade.pop() {
+            return Some(number);
+        }
+        (self.files < limit).then(|| {
+            self.files += 1;
+            self.files - 1
+        })
+    }
 }
 
 #[derive(Default)]
@@ -151,6 +166,7 @@ impl Journal {
             live: keep.into(),
             free,
             files,
+            unmade: Vec::new(),
             next_number: highest_number + 1,
             end: shape.segment,
             synced: resume.continues,
@@ -261,13 +277,14 @@ impl Journal {
         let (path, file) = match log.free.pop() {
             Some(free) => free,
             // A mount's first record finds room even where a crash left all segments in use.
-            None if log.files < self.shape.segments || continues.is_some() => {
-                let made = make_segment(&*self.disk, log.files, self.shape.segment);
-                let made = made.map_err(|e| self.cannot_grow(log, &e))?;
-                log.files += 1;
-                made
+            None => {
+                let limit = if continues.is_some() { u32::MAX } else { self.shape.segments };
+                let number = log.take_file_number(limit).ok_or(JournalError::Full)?;
+                make_segment(&*self.disk, number, self.shape.segment).map_err(|error| {
+                    log.unmade.push(number);
+                    self.cannot_grow(log, &error)
+                })?
             }
-            None => return Err(JournalError::Full),
         };
         let last = log.live.back().map_or(log.floor, |s| s.last);
         let header = cairn_format::SegmentHeader {
@@ -476,17 +493,21 @@ impl Journal {
     /// Makes a segment ahead of need, so that no writer waits for its zeros.
     pub fn prepare_spare(&self) {
         let number = {
-            let log = self.log();
-            if !log.free.is_empty() || log.files >= self.shape.segments || log.stopped.is_some() {
+            let mut log = self.log();
+            if !log.free.is_empty() || log.stopped.is_some() {
                 return;
             }
-            log.files
+            match log.take_file_number(self.shape.segments) {
+                Some(number) => number,
+                None => return,
+            }
         };
-        // Only the maintenance and a writer that found none make segments; the name decides who was first.
-        if let Ok(made) = make_segment(&*self.disk, number, self.shape.segment) {
-            let mut log = self.log();
-            log.files = log.files.max(number + 1);
-            log.free.push(made);
+        let made = make_segment(&*self.disk, number, self.shape.segment);
+        let mut log = self.log();
+        match made {
+            Ok(made) => log.free.push(made),
+            // Whoever needs it tries again, and says why it cannot be.
+            Err(_) => log.unmade.push(number),
         }
     }
 }
