@@ -1,1 +1,6 @@
-//! placeholder
+//! What cairn is measured against. Nothing here is part of the filesystem; each measurement is an example:
+//!
+//! - `ideal`: what a tree would take if each distinct chunk were stored once, compressed in frames, and nothing else.
+//! - `memfs`: a FUSE filesystem that keeps everything in memory: how fast the road through the kernel is by itself.
+//!
+//! `scripts/quickstart` runs both and prints how far cairn is from them.

@@ -21,7 +21,7 @@ use crate::detach::Report;
 use crate::failure::Failure;
 use crate::fuse;
 use crate::logging::Log;
-use crate::mountinfo;
+use crate::mountinfo::{self, Mount};
 use crate::options::MountOptions;
 use crate::unmount::{UnmountError, unmount};
 
@@ -195,9 +195,11 @@ fn wait(plan: &Plan, inbox: &Receiver<Event>, device: (u64, u64)) {
 /// Unmounts wherever this filesystem (and nothing on top of it) is mounted; lazily, if it is in use.
 fn take_away(plan: &Plan, device: (u64, u64)) {
     let mounts = mountinfo::read().unwrap_or_default();
-    let ours = |at: &PathBuf| mountinfo::at(&mounts, at).is_some_and(|top| top.device == device);
-    let places = mounts.iter().rev().filter(|m| m.device == device).map(|m| &m.mountpoint);
-    for mountpoint in places.filter(|at| ours(at)) {
+    // The device's number alone does not tell: once this filesystem is gone, another volume's may get it.
+    let ours = |m: &Mount| m.device == device && m.is_cairn() && m.source == plan.dir;
+    let on_top = |at: &PathBuf| mountinfo::at(&mounts, at).is_some_and(ours);
+    let places = mounts.iter().rev().filter(|m| ours(m)).map(|m| &m.mountpoint);
+    for mountpoint in places.filter(|at| on_top(at)) {
         let result = unmount(mountpoint, false).or_else(|error| match error {
             UnmountError::Busy => {
                 let message = format!(

@@ -60,7 +60,8 @@ impl Footers {
     }
 
     fn load(&mut self, pack: PackId) -> Result<(), String> {
-        let footer = PackReader::open(&*self.disk, pack).and_then(|r| r.footer()).map_err(|e| e.to_string())?;
+        let footer =
+            PackReader::open(&*self.disk, pack).and_then(|r| r.footer()).map_err(|e| e.to_string())?;
         let table = Table::new(footer);
         self.bytes += table.bytes();
         self.tables.insert(pack, table);

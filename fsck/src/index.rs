@@ -39,7 +39,8 @@ impl Index {
         match IndexSnapshot::decode(&bytes, store) {
             Ok(snapshot) if snapshot.store == *store => Ok(Index::new(snapshot)),
             Ok(snapshot) => {
-                let what = format!("the chunk index is of store {}; the next mount rebuilds it", snapshot.store);
+                let what =
+                    format!("the chunk index is of store {}; the next mount rebuilds it", snapshot.store);
                 findings.push(Finding::info("index", what).file(FILE));
                 Ok(Index::default())
             }

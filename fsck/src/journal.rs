@@ -46,8 +46,9 @@ pub(crate) fn check_journal(
         Some(error) => damaged(&chain, &error, findings),
     }
     for (path, reason) in &chain.bad_headers {
-        let what = format!("this segment holds records, but its header is damaged: {reason}");
-        findings.push(Finding::damage("journal-header", what).file(path));
+        // Where that is not enough, the chain has an error.
+        let what = format!("its header cannot be read, its records say as much: {reason}");
+        findings.push(Finding::info("journal-header", what).file(path));
     }
     if let (None, Some(tail)) = (chain.bad_headers.first(), &chain.tail) {
         let what = format!("it ends behind record {}, what follows was never certain: {tail}", chain.last);

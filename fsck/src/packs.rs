@@ -92,7 +92,9 @@ fn note_leftovers(listing: &PackListing, findings: &mut Findings) {
         findings.push(Finding::info("unsealed-pack", what).file(file));
     }
     for path in &listing.strange {
-        findings.push(Finding::info("strange-file", "cairn makes no such file here").file(format!("store/{path}")));
+        findings.push(
+            Finding::info("strange-file", "cairn makes no such file here").file(format!("store/{path}")),
+        );
     }
 }
 
@@ -147,15 +149,24 @@ impl<'a> PackCheck<'a> {
                 second
             }
             (Ok(whole), Err(error)) => {
-                self.damage("footer-copy", place(&error), format!("{}; the other copy is whole", reason(&error)));
+                self.damage(
+                    "footer-copy",
+                    place(&error),
+                    format!("{}; the other copy is whole", reason(&error)),
+                );
                 whole
             }
             (Err(error), Ok(whole)) => {
-                self.damage("footer-copy", place(&error), format!("{}; the other copy is whole", reason(&error)));
+                self.damage(
+                    "footer-copy",
+                    place(&error),
+                    format!("{}; the other copy is whole", reason(&error)),
+                );
                 whole
             }
             (Err(first), Err(second)) => {
-                let what = format!("no copy of its footer can be used: {}; {}", reason(&first), reason(&second));
+                let what =
+                    format!("no copy of its footer can be used: {}; {}", reason(&first), reason(&second));
                 self.damage("footer", place(&second), what);
                 return None;
             }
@@ -170,8 +181,10 @@ impl<'a> PackCheck<'a> {
     /// That the header says what the footer does. (One that does not decode was found with the first copy.)
     fn header(&mut self, disk: &dyn Disk, footer: &Footer) {
         let mut bytes = vec![0; PACK_HEADER_LEN];
-        let read = disk.open(&pack_path(&self.pack), Access::Read).and_then(|f| f.read_exact_at(&mut bytes, 0));
-        let Ok(header) = read.map_err(drop).and_then(|()| PackHeader::decode(&bytes, &self.pack).map_err(drop))
+        let read =
+            disk.open(&pack_path(&self.pack), Access::Read).and_then(|f| f.read_exact_at(&mut bytes, 0));
+        let Ok(header) =
+            read.map_err(drop).and_then(|()| PackHeader::decode(&bytes, &self.pack).map_err(drop))
         else {
             return;
         };

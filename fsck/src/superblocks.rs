@@ -57,7 +57,8 @@ fn none<T>(place: &str, error: StoreError, findings: &mut Findings) -> Result<Op
         error => {
             let what = format!("no copy of the superblock can be used: {error}; nothing else was checked");
             let finding = Finding::damage("superblock", what).file(format!("{place}superblock"));
-            findings.push(finding.advice("restore superblock or superblock.backup from a copy of the volume"));
+            findings
+                .push(finding.advice("restore superblock or superblock.backup from a copy of the volume"));
             Ok(None)
         }
     }

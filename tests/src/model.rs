@@ -189,17 +189,8 @@ impl Model {
         }
         let body = if is_dir { Body::Dir(BTreeMap::new(), dir) } else { body };
         let nlink = if is_dir { 2 } else { 1 };
-        let node = Node {
-            body,
-            perm,
-            uid,
-            gid,
-            nlink,
-            mtime: None,
-            atime: None,
-            xattrs: BTreeMap::new(),
-            opens: 0,
-        };
+        let node =
+            Node { body, perm, uid, gid, nlink, mtime: None, atime: None, xattrs: BTreeMap::new(), opens: 0 };
         let id = self.next;
         self.next += 1;
         self.nodes.insert(id, Arc::new(node));
@@ -280,12 +271,7 @@ impl Model {
     }
 
     /// Moves a name.
-    pub fn rename(
-        &mut self,
-        from: (Id, &[u8]),
-        to: (Id, &[u8]),
-        mode: RenameMode,
-    ) -> Result<(), Error> {
+    pub fn rename(&mut self, from: (Id, &[u8]), to: (Id, &[u8]), mode: RenameMode) -> Result<(), Error> {
         check_name(from.1)?;
         check_name(to.1)?;
         let entry = |m: &Model, (dir, name): (Id, &[u8])| match m.nodes.get(&dir).map(|n| &n.body) {
@@ -299,7 +285,9 @@ impl Model {
             if is_dir(self, source) && self.lies_in(to.0, source) {
                 return Err(Error::Invalid);
             }
-            if mode == RenameMode::Exchange && target.is_some_and(|t| is_dir(self, t) && self.lies_in(from.0, t)) {
+            if mode == RenameMode::Exchange
+                && target.is_some_and(|t| is_dir(self, t) && self.lies_in(from.0, t))
+            {
                 return Err(Error::Invalid);
             }
         }

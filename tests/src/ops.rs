@@ -32,25 +32,97 @@ impl Raw {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the operations' arguments")]
 pub enum Op {
-    Create { dir: Id, name: Vec<u8>, mode: u32, uid: u32, gid: u32 },
-    Mkdir { dir: Id, name: Vec<u8>, mode: u32, uid: u32, gid: u32 },
-    Symlink { dir: Id, name: Vec<u8>, target: Vec<u8> },
-    Mknod { dir: Id, name: Vec<u8> },
-    Link { id: Id, dir: Id, name: Vec<u8> },
-    Unlink { dir: Id, name: Vec<u8> },
-    Rmdir { dir: Id, name: Vec<u8> },
-    Rename { from: Id, name: Vec<u8>, to: Id, new: Vec<u8>, mode: RenameMode },
-    Write { id: Id, offset: u64, len: usize, seed: u64, clear: bool },
-    SetAttr { id: Id, set: Set, caller: u32 },
-    SetXattr { id: Id, name: Vec<u8>, len: usize, seed: u64, mode: XattrMode },
-    RemoveXattr { id: Id, name: Vec<u8> },
-    Read { id: Id, offset: u64, len: u32 },
-    Seek { id: Id, offset: u64 },
-    List { id: Id },
-    Lookup { dir: Id, name: Vec<u8> },
-    Open { id: Id },
-    Release { id: Id },
-    Fsync { id: Id },
+    Create {
+        dir: Id,
+        name: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    Mkdir {
+        dir: Id,
+        name: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    Symlink {
+        dir: Id,
+        name: Vec<u8>,
+        target: Vec<u8>,
+    },
+    Mknod {
+        dir: Id,
+        name: Vec<u8>,
+    },
+    Link {
+        id: Id,
+        dir: Id,
+        name: Vec<u8>,
+    },
+    Unlink {
+        dir: Id,
+        name: Vec<u8>,
+    },
+    Rmdir {
+        dir: Id,
+        name: Vec<u8>,
+    },
+    Rename {
+        from: Id,
+        name: Vec<u8>,
+        to: Id,
+        new: Vec<u8>,
+        mode: RenameMode,
+    },
+    Write {
+        id: Id,
+        offset: u64,
+        len: usize,
+        seed: u64,
+        clear: bool,
+    },
+    SetAttr {
+        id: Id,
+        set: Set,
+        caller: u32,
+    },
+    SetXattr {
+        id: Id,
+        name: Vec<u8>,
+        len: usize,
+        seed: u64,
+        mode: XattrMode,
+    },
+    RemoveXattr {
+        id: Id,
+        name: Vec<u8>,
+    },
+    Read {
+        id: Id,
+        offset: u64,
+        len: u32,
+    },
+    Seek {
+        id: Id,
+        offset: u64,
+    },
+    List {
+        id: Id,
+    },
+    Lookup {
+        dir: Id,
+        name: Vec<u8>,
+    },
+    Open {
+        id: Id,
+    },
+    Release {
+        id: Id,
+    },
+    Fsync {
+        id: Id,
+    },
     /// Everything is folded, a checkpoint written.
     Sync,
     /// One round of folding and a checkpoint.
@@ -111,9 +183,7 @@ impl Raw {
             3 | 4 => (u64::from(c) % sizes.file) & !4095,
             _ => u64::from(c) % sizes.file,
         };
-        let time = |n: u32| {
-            Some(Timestamp { secs: i64::from(n as i32) * 5, nanos: n % 1_000_000_000 })
-        };
+        let time = |n: u32| Some(Timestamp { secs: i64::from(n as i32) * 5, nanos: n % 1_000_000_000 });
         match kind {
             0..=24 => {
                 let mode = if c % 16 == 3 { 0o6775 } else { 0o644 };
@@ -133,8 +203,17 @@ impl Raw {
                 Op::Unlink { dir, name: there(dir, c) }
             }
             67..=71 => {
-                let dir = dir(a);
-                Op::Rmdir { dir, name: there(dir, c) }
+                let empty = |id: Id| model.names(id).is_ok_and(|names| names.is_empty());
+                let places: Vec<(Id, Vec<u8>)> = of(FileKind::Directory)
+                    .into_iter()
+                    .flat_map(|dir| model.names(dir).into_iter().flatten().map(move |(n, id)| (dir, n, *id)))
+                    .filter(|(_, _, id)| empty(*id))
+                    .map(|(dir, name, _)| (dir, name.clone()))
+                    .collect();
+                match places.get(c as usize % places.len().max(1)) {
+                    Some((dir, name)) if d % 4 > 0 => Op::Rmdir { dir: *dir, name: name.clone() },
+                    _ => Op::Rmdir { dir: dir(a), name: there(dir(a), c) },
+                }
             }
             72..=89 => {
                 let (from, to) = (dir(a), dir(b));
@@ -184,7 +263,14 @@ impl Raw {
                 let len = if c % 8 == 7 { 3000 } else { c as usize % 100 };
                 Op::SetXattr { id: pick(&any, a), name: xattr(d), len, seed: c.into(), mode }
             }
-            185..=189 => Op::RemoveXattr { id: pick(&any, a), name: xattr(d) },
+            185..=189 => {
+                let some = model.nodes().filter(|(_, n)| !n.xattrs.is_empty());
+                let some: Vec<_> = some.map(|(id, n)| (id, n.xattrs.keys().next().cloned())).collect();
+                match some.get(a as usize % some.len().max(1)) {
+                    Some((id, Some(name))) if b % 4 > 0 => Op::RemoveXattr { id: *id, name: name.clone() },
+                    _ => Op::RemoveXattr { id: pick(&any, a), name: xattr(d) },
+                }
+            }
             190..=205 => {
                 let id = file(a);
                 Op::Read { id, offset: offset(id), len: c % 30_000 }
@@ -193,7 +279,8 @@ impl Raw {
                 let id = file(a);
                 Op::Seek { id, offset: offset(id) }
             }
-            210..=213 => Op::List { id: pick(&any, a) },
+            210..=213 if b % 8 == 7 => Op::List { id: pick(&any, a) },
+            210..=213 => Op::List { id: dir(a) },
             214..=217 => {
                 let dir = dir(a);
                 Op::Lookup { dir, name: there(dir, c) }

@@ -104,7 +104,10 @@ pub fn of_volume(volume: &Volume) -> Result<Tree, String> {
             for (name, child, kind, _) in items.into_iter().skip(2) {
                 let looked_up = volume.lookup(ino, &name).map_err(|e| at("lookup", e))?;
                 if looked_up.as_ref().map(|a| (a.ino, a.kind)) != Some((child, kind)) {
-                    return Err(format!("{}: {name:?} is listed as {child}, looked up as {looked_up:?}", String::from_utf8_lossy(&path)));
+                    return Err(format!(
+                        "{}: {name:?} is listed as {child}, looked up as {looked_up:?}",
+                        String::from_utf8_lossy(&path)
+                    ));
                 }
                 ahead.push((joined(&path, &name), child, ino));
             }
@@ -194,7 +197,12 @@ pub fn difference(expected: &Tree, found: &Tree) -> Option<String> {
                 return Some(format!("{:?} differs from byte {at:?} on", shown(path)));
             }
             let strip = |e: &Entry| Entry { content: Content::default(), ..e.clone() };
-            return Some(format!("{:?}: its {what}: should be {:?}, is {:?}", shown(path), strip(e), strip(f)));
+            return Some(format!(
+                "{:?}: its {what}: should be {:?}, is {:?}",
+                shown(path),
+                strip(e),
+                strip(f)
+            ));
         }
     }
     None

@@ -75,6 +75,8 @@ pub const STORE: &str = "store";
 pub struct World {
     /// The disk.
     pub disk: MemoryDisk,
+    /// The disk whose `store/` is the store: the same one, but for what [`World::split_crash`] leaves.
+    pub store: MemoryDisk,
     /// The engine.
     pub engine: Versions,
 }
@@ -94,12 +96,21 @@ impl World {
             Ok(())
         };
         make_on(Arc::new(disk.clone()), store, options, draw).expect("mkfs");
-        World { disk: disk.fork(), engine: Versions::default() }
+        World::on(disk.fork(), Versions::default())
+    }
+
+    fn on(disk: MemoryDisk, engine: Versions) -> World {
+        World { store: disk.clone(), disk, engine }
     }
 
     /// A copy that shares nothing that changes.
     pub fn fork(&self) -> World {
-        World { disk: self.disk.fork(), engine: self.engine.surviving(Survival::All) }
+        World::on(self.disk.fork(), self.engine.surviving(Survival::All))
+    }
+
+    /// The store, as a disk.
+    pub fn store_disk(&self) -> Arc<dyn Disk> {
+        Arc::new(Below::new(&self.store, STORE))
     }
 
     /// Mounts the volume.
@@ -111,7 +122,7 @@ impl World {
     pub fn open_with(&self, options: OpenOptions) -> Result<Arc<Volume>, OpenError> {
         open_on(OpenOn {
             disk: Arc::new(self.disk.clone()),
-            store: Arc::new(Below::new(&self.disk, STORE)),
+            store: self.store_disk(),
             engine: self.engine.choice(),
             background: false,
             session: 7,
@@ -122,11 +133,36 @@ impl World {
 
     /// What a machine finds when it starts again.
     pub fn crash(&self, crash: Crash, survival: Survival) -> World {
-        World { disk: self.disk.crash(crash), engine: self.engine.surviving(survival) }
+        World::on(self.disk.crash(crash), self.engine.surviving(survival))
+    }
+
+    /// As [`World::crash`], but what becomes of the journal is another thing than what becomes of the packs:
+    /// the worst that can happen to an order between the two.
+    pub fn split_crash(&self, journal: Crash, store: Crash, survival: Survival) -> World {
+        let (disk, store) = (self.disk.crash(journal), self.disk.crash(store));
+        World { disk, store, engine: self.engine.surviving(survival) }
+    }
+
+    /// The same, on one disk again, so that one cut ends it all.
+    pub fn joined(&self) -> World {
+        if self.disk.same_as(&self.store) {
+            return self.clone();
+        }
+        let disk = MemoryDisk::new();
+        let copy = |from: &MemoryDisk, path: &str| {
+            copy_file(from, &disk, path).expect("copying between disks in memory")
+        };
+        for path in self.disk.files().iter().filter(|path| !path.starts_with("store/")) {
+            copy(&self.disk, path);
+        }
+        for path in self.store.files().iter().filter(|path| path.starts_with("store/")) {
+            copy(&self.store, path);
+        }
+        World::on(disk.fork(), self.engine.clone())
     }
 
     /// The paths of sealed packs.
     pub fn packs(&self) -> Vec<String> {
-        self.disk.files().into_iter().filter(|f| f.ends_with(".pack")).collect()
+        self.store.files().into_iter().filter(|f| f.ends_with(".pack")).collect()
     }
 }

@@ -2,5 +2,7 @@
 //! against the document that describes them.
 
 mod core {
+    mod crash;
+    mod model;
     mod smoke;
 }

@@ -286,10 +286,11 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
     let (mut chain, error) = scan(&*on.disk, &shape);
     let tip = superblock.checkpoint.max(chain.checkpoint.0);
     let clean = superblock.state == VolumeState::Clean && superblock.checkpoint == tip;
+    let mut useless = false;
     match error {
         None => {}
         // A clean volume's checkpoint holds everything.
-        Some(ChainError::Damaged { .. }) if clean => {}
+        Some(ChainError::Damaged { .. }) if clean => useless = true,
         Some(error) if on.options.read_only => {
             tracing::error!("{name}: what follows cannot be shown: {error}")
         }
@@ -318,7 +319,8 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
             chain.continues, chain.last, tip.lsn
         )));
     }
-    if clean {
+    // What is whole stays until it is trimmed: the next mount wants to see where this one began.
+    if useless {
         chain.discard();
     }
     Ok(Found { superblock, shape, chain, tip, floor, checkpoints, store })
@@ -337,7 +339,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     let ns = Namespace::new(engine);
     let dirty = DirtySet::default();
     let mut pins = Pins::default();
-    replay(&chain, &shape, tip, &ns, &dirty, &store, &mut pins).map_err(|e| damaged(e.to_string()))?;
+    replay(&chain, &shape, (tip, floor), &ns, &dirty, &store, &mut pins).map_err(|e| damaged(e.to_string()))?;
     let continues = chain.last.max(tip.lsn);
 
     let next = match ns.get(&Key::NextInode).map_err(|e| failed(e.to_string()))? {
@@ -453,7 +455,7 @@ pub(crate) fn rebuild_engine(core: &Core, state: &mut CheckpointState) -> Result
 fn replay(
     chain: &Chain,
     shape: &JournalShape,
-    tip: CheckpointRef,
+    (tip, floor): (CheckpointRef, Lsn),
     ns: &Namespace,
     dirty: &DirtySet,
     store: &Store,
@@ -462,8 +464,11 @@ fn replay(
     chain.records(shape, |record| {
         let lsn = record.at.lsn;
         for mutation in record.mutations {
-            // A run in a record before the checkpoint may be named by its state still; the fold finds out.
-            if let Mutation::Data { view, ino, offset, len, .. } = mutation {
+            // A run in a record before the checkpoint may be named by its state still, but for those below its
+            // floor; the fold finds out.
+            if let Mutation::Data { view, ino, offset, len, .. } = mutation
+                && lsn >= floor
+            {
                 dirty.note((*view, *ino), *offset, offset + u64::from(*len), lsn);
             }
             if let Mutation::Map { pieces, .. } = mutation {

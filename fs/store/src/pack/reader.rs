@@ -55,6 +55,7 @@ impl DecodedFrame {
     }
 }
 
+#[expect(clippy::len_without_is_empty, reason = "a pack is never empty")]
 impl PackReader {
     /// Opens a pack.
     pub fn open(disk: &dyn Disk, pack: PackId) -> Result<PackReader, ReadError> {

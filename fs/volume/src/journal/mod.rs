@@ -184,7 +184,9 @@ impl Journal {
         };
         // Replayed records may have been in the page cache only: they are made certain before anything
         // builds on them.
-        journal.sync_files(&journal.log().live)?;
+        // Not under the log's lock: a sync that fails stops the journal, which takes it.
+        let live: Vec<_> = journal.log().live.iter().cloned().collect();
+        journal.sync_files(&live)?;
         let mut mutations = vec![Mutation::Epoch { continues: resume.continues }];
         mutations.extend_from_slice(first);
         let at = journal.append_continuing(&mutations, &[], Some(resume.continues))?;

@@ -273,9 +273,10 @@ fn link(walked: Vec<Walked>, chain: &mut Chain, shape: &JournalShape) -> Result<
 }
 
 impl Chain {
-    /// Forgets all records: a checkpoint holds everything.
+    /// Forgets all records: a checkpoint holds everything, and what comes next continues that.
     pub(crate) fn discard(&mut self) {
         self.ends.clear();
+        (self.continues, self.last) = (Lsn::ZERO, Lsn::ZERO);
         self.unused.extend(self.segments.drain(..).map(|s| (s.path, s.file)));
     }
 

@@ -1,0 +1,98 @@
+//! The command line, as fsck(8) and people give it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Check a cairn volume that is not mounted.
+///
+/// Reads everything: superblocks, journal, each pack's every byte, the namespace, and the caches. Changes nothing. Exit
+/// codes: 0 nothing is lost, 4 something is, 8 it could not be checked, 16 wrong usage, 32 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "fsck.cairn", disable_version_flag = true)]
+pub(crate) struct Args {
+    /// The volume's directory.
+    pub(crate) dir: PathBuf,
+    /// Change nothing: what is done anyway.
+    #[arg(short = 'n')]
+    pub(crate) no: bool,
+    /// Repair what is safe to repair: not built yet.
+    #[arg(short = 'p', visible_short_alias = 'a')]
+    pub(crate) preen: bool,
+    /// Repair everything: not built yet.
+    #[arg(short = 'y')]
+    pub(crate) yes: bool,
+    /// Check even if the volume seems clean: what is done anyway.
+    #[arg(short = 'f')]
+    pub(crate) force: bool,
+    /// Tell each step, and what was gone through.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show progress: to a file descriptor as e2fsck does, or with 0 (or -C alone) as a bar. The bar is shown on a
+    /// terminal anyway.
+    #[arg(short = 'C', value_name = "FD", require_equals = true)]
+    pub(crate) progress: Option<u32>,
+    /// Print the version.
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+impl Args {
+    /// From the command line: `-C`, `-C3` and `-C 3` mean what they do to e2fsck.
+    pub(crate) fn parse_from_os() -> Result<Args, clap::Error> {
+        let mut command = <Args as clap::CommandFactory>::command();
+        command = command.version(env!("CARGO_PKG_VERSION"));
+        let matches = command.try_get_matches_from(spelt_out(std::env::args_os().collect()))?;
+        <Args as clap::FromArgMatches>::from_arg_matches(&matches)
+    }
+}
+
+/// `-C` and its number, if any, as one word that cannot be mistaken.
+fn spelt_out(args: Vec<OsString>) -> Vec<OsString> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let mut out = Vec::with_capacity(args.len());
+    let mut rest = args.into_iter().peekable();
+    while let Some(arg) = rest.next() {
+        match arg.to_str() {
+            // What follows it is a number only if a directory can follow that.
+            Some("-C") if rest.len() > 1 && rest.peek().and_then(|n| n.to_str()).is_some_and(is_number) => {
+                let number = rest.next().unwrap_or_default();
+                out.push(["-C=".into(), number].into_iter().collect());
+            }
+            Some("-C") => out.push("-C=0".into()),
+            Some(text) if text.strip_prefix("-C").is_some_and(is_number) => {
+                out.push(format!("-C={}", &text[2..]).into());
+            }
+            Some("--") => {
+                out.push(arg);
+                out.extend(rest);
+                return out;
+            }
+            _ => out.push(arg),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spelt(args: &str) -> String {
+        let args = args.split(' ').map(OsString::from).collect();
+        spelt_out(args).join(" ".as_ref()).into_string().unwrap()
+    }
+
+    #[test]
+    fn progress_descriptors_are_read_as_e2fsck_reads_them() {
+        assert_eq!(spelt("fsck -C dir"), "fsck -C=0 dir");
+        assert_eq!(spelt("fsck -C0 -f dir"), "fsck -C=0 -f dir");
+        assert_eq!(spelt("fsck -C 3 dir"), "fsck -C=3 dir");
+        assert_eq!(spelt("fsck -C 3"), "fsck -C=0 3");
+        assert_eq!(spelt("fsck -f -- -C"), "fsck -f -- -C");
+    }
+}

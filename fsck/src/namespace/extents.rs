@@ -1,0 +1,145 @@
+//! Extents: whether what they name is there, and what they add up to.
+
+use std::collections::HashMap;
+
+use cairn_format::{ChunkPiece, EXTENT_RANGE, Ino, PackId, PackKind, PackRefs, Piece, PieceKind, Totals};
+
+use crate::footers::Footers;
+use crate::journal::JournalState;
+use crate::packs::Packs;
+use crate::report::{Finding, Findings};
+
+/// What to do about file bytes that are gone.
+const RESTORE: &str = "copy the file back from a backup";
+
+/// What the extents of the checkpoint's state add up to. Checkpoints keep these counts, the journal does not.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) refs: HashMap<PackId, PackRefs>,
+    pub(super) totals: Totals,
+}
+
+impl Counts {
+    /// Counts an extent's pieces; gives the stored bytes that they answer for.
+    pub(super) fn add(&mut self, pieces: &[Piece]) -> u64 {
+        let mut stored = 0;
+        for piece in pieces {
+            if piece.kind != PieceKind::Hole {
+                self.totals.logical += u64::from(piece.len);
+            }
+            let PieceKind::Chunk(chunk) = piece.kind else { continue };
+            stored += piece.stored();
+            let refs = self.refs.entry(chunk.pack).or_default();
+            refs.pieces += 1;
+            refs.bytes += u64::from(piece.len);
+        }
+        stored
+    }
+
+    /// Compares a pack's count, which is then done with.
+    pub(super) fn pack(&mut self, pack: PackId, says: PackRefs, findings: &mut Findings) {
+        let counted = self.refs.remove(&pack).unwrap_or_default();
+        if counted != says {
+            let what = format!(
+                "the checkpoint counts {} pieces and {} bytes in the pack, there are {} and {}",
+                says.pieces, says.bytes, counted.pieces, counted.bytes
+            );
+            findings.push(Finding::damage("pack-count", what).pack(pack));
+        }
+    }
+
+    /// The packs that the checkpoint does not count, though extents name them.
+    pub(super) fn finish(self, says: Totals, findings: &mut Findings) {
+        let mut rest: Vec<_> = self.refs.into_iter().collect();
+        rest.sort_unstable_by_key(|(pack, _)| *pack);
+        for (pack, refs) in rest {
+            let what = format!(
+                "the checkpoint does not count the pack, though {} pieces with {} bytes lie in it",
+                refs.pieces, refs.bytes
+            );
+            findings.push(Finding::damage("pack-count", what).pack(pack));
+        }
+        if says != self.totals {
+            let what = format!(
+                "the checkpoint counts {} inodes and {} bytes, there are {} and {}",
+                says.inodes, says.logical, self.totals.inodes, self.totals.logical
+            );
+            findings.push(Finding::damage("totals", what));
+        }
+    }
+}
+
+/// Looks at where extents lead.
+pub(super) struct PieceCheck<'a> {
+    pub(super) packs: &'a Packs,
+    pub(super) footers: Footers,
+    pub(super) journal: &'a JournalState,
+}
+
+impl PieceCheck<'_> {
+    /// Checks the pieces of one range; gives where in the file the last that is no hole ends.
+    pub(super) fn range(&mut self, ino: Ino, range: u64, pieces: &[Piece], findings: &mut Findings) -> u64 {
+        let Some(start) = range.checked_mul(EXTENT_RANGE).filter(|start| *start <= i64::MAX as u64) else {
+            let what = format!("bytes in range {range}, behind what a file can hold");
+            findings.push(Finding::damage("extents", what).inode(ino));
+            return 0;
+        };
+        let len: u64 = pieces.iter().map(|p| u64::from(p.len)).sum();
+        if len > EXTENT_RANGE || pieces.is_empty() {
+            let what = format!("an extent of {} pieces holds {len} bytes", pieces.len());
+            findings.push(Finding::damage("extents", what).inode(ino).run(start, EXTENT_RANGE));
+        }
+        let mut at = start;
+        let mut end = 0;
+        for piece in pieces {
+            let found = match &piece.kind {
+                PieceKind::Hole => None,
+                PieceKind::Journal(place) => {
+                    let wrong = self.journal.check_payload(place, piece.len);
+                    wrong.map(|what| Finding::damage("journalled-bytes", what).file("journal"))
+                }
+                PieceKind::Chunk(chunk) => self.chunk(chunk),
+            };
+            if let Some(finding) = found {
+                findings.push(finding.inode(ino).run(at, piece.len.into()).advice(RESTORE));
+            }
+            at += u64::from(piece.len);
+            if piece.kind != PieceKind::Hole {
+                end = at;
+            }
+        }
+        end
+    }
+
+    fn chunk(&mut self, piece: &ChunkPiece) -> Option<Finding> {
+        let lost =
+            |what: String| Some(Finding::damage("lost-bytes", what).chunk(piece.chunk).pack(piece.pack));
+        let Some(facts) = self.packs.get(&piece.pack) else {
+            return lost("its pack is missing".into());
+        };
+        match facts.described {
+            None => return lost("its pack's footer cannot be read".into()),
+            Some((_, PackKind::Metadata)) => return lost("its pack holds metadata".into()),
+            Some((_, PackKind::Data)) => {}
+        }
+        if let Some(reason) = facts.bad_frames.get(&piece.frame) {
+            return lost(format!("its frame cannot be read: {reason}"));
+        }
+        if facts.bad_chunks.contains_key(&(piece.frame, piece.slot)) {
+            return lost("its chunk is not what its id says".into());
+        }
+        let (chunk, stored) = match self.footers.chunk(piece.pack, piece.frame, piece.slot) {
+            Ok(found) => found,
+            Err(reason) => return lost(reason),
+        };
+        if (chunk.id, chunk.len) != (piece.chunk, piece.chunk_len) {
+            return lost(format!("another chunk lies where it should, {} of {} bytes", chunk.id, chunk.len));
+        }
+        if stored != piece.stored {
+            let what =
+                format!("its extent says that it takes {} stored bytes, it takes {stored}", piece.stored);
+            return Some(Finding::damage("stored-share", what).chunk(piece.chunk).pack(piece.pack));
+        }
+        None
+    }
+}

@@ -1,0 +1,158 @@
+//! A report, for people and for scripts.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use fsck_cairn::{CheckTotals, Finding, Report, Severity};
+use serde::Serialize;
+
+/// Version of the JSON document.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    message_type: &'static str,
+    schema_version: u32,
+    dir: &'a str,
+    volume: Option<&'a str>,
+    label: &'a str,
+    totals: &'a CheckTotals,
+    findings: &'a [Finding],
+    seconds: f64,
+    /// `clean` or `damaged`.
+    result: &'static str,
+}
+
+/// One document, on a line.
+pub(crate) fn json(dir: &str, report: &Report, took: Duration) -> Result<String, String> {
+    let document = Document {
+        message_type: "fsck",
+        schema_version: SCHEMA,
+        dir,
+        volume: report.volume.as_deref(),
+        label: &report.label,
+        totals: &report.totals,
+        findings: &report.findings,
+        seconds: took.as_secs_f64(),
+        result: if report.is_clean() { "clean" } else { "damaged" },
+    };
+    Ok(serde_json::to_string(&document).map_err(|e| e.to_string())? + "\n")
+}
+
+/// A line for each finding, and one for the whole.
+pub(crate) fn text(dir: &str, report: &Report, took: Duration, verbose: bool) -> String {
+    let mut out = String::new();
+    for finding in &report.findings {
+        out += &line(finding);
+    }
+    if verbose {
+        out += &totals(&report.totals);
+    }
+    let t = &report.totals;
+    let seconds = took.as_secs_f64();
+    // Writing to a string does not fail.
+    let _ = match report.count(Severity::Damage) {
+        0 => writeln!(
+            out,
+            "{dir}: clean, {} files, {} in {}, checked in {seconds:.1} s",
+            t.files,
+            size(t.pack_bytes),
+            counted(t.packs, "pack"),
+        ),
+        damaged => writeln!(out, "{dir}: DAMAGED: {}", counted(damaged as u64, "finding")),
+    };
+    out
+}
+
+fn line(finding: &Finding) -> String {
+    let mut out = String::new();
+    match finding.severity {
+        Severity::Damage => {}
+        Severity::Cache => out += "cache: ",
+        Severity::Info => out += "note: ",
+    }
+    match (&finding.paths[..], finding.inode, &finding.file) {
+        ([], Some(ino), _) => out += &format!("inode {ino}: "),
+        ([], None, Some(file)) => {
+            out += &printable(file);
+            if let Some(at) = finding.file_offset {
+                out += &format!(" at {at}");
+            }
+            out += ": ";
+        }
+        ([], None, None) => {}
+        ([path], ..) => out += &format!("{}: ", printable(path)),
+        ([path, others @ ..], ..) => {
+            let others: Vec<_> = others.iter().map(|path| printable(path)).collect();
+            out += &format!("{} (also {}): ", printable(path), others.join(", "));
+        }
+    }
+    if let (Some(offset), Some(length)) = (finding.offset, finding.length) {
+        out += &format!("{offset}..{}: ", offset.saturating_add(length));
+    }
+    out += &printable(&finding.what);
+    let places: Vec<String> = [("chunk", &finding.chunk), ("pack", &finding.pack)]
+        .into_iter()
+        .filter_map(|(what, id)| Some(format!("{what} {}", id.as_ref()?)))
+        .collect();
+    if !places.is_empty() {
+        out += &format!(" ({})", places.join(", "));
+    }
+    if let Some(advice) = finding.advice {
+        out += &format!("; {advice}");
+    }
+    out.push('\n');
+    out
+}
+
+fn totals(t: &CheckTotals) -> String {
+    format!(
+        "{} inodes: {} files with {}, {} directories\n\
+         {} frames, {} chunks, {} plain, in {} of {}\n\
+         {} in the journal, {}\n\
+         {} of the engine compared\n",
+        t.inodes,
+        t.files,
+        size(t.logical),
+        t.directories,
+        t.frames,
+        t.chunks,
+        size(t.plain_bytes),
+        counted(t.packs, "pack"),
+        size(t.pack_bytes),
+        counted(t.journal_records, "record"),
+        size(t.journal_bytes),
+        counted(t.engine_records, "record"),
+    )
+}
+
+/// Names may hold anything, but a terminal must not obey them.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+fn counted(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// As people read sizes: three digits, powers of 1000.
+fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut unit = "bytes";
+    for next in ["kB", "MB", "GB", "TB", "PB"] {
+        if value < 1000.0 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    if unit == "bytes" || value >= 100.0 {
+        format!("{value:.0} {unit}")
+    } else {
+        format!("{value:.1} {unit}")
+    }
+}

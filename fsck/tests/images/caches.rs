@@ -1,0 +1,83 @@
+//! Index and engine: what is wrong with them is told, and is no damage.
+
+use std::fs;
+
+use cairn_format::key::Key;
+use cairn_format::{IndexSnapshot, Inode};
+use cairn_format::{Ino, View};
+use cairn_store::Store;
+use cairn_volume::engine::{Checked, Engine, RedbEngine};
+use fsck_cairn::Severity;
+
+use crate::fixture::Fixture;
+
+#[test]
+fn missing_caches_are_only_told_of() {
+    let volume = Fixture::filled();
+    fs::remove_file(volume.path("store/index")).unwrap();
+    fs::remove_dir_all(volume.path("engine")).unwrap();
+    let report = volume.check();
+    assert!(report.findings.iter().all(|f| f.severity == Severity::Info));
+    assert_eq!(report.findings.len(), 2, "{:#?}", report.findings);
+}
+
+#[test]
+fn a_damaged_index_is_only_told_of() {
+    let volume = Fixture::filled();
+    crate::fixture::flip(&volume.path("store/index"), 70);
+    let report = volume.check();
+    assert_eq!(report.findings.len(), 1);
+    assert_eq!((report.findings[0].kind, report.findings[0].severity), ("index", Severity::Info));
+}
+
+#[test]
+fn a_wrong_slot_of_the_index_is_found() {
+    let volume = Fixture::filled();
+    let store = Store::superblock_of(&volume.store_disk()).unwrap().newest.uuid;
+    let path = volume.path("store/index");
+    let mut snapshot = IndexSnapshot::decode(&fs::read(&path).unwrap(), &store).unwrap();
+    let slot = snapshot.slots.iter_mut().find(|slot| slot.pack != 0).unwrap();
+    slot.fingerprint ^= 1;
+    fs::write(&path, snapshot.encode()).unwrap();
+    assert_eq!(volume.only("index-slot").severity, Severity::Cache);
+}
+
+#[test]
+fn a_value_that_differs_in_the_engine_is_found_and_named() {
+    let volume = Fixture::filled();
+    let key = Key::Inode(Ino::ROOT, View::LIVE).encode();
+    {
+        let engine = Checked::new(RedbEngine::open(&volume.path("engine"), 1 << 20).unwrap());
+        let at = engine.position().unwrap().unwrap();
+        let mut inode = Inode::decode(&engine.get(&key).unwrap().unwrap()).unwrap();
+        inode.uid += 1;
+        engine.apply(&mut [(key, Some(inode.encode()))].into_iter(), at).unwrap();
+    }
+    let before = volume.bytes();
+    let finding = volume.only("engine");
+    assert_eq!(finding.severity, Severity::Cache);
+    assert_eq!(finding.paths, ["/"]);
+    assert_eq!(volume.bytes(), before);
+}
+
+#[test]
+fn records_that_the_engine_lacks_or_has_too_many_are_found() {
+    for (key, value) in
+        [(Key::Inode(Ino::ROOT, View::LIVE), None), (Key::Orphan(Ino(99), View::LIVE), Some(Vec::new()))]
+    {
+        let volume = Fixture::filled();
+        {
+            let engine = Checked::new(RedbEngine::open(&volume.path("engine"), 1 << 20).unwrap());
+            let at = engine.position().unwrap().unwrap();
+            engine.apply(&mut [(key.encode(), value)].into_iter(), at).unwrap();
+        }
+        volume.only("engine");
+    }
+}
+
+#[test]
+fn an_engine_that_is_no_database_is_a_cache_to_throw_away() {
+    let volume = Fixture::filled();
+    fs::write(volume.path("engine/namespace.redb"), b"nothing of the kind".repeat(1000)).unwrap();
+    assert_eq!(volume.only("engine").severity, Severity::Cache);
+}

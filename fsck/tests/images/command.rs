@@ -1,0 +1,106 @@
+//! The command: its exit codes and what it prints.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::fixture::{Fixture, flip};
+
+fn fsck(args: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fsck-cairn")).args(args).arg(dir).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_clean_volume_is_0_and_one_line() {
+    let volume = Fixture::filled();
+    for args in [&[][..], &["-n"], &["-f", "-n"], &["-C0"], &["-C"]] {
+        let output = fsck(args, &volume.dir());
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        assert!(out(&output).contains(": clean, 4 files, "), "{}", out(&output));
+        assert_eq!(out(&output).lines().count(), 1);
+        assert_eq!(err(&output), "");
+    }
+    assert!(out(&fsck(&["-v"], &volume.dir())).contains("9 inodes: 4 files"));
+}
+
+#[test]
+fn damage_is_4_and_names_the_file() {
+    let volume = Fixture::filled();
+    let pack = volume.footers(cairn_format::PackKind::Data).remove(0);
+    flip(&volume.pack_path(&pack.pack), pack.frames[0].offset + 40);
+    let output = fsck(&[], &volume.dir());
+    assert_eq!(code(&output), 4);
+    assert!(
+        out(&output).lines().any(|l| l.starts_with('/') && l.contains("(chunk ") && l.contains(", pack "))
+    );
+    assert!(out(&output).trim_end().ends_with("findings"), "{}", out(&output));
+    let json: serde_json::Value = serde_json::from_slice(&fsck(&["--json"], &volume.dir()).stdout).unwrap();
+    assert_eq!(json["schema_version"], 1);
+    assert_eq!(json["result"], "damaged");
+    assert_eq!(json["findings"][0]["severity"], "damage");
+}
+
+#[test]
+fn what_is_no_volume_is_8_and_stays_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let output = fsck(&[], temp.path());
+    assert_eq!(code(&output), 8);
+    assert!(err(&output).contains("not a cairn volume"), "{}", err(&output));
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    assert_eq!(code(&fsck(&[], &temp.path().join("none"))), 8);
+}
+
+#[test]
+fn a_newer_format_is_8() {
+    let volume = Fixture::filled();
+    let path = volume.path("superblock");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 2;
+    fs::write(&path, bytes).unwrap();
+    let output = fsck(&[], &volume.dir());
+    assert_eq!(code(&output), 8);
+    assert!(err(&output).contains("newer"), "{}", err(&output));
+}
+
+#[test]
+fn a_mounted_volume_is_8_and_says_so() {
+    let volume = Fixture::filled();
+    let mounted = volume.open();
+    // The lock's holder is no mount that people see, so that fsck waits: what it says then is enough.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fsck-cairn"))
+        .arg(volume.dir())
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(child.try_wait().unwrap().is_none(), "it waits");
+    mounted.close().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 0);
+    assert!(err(&output).contains("waiting"), "{}", err(&output));
+}
+
+#[test]
+fn wrong_usage_is_16() {
+    let volume = Fixture::filled();
+    for args in [&["-p"][..], &["-a"], &["-y"], &["--nonsense"], &["-C77"]] {
+        let output = fsck(args, &volume.dir());
+        assert_eq!(code(&output), 16, "{args:?}");
+        assert!(!err(&output).is_empty());
+    }
+    let version = Command::new(env!("CARGO_BIN_EXE_fsck-cairn")).arg("-V").output().unwrap();
+    assert_eq!(code(&version), 0);
+}

@@ -1,0 +1,53 @@
+//! Mapped files.
+
+#![expect(unsafe_code, reason = "mapping a file into memory is; nothing here cuts a file that is mapped")]
+
+use std::fs::{self, File};
+use std::ptr;
+use std::slice;
+
+use cairn_tests::dice::noise;
+use cairn_tests::mounted::Mounted;
+use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
+
+const LENGTH: usize = 1 << 20;
+
+/// Calls `f` with the first MiB of `file`, mapped shared.
+fn with_mapped<T>(file: &File, protection: ProtFlags, f: impl FnOnce(&mut [u8]) -> T) -> T {
+    // SAFETY: a new mapping at an address of the kernel's choice; it lies within the file, which stays as long as it
+    // is mapped, and is unmapped only after `f` is done with it. `f` writes only where `protection` allows it.
+    unsafe {
+        let start = mmap(ptr::null_mut(), LENGTH, protection, MapFlags::SHARED, file, 0).expect("maps");
+        let result = f(slice::from_raw_parts_mut(start.cast(), LENGTH));
+        if protection.contains(ProtFlags::WRITE) {
+            msync(start, LENGTH, MsyncFlags::SYNC).expect("synced");
+        }
+        munmap(start, LENGTH).expect("mapped");
+        result
+    }
+}
+
+#[test]
+fn mapped_files_are_read_and_written() {
+    let m = Mounted::new();
+    let mut bytes = noise(1, LENGTH);
+    fs::write(m.path("f"), &bytes).expect("written");
+    let file = File::options().read(true).write(true).open(m.path("f")).expect("there");
+    with_mapped(&file, ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
+    m.sync();
+    with_mapped(&file, ProtFlags::READ | ProtFlags::WRITE, |mapped| {
+        assert!(*mapped == bytes[..]);
+        for at in (0..LENGTH).step_by(9973) {
+            mapped[at] = !mapped[at];
+            bytes[at] = !bytes[at];
+        }
+    });
+    drop(file);
+    assert!(fs::read(m.path("f")).expect("there") == bytes);
+    m.remount();
+    assert!(fs::read(m.path("f")).expect("there") == bytes, "mounted again");
+    let file = File::open(m.path("f")).expect("there");
+    with_mapped(&file, ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
+    drop(file);
+    m.finish();
+}
