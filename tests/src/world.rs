@@ -77,6 +77,7 @@ pub struct World {
     pub disk: MemoryDisk,
     /// The disk whose `store/` is the store: the same one, but for what [`World::split_crash`] leaves.
     pub store: MemoryDisk,
+    split: bool,
     /// The engine.
     pub engine: Versions,
 }
@@ -100,7 +101,7 @@ impl World {
     }
 
     fn on(disk: MemoryDisk, engine: Versions) -> World {
-        World { store: disk.clone(), disk, engine }
+        World { store: disk.clone(), split: false, disk, engine }
     }
 
     /// A copy that shares nothing that changes.
@@ -140,17 +141,17 @@ impl World {
     /// the worst that can happen to an order between the two.
     pub fn split_crash(&self, journal: Crash, store: Crash, survival: Survival) -> World {
         let (disk, store) = (self.disk.crash(journal), self.disk.crash(store));
-        World { disk, store, engine: self.engine.surviving(survival) }
+        World { disk, store, split: true, engine: self.engine.surviving(survival) }
     }
 
     /// The same, on one disk again, so that one cut ends it all.
     pub fn joined(&self) -> World {
-        if self.disk.same_as(&self.store) {
+        if !self.split {
             return self.clone();
         }
         let disk = MemoryDisk::new();
         let copy = |from: &MemoryDisk, path: &str| {
-            copy_file(from, &disk, path).expect("copying between disks in memory")
+            copy_file(from, &disk, path).expect("disks in memory take copies");
         };
         for path in self.disk.files().iter().filter(|path| !path.starts_with("store/")) {
             copy(&self.disk, path);
@@ -165,4 +166,17 @@ impl World {
     pub fn packs(&self) -> Vec<String> {
         self.store.files().into_iter().filter(|f| f.ends_with(".pack")).collect()
     }
+}
+
+fn copy_file(from: &MemoryDisk, to: &MemoryDisk, path: &str) -> io::Result<()> {
+    for (end, _) in path.match_indices('/') {
+        match to.create_dir(&path[..end]) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    let source = from.open(path, Access::Read)?;
+    let mut bytes = vec![0; source.len()? as usize];
+    source.read_exact_at(&mut bytes, 0)?;
+    to.open(path, Access::CreateNew)?.write_at(&bytes, 0)
 }

@@ -29,7 +29,7 @@ const DISK_RESERVE: u64 = 24 << 20;
 /// The journal of a volume, or what can be read of it.
 pub(crate) enum Log {
     /// Mounted for writing.
-    Writing(Journal),
+    Writing(Box<Journal>),
     /// Mounted read-only: as a scan found it.
     Reading(Box<Chain>, JournalShape),
 }

@@ -28,7 +28,8 @@ pub use layout::{
 };
 pub use make::{Made, MakeError, MakeOptions, make, make_on};
 pub use open::{
-    EngineChoice, EngineSource, OpenError, OpenOn, OpenOptions, open, open_on, read_superblock, usage_offline,
+    EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, open, open_on, read_superblock,
+    usage_offline,
 };
 pub use vfs::{Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode};
 pub use volume::{Usage, Volume};

@@ -34,6 +34,9 @@ const FIRST_INO: u64 = 16;
 /// Epochs fit beside a record's count in an LSN that is positive as a directory's cookie.
 const EPOCH_MAX: u32 = (1 << 23) - 1;
 
+/// Somebody who is told what is being waited for.
+pub type Listener = Box<dyn Fn(&str) + Send + Sync>;
+
 /// How a volume is opened.
 pub struct OpenOptions {
     /// Nothing on the disk is changed; operations that would are refused.
@@ -45,7 +48,7 @@ pub struct OpenOptions {
     /// Wait up to a minute for a lock whose holder is still folding.
     pub wait: bool,
     /// Told when it has to wait.
-    pub on_wait: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    pub on_wait: Option<Listener>,
     /// Where it is going to be mounted, for those who find it locked.
     pub mountpoint: Option<PathBuf>,
 }
@@ -339,7 +342,8 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     let ns = Namespace::new(engine);
     let dirty = DirtySet::default();
     let mut pins = Pins::default();
-    replay(&chain, &shape, (tip, floor), &ns, &dirty, &store, &mut pins).map_err(|e| damaged(e.to_string()))?;
+    replay(&chain, &shape, (tip, floor), &ns, &dirty, &store, &mut pins)
+        .map_err(|e| damaged(e.to_string()))?;
     let continues = chain.last.max(tip.lsn);
 
     let next = match ns.get(&Key::NextInode).map_err(|e| failed(e.to_string()))? {
@@ -367,7 +371,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         let (journal, at) = Journal::resume(on.disk.clone(), shape, chain, &resume, &first)
             .map_err(|e| failed(e.to_string()))?;
         ns.apply(&first, &at);
-        Log::Writing(journal)
+        Log::Writing(Box::new(journal))
     };
     let mut state = CheckpointState::new(tip, &checkpoints, cairn_format::Totals::default());
     state.pins.push((continues, pins));

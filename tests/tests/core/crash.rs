@@ -15,7 +15,6 @@ use cairn_tests::world::{SMALL_RECORD, World, small};
 use cairn_volume::{MakeOptions, OpenError, Volume};
 use fsck_cairn::{CheckOptions, Quiet, Severity};
 
-
 const SIZES: Sizes = Sizes { write: 12_000, file: 30_000, sparse: 3 << 20 };
 
 /// What a run left: the states it went through, and which of them must have survived.

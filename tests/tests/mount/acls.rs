@@ -63,7 +63,8 @@ fn default_lists_are_inherited() {
     let dir = m.path("d");
     fs::create_dir(&dir).expect("a new name");
     setfacl(&["-d", "-m", "u::rwx,u:1001:rwx,g::r-x,o::-"], &dir).ok();
-    run("sh", ["-c", &format!("umask 077; cd {}; touch f; mkdir s; mkfifo p; ln -s f l", dir.display())]).ok();
+    run("sh", ["-c", &format!("umask 077; cd {}; touch f; mkdir s; mkfifo p; ln -s f l", dir.display())])
+        .ok();
     let inherited = "user::rw- user:1001:rwx group::r-x mask::rw- other::---";
     assert_eq!(acl(&dir.join("f")), inherited, "the umask does not count");
     assert_eq!(acl(&dir.join("p")), inherited);

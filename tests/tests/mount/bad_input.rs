@@ -133,12 +133,18 @@ fn a_mounted_volume_is_not_mounted_again() {
     fs::create_dir(&second).expect("a new name");
     let pid = daemon_of(m.dir()).expect("a daemon").to_string();
     for at in [text(&second), text(m.at())] {
-        run("cairn", ["mount", text(m.dir()), at]).refused(11, &[text(m.dir()), text(m.at()), &pid, "cairn umount"]);
+        run("cairn", ["mount", text(m.dir()), at])
+            .refused(11, &[text(m.dir()), text(m.at()), &pid, "cairn umount"]);
     }
     let other = Mounted::unmounted(&SMALL, &[]);
-    run("cairn", ["mount", text(other.dir()), text(m.at())]).refused(1, &[text(m.at()), "busy", text(m.dir())]);
+    run("cairn", ["mount", text(other.dir()), text(m.at())])
+        .refused(1, &[text(m.at()), "busy", text(m.dir())]);
     let fsck = run("fsck-cairn", ["-n", text(m.dir())]);
-    assert!(fsck.code == 8 || fsck.code == 0 && fsck.out.is_empty(), "fsck of a mounted volume: {}", fsck.err);
+    assert!(
+        fsck.code == 8 || fsck.code == 0 && fsck.out.is_empty(),
+        "fsck of a mounted volume: {}",
+        fsck.err
+    );
     fs::write(m.path("f"), "x").expect("still works");
     m.finish();
 }
@@ -152,7 +158,9 @@ fn mountpoints_are_directories_outside_the_volume() {
     let file = m.beside("file");
     fs::write(&file, "x").expect("written");
     unchanged(m.dir(), || mount(&file)).refused(1, &[text(&file), "not a directory"]);
-    for inside in [m.dir().to_path_buf(), m.dir().join("store"), m.dir().parent().expect("has one").to_path_buf()] {
+    for inside in
+        [m.dir().to_path_buf(), m.dir().join("store"), m.dir().parent().expect("has one").to_path_buf()]
+    {
         unchanged(m.dir(), || mount(&inside)).refused(1, &[text(&inside), "mountpoint"]);
     }
     m.fsck();
@@ -183,9 +191,14 @@ fn one_damaged_superblock_is_enough_and_two_are_too_many() {
     fs::write(m.path("f"), "kept").expect("written");
     m.unmount();
     let replicas = ["superblock", "superblock.backup"].map(|name| m.dir().join(name));
-    let cut = |path: &Path| File::options().write(true).open(path).and_then(|f| f.set_len(100)).expect("there");
+    let cut =
+        |path: &Path| File::options().write(true).open(path).and_then(|f| f.set_len(100)).expect("there");
     for (number, path) in replicas.iter().enumerate() {
-        if number == 0 { cut(path) } else { flip(path, 200) }
+        if number == 0 {
+            cut(path)
+        } else {
+            flip(path, 200)
+        }
         m.mount();
         assert_eq!(fs::read(m.path("f")).expect("there"), b"kept");
         m.unmount();
@@ -238,7 +251,8 @@ fn a_damaged_journal_is_not_mounted_for_writing() {
     let (segment, at) = in_journal(&m, &noise(2, 8192)[..64]);
     // The last of the payload's checksums, which the record's own covers.
     flip(&segment, at - 1);
-    unchanged(m.dir(), || m.try_mount(&[])).refused(1, &[text(m.dir()), "damaged", "journal", "fsck.cairn", "ro"]);
+    unchanged(m.dir(), || m.try_mount(&[]))
+        .refused(1, &[text(m.dir()), "damaged", "journal", "fsck.cairn", "ro"]);
     assert!(!is_mounted(m.at()));
     // What lies before the damage can be read.
     m.try_mount(&["ro"]).ok();
@@ -264,7 +278,8 @@ fn damaged_bytes_are_an_error_and_never_wrong() {
     m.sync();
     m.unmount();
     // A flipped byte in every pack: what it holds is an error, or another copy is read.
-    let packs: Vec<_> = snapshot(&m.dir().join("store/packs")).into_iter().filter(|(p, _)| p.is_file()).collect();
+    let packs: Vec<_> =
+        snapshot(&m.dir().join("store/packs")).into_iter().filter(|(p, _)| p.is_file()).collect();
     let data = packs.iter().max_by_key(|(_, bytes)| bytes.len()).expect("a pack");
     flip(&data.0, data.1.len() as u64 / 3);
     let mounted = m.try_mount(&["ro"]);

@@ -75,7 +75,9 @@ fn random_reads_writes_and_cuts_agree_with_memory() {
     for seed in 0..2 {
         let mut dice = Dice::new(seed);
         let mut memory = Vec::new();
-        let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path).expect("opens");
+        let open = || {
+            File::options().read(true).write(true).create(true).truncate(false).open(&path).expect("opens")
+        };
         let mut file = open();
         file.set_len(0).expect("cut");
         for step in 0..400 {
@@ -174,7 +176,15 @@ fn direct_reads_and_writes_work() {
     let m = Mounted::new();
     let bytes = noise(3, 1 << 20);
     let flags = OFlags::DIRECT.bits() as i32;
-    let open = || File::options().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(m.path("f"));
+    let open = || {
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(flags)
+            .open(m.path("f"))
+    };
     open().expect("opens").write_all_at(&bytes, 0).expect("written");
     assert!(fs::read(m.path("f")).expect("there") == bytes);
     m.remount();

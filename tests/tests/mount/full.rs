@@ -51,7 +51,9 @@ fn a_full_disk_is_enospc_at_write_and_deleting_makes_room() {
     for seed in (0..count).step_by(2) {
         fs::remove_file(m.path(seed.to_string())).unwrap_or_else(|e| panic!("removing file {seed}: {e}"));
     }
-    fs::remove_file(m.path(count.to_string())).or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) }).expect("removed");
+    fs::remove_file(m.path(count.to_string()))
+        .or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
+        .expect("removed");
     all_there(&m, (1..count).step_by(2));
     m.remount();
     all_there(&m, (1..count).step_by(2));
@@ -84,7 +86,10 @@ fn a_disk_that_others_fill_loses_nothing() {
     let mut other = File::create(&filler).expect("a new name");
     while other.write_all(&[7; 1 << 16]).is_ok() {}
     // Half of what was written is still in the journal, most likely.
-    assert_eq!(crate::errno((100..200).try_for_each(|seed| write(&m.path(seed.to_string()), seed))), Errno::NOSPC);
+    assert_eq!(
+        crate::errno((100..200).try_for_each(|seed| write(&m.path(seed.to_string()), seed))),
+        Errno::NOSPC
+    );
     all_there(&m, 0..20);
     fs::remove_file(m.path("0")).expect("deleting works");
     // Whatever that cannot fold says so, and keeps it.
@@ -104,13 +109,18 @@ fn a_disk_that_others_fill_loses_nothing() {
 #[test]
 fn many_names_on_a_full_disk_are_enospc_too() {
     let disk = SmallDisk::new(96);
-    let m = Mounted::elsewhere(disk.path().join("volume"), &["--journal-size", "16M", "--segment-size", "1M"], &[]);
+    let m = Mounted::elsewhere(
+        disk.path().join("volume"),
+        &["--journal-size", "16M", "--segment-size", "1M"],
+        &[],
+    );
     m.mount();
     let mut ballast = 0;
     while write(&m.path(ballast.to_string()), ballast).is_ok() {
         ballast += 1;
     }
-    fs::create_dir(m.path("names")).map_or_else(|e| assert_eq!(Errno::from_io_error(&e), Some(Errno::NOSPC)), drop);
+    fs::create_dir(m.path("names"))
+        .map_or_else(|e| assert_eq!(Errno::from_io_error(&e), Some(Errno::NOSPC)), drop);
     let mut made = 0;
     let refused = loop {
         match File::create_new(m.path(format!("names-{made:06}-{}", "x".repeat(200)))) {

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use cairn_format::{VolumeState, VolumeSuperblock};
 use cairn_tests::dice::noise;
 use cairn_tests::mounted::{Mounted, SMALL, is_free, is_mounted, program, run, wait_until};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 /// What is written where a test needs something to fold.
@@ -120,6 +121,37 @@ fn signals_end_a_mount_in_order() {
     m.finish();
 }
 
+/// A filesystem's device number is free again when it is unmounted, and its daemon learns of that a little later.
+#[test]
+fn a_mount_that_ends_leaves_its_successor_alone() {
+    let [one, other] = [(); 2].map(|()| Mounted::unmounted(&SMALL, &[]));
+    for round in 0..12 {
+        let (ends, begins) = if round % 2 == 0 { (&one, &other) } else { (&other, &one) };
+        if !is_mounted(ends.at()) {
+            ends.mount();
+        }
+        ends.unmount_plainly();
+        begins.mount();
+        ends.wait_for_end();
+        assert!(is_mounted(begins.at()), "round {round}");
+        fs::write(begins.path(format!("{round}")), "x").expect("mounted");
+    }
+}
+
+#[test]
+fn a_volume_that_stays_locked_is_given_up_after_a_minute() {
+    let m = Mounted::unmounted(&SMALL, &[]);
+    let lock = File::options().write(true).truncate(true).open(m.dir().join("lock")).expect("a lock");
+    let mut lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).expect("nobody has it");
+    write!(*lock, "pid {}\nmount /nowhere\n", std::process::id()).expect("written");
+    let pid = std::process::id().to_string();
+    let dir = m.dir().to_str().expect("UTF-8");
+    m.try_mount(&[]).refused(11, &["waiting up to 60 s", dir, &pid, "still folding"]);
+    drop(lock);
+    m.mount();
+    m.finish();
+}
+
 /// A foreground mount, ended with the test.
 struct Foreground(Child);
 
@@ -140,7 +172,8 @@ fn f_stays_in_the_foreground() {
     let mut running = Foreground(command.spawn().expect("starts"));
     wait_until("it is mounted", || is_mounted(m.at()) && fs::write(m.path("f"), "x").is_ok());
     assert!(running.0.try_wait().expect("a child").is_none(), "it stays");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(running.0.id() as i32), Signal::SIGINT).expect("it runs");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(running.0.id() as i32), Signal::SIGINT)
+        .expect("it runs");
     let status = running.0.wait().expect("a child");
     let said = fs::read_to_string(&log).expect("there");
     assert!(status.success(), "{status}: {said}");
@@ -245,7 +278,12 @@ fn volumes_lie_anywhere_and_mount_anywhere() {
     let parent = dir.as_path();
     m.unmount();
     let relative = |at: &Path| {
-        Command::new(program("cairn")).current_dir(parent).args(["mount", "volume"]).arg(at).output().expect("runs")
+        Command::new(program("cairn"))
+            .current_dir(parent)
+            .args(["mount", "volume"])
+            .arg(at)
+            .output()
+            .expect("runs")
     };
     let output = relative(m.at());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -22,7 +22,8 @@ fn rename_with(from: &Path, to: &Path, flags: RenameFlags) -> std::io::Result<()
 }
 
 fn names_in(dir: &Path) -> BTreeSet<OsString> {
-    let names: Vec<_> = fs::read_dir(dir).expect("a directory").map(|e| e.expect("listed").file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(dir).expect("a directory").map(|e| e.expect("listed").file_name()).collect();
     let set: BTreeSet<_> = names.iter().cloned().collect();
     assert_eq!(set.len(), names.len(), "no name is listed twice");
     set
@@ -42,7 +43,8 @@ fn a_name_is_made_only_once() {
     assert_eq!(errno(File::create(m.path("file/below"))), Errno::NOTDIR);
     assert_eq!(errno(File::create(m.path("none/below"))), Errno::NOENT);
     let winners: usize = thread::scope(|scope| {
-        let racers: Vec<_> = (0..8).map(|_| scope.spawn(|| File::create_new(m.path("raced")).is_ok())).collect();
+        let racers: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| File::create_new(m.path("raced")).is_ok())).collect();
         racers.into_iter().map(|r| usize::from(r.join().expect("no panic"))).sum()
     });
     assert_eq!(winners, 1);
@@ -145,7 +147,8 @@ fn directories_go_only_when_they_are_empty() {
     let open = File::open(m.path("d/sub")).expect("a directory");
     fs::remove_dir(m.path("d/sub")).expect("empty");
     fs::remove_dir(m.path("d")).expect("empty now");
-    let late = rustix::fs::openat(&open, "x", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, Mode::RWXU);
+    let late =
+        rustix::fs::openat(&open, "x", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, Mode::RWXU);
     assert_eq!(late.expect_err("the directory is gone"), Errno::NOENT);
     drop(open);
     assert_eq!(fs::metadata(m.at()).expect("mounted").nlink(), 2);
@@ -169,7 +172,10 @@ fn symbolic_links_hold_up_to_4095_bytes() {
             assert_eq!(found.as_os_str(), &*target(length), "mounted again: {mounted_again}");
             assert_eq!(fs::symlink_metadata(&path).expect("there").len(), length as u64);
         }
-        assert_eq!(fs::read_link(m.path("bytes")).expect("a link").as_os_str().as_bytes(), b"\xff\xfe not UTF-8 \n");
+        assert_eq!(
+            fs::read_link(m.path("bytes")).expect("a link").as_os_str().as_bytes(),
+            b"\xff\xfe not UTF-8 \n"
+        );
         if !mounted_again {
             m.remount();
         }
@@ -184,7 +190,8 @@ fn pipes_sockets_and_devices_are_what_they_are() {
     let m = Mounted::with(&cairn_tests::mounted::SMALL, &["dev"]);
     mknodat(CWD, m.path("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a new name");
     let (zero, odd) = (makedev(1, 5), makedev(259, 0xabcde));
-    mknodat(CWD, m.path("zero"), FileType::CharacterDevice, Mode::from_raw_mode(0o666), zero).expect("a new name");
+    mknodat(CWD, m.path("zero"), FileType::CharacterDevice, Mode::from_raw_mode(0o666), zero)
+        .expect("a new name");
     mknodat(CWD, m.path("disk"), FileType::BlockDevice, Mode::from_raw_mode(0o600), odd).expect("a new name");
     mknodat(CWD, m.path("plain"), FileType::RegularFile, Mode::from_raw_mode(0o600), 0).expect("a new name");
     let listener = UnixListener::bind(m.path("socket")).expect("a new name");
@@ -204,7 +211,10 @@ fn pipes_sockets_and_devices_are_what_they_are() {
     assert!(about("disk").file_type().is_block_device() && about("disk").rdev() == odd);
     assert!(about("plain").is_file() && about("plain").len() == 0);
     let mut zeros = [1; 8];
-    File::open(m.path("zero")).expect("devices are honoured with -o dev").read_exact(&mut zeros).expect("endless");
+    File::open(m.path("zero"))
+        .expect("devices are honoured with -o dev")
+        .read_exact(&mut zeros)
+        .expect("endless");
     assert_eq!(zeros, [0; 8]);
     m.unmount();
     m.try_mount(&[]).ok();
@@ -217,7 +227,9 @@ fn names_are_bytes_up_to_255_of_them() {
     let m = Mounted::new();
     let mut names: BTreeSet<OsString> = BTreeSet::new();
     let every_byte: Vec<u8> = (1..=255).filter(|b| *b != b'/').collect();
-    for part in [&every_byte[..], b"\xff", b"\xc3\x28", b" ", b"\n", b"-rf", b"a\\b", &[b'x'; 255], &[0xfe; 255]] {
+    for part in
+        [&every_byte[..], b"\xff", b"\xc3\x28", b" ", b"\n", b"-rf", b"a\\b", &[b'x'; 255], &[0xfe; 255]]
+    {
         names.insert(OsString::from_vec(part.to_vec()));
     }
     for name in &names {

@@ -106,7 +106,8 @@ fn blocks_are_never_0_where_there_is_data() {
     fs::create_dir(m.path("d")).expect("a new name");
     for number in 0..300 {
         // Tiny, compressible, repeated elsewhere: what takes next to nothing.
-        fs::write(m.path(format!("d/{number}")), vec![b'a' + (number % 20) as u8; 1 + number % 40]).expect("written");
+        fs::write(m.path(format!("d/{number}")), vec![b'a' + (number % 20) as u8; 1 + number % 40])
+            .expect("written");
     }
     fs::write(m.path("d/zeros"), vec![0; 1 << 20]).expect("written");
     fs::write(m.path("d/noise"), noise(1, 1 << 20)).expect("written");

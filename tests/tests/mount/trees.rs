@@ -112,7 +112,8 @@ fn a_volume_is_its_owners_alone() {
     for name in ["journal", "store/packs", "engine", "control.sock", "log"] {
         let path = m.dir().join(name);
         let mode = fs::metadata(&path).expect("part of a volume").permissions().mode();
-        let files = fs::read_dir(&path).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or(vec![path]);
+        let files =
+            fs::read_dir(&path).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or(vec![path]);
         for file in files.iter().filter(|f| !f.is_dir()) {
             let mode = fs::metadata(file).expect("there").permissions().mode();
             assert_eq!(mode & 0o077, 0, "{} is for its owner only, not {mode:o}", file.display());

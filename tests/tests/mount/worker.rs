@@ -64,7 +64,9 @@ impl Content {
                 (3, None) => Step::Mkdir(name),
                 (4, None) => Step::Symlink(name, "x".repeat(1 + dice.below(200) as usize)),
                 (5, Some(Node::File(_))) if free => Step::Link(name, other),
-                (6..8, Some(Node::File(_))) if self.names.get(&other) != Some(&Node::Dir) => Step::Rename(name, other),
+                (6..8, Some(Node::File(_))) if self.names.get(&other) != Some(&Node::Dir) => {
+                    Step::Rename(name, other)
+                }
                 (8, Some(_)) if free => Step::Rename(name, other),
                 (9, Some(_)) if !free && name != other => Step::Exchange(name, other),
                 (10, Some(Node::Dir)) => Step::Rmdir(name),
@@ -154,7 +156,10 @@ impl Content {
         listed.sort();
         let expected: Vec<_> = self.names.keys().cloned().collect();
         if listed != expected {
-            let odd = listed.iter().filter(|n| !expected.contains(n)).chain(expected.iter().filter(|n| !listed.contains(n)));
+            let odd = listed
+                .iter()
+                .filter(|n| !expected.contains(n))
+                .chain(expected.iter().filter(|n| !listed.contains(n)));
             return Some(format!("names that only one of both has: {:?}", odd.collect::<Vec<_>>()));
         }
         let mut numbers = BTreeMap::new();

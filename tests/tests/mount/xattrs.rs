@@ -73,7 +73,8 @@ fn values_have_up_to_64_kibibytes() {
     let refused = setxattr(&path, "user.bigger", &noise(1, 65537), XattrFlags::empty()).expect_err("too big");
     assert!([Errno::TOOBIG, Errno::NOSPC, Errno::RANGE].contains(&refused), "{refused:?}");
     for number in 0..200 {
-        setxattr(&path, format!("user.{number:03}"), &value[..number * 10], XattrFlags::empty()).expect("many");
+        setxattr(&path, format!("user.{number:03}"), &value[..number * 10], XattrFlags::empty())
+            .expect("many");
     }
     m.remount();
     assert!(get(&path, "user.big").as_ref() == Ok(&value));

@@ -42,17 +42,15 @@ pub enum EngineError {
     },
 }
 
+/// Called with keys and values until it breaks.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// What the namespace needs of a key-value library. One thread applies; any number read.
 pub trait Engine: Send + Sync {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
     /// Calls `each` with the keys in `from..to` in ascending order until it breaks.
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), EngineError>;
+    fn scan(&self, from: &[u8], to: &[u8], each: Visit<'_>) -> Result<(), EngineError>;
     /// Applies all changes and moves to `at`, together or not at all. The changes may come in any order,
     /// each key at most once.
     fn apply(&self, changes: &mut dyn Iterator<Item = Change>, at: CheckpointRef) -> Result<(), EngineError>;

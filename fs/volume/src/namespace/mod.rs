@@ -44,6 +44,9 @@ pub(crate) struct Namespace {
     engine: RwLock<Arc<dyn Engine>>,
 }
 
+/// Keys with their values, in order, and the key to go on with, if there are more.
+pub(crate) type Page = (Vec<(Vec<u8>, Vec<u8>)>, Option<Vec<u8>>);
+
 /// A run of a file: its offset, and where its bytes are.
 pub(crate) type FileRun = (u64, Run);
 
@@ -121,12 +124,7 @@ impl Namespace {
     }
 
     /// The first keys in `from..to`, at most about `most` of them, and where to go on, if anywhere.
-    pub(crate) fn page(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        most: usize,
-    ) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Option<Vec<u8>>), NamespaceError> {
+    pub(crate) fn page(&self, from: &[u8], to: &[u8], most: usize) -> Result<Page, NamespaceError> {
         let mut merged: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         let mut bound = to.to_vec();
         {
@@ -134,14 +132,12 @@ impl Namespace {
             let layers = self.layers();
             let frozen = layers.frozen.as_deref();
             for layer in frozen.into_iter().chain([&layers.active]) {
-                let mut taken = 0;
-                for (key, value) in layer.range(from, to) {
+                for (taken, (key, value)) in layer.range(from, to).enumerate() {
                     if taken == most {
                         bound = bound.min(key.clone());
                         break;
                     }
                     merged.insert(key.clone(), value.clone());
-                    taken += 1;
                 }
             }
         }
