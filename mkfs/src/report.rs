@@ -71,7 +71,13 @@ impl Report {
             ("label", label.to_string()),
             ("chunks", chunks.join(" / ")),
             ("compression", compression),
-            ("parity", format!("{}+{}", self.parity_data, self.parity_extra)),
+            (
+                "parity",
+                format!(
+                    "{}+{}, written down; not computed by this version",
+                    self.parity_data, self.parity_extra
+                ),
+            ),
             (
                 "journal",
                 format!(

@@ -8,7 +8,7 @@ use cairn_volume::{Caller, Error, FileKind, SeekTo, SetAttr, TimeChange, Volume}
 use crate::dice::data;
 use crate::model::{Id, Model, ROOT};
 use crate::ops::{Answer, Op};
-use crate::tree::{self, Tree};
+use crate::tree::{self, Listed, Tree};
 
 /// A mounted volume, and which of its inodes are which of the model's nodes.
 pub struct Driver {
@@ -129,7 +129,7 @@ impl Driver {
             Op::List { id } => {
                 let all = tree::list(&volume, self.ino(*id))?;
                 self.check_resumption(self.ino(*id), &all)?;
-                let mut names: Vec<_> = all.into_iter().skip(2).map(|item| item.0).collect();
+                let mut names: Vec<_> = all.into_iter().skip(2).map(|item| item.name).collect();
                 names.sort();
                 Answer::Names(names)
             }
@@ -160,15 +160,15 @@ impl Driver {
     }
 
     /// A listing that goes on behind any cookie is the rest of the whole.
-    fn check_resumption(&self, dir: u64, all: &[(Vec<u8>, u64, FileKind, u64)]) -> Result<(), Error> {
+    fn check_resumption(&self, dir: u64, all: &[Listed]) -> Result<(), Error> {
         for (i, item) in all.iter().enumerate() {
             let mut rest = Vec::new();
-            self.volume.readdir(dir, item.3, &mut |item| {
+            self.volume.readdir(dir, item.cookie, &mut |item| {
                 rest.push(item.cookie);
                 true
             })?;
-            let expected: Vec<_> = all[i + 1..].iter().map(|item| item.3).collect();
-            assert_eq!(rest, expected, "directory {dir} behind cookie {}", item.3);
+            let expected: Vec<_> = all[i + 1..].iter().map(|item| item.cookie).collect();
+            assert_eq!(rest, expected, "directory {dir} behind cookie {}", item.cookie);
         }
         Ok(())
     }

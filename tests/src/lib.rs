@@ -1,11 +1,12 @@
 //! What cairn's tests share: a reference model of a filesystem, operations on both, a disk and an engine that
-//! fail, and the comparison of the two.
+//! fail, the comparison of the two, and real mounts.
 
 pub mod content;
 pub mod dice;
 pub mod driver;
 pub mod engine;
 pub mod model;
+pub mod mounted;
 pub mod ops;
 pub mod tree;
 pub mod world;

@@ -52,7 +52,9 @@ fn build() -> Result<PathBuf, String> {
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--profile", profile]).env("CARGO_TARGET_DIR", target);
-    cargo.args(["-p", "cairn", "-p", "mkfs-cairn", "-p", "fsck-cairn"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo
+        .args(["-p", "cairn", "-p", "mkfs-cairn", "-p", "fsck-cairn"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = cargo.output().map_err(|e| format!("cargo: {e}"))?;
     match output.status.success() {
         true => Ok(dir.to_path_buf()),
@@ -134,7 +136,9 @@ pub fn daemon_of(dir: &Path) -> Option<Pid> {
     let text = fs::read_to_string(dir.join("lock")).ok()?;
     let pid: i32 = text.lines().next()?.strip_prefix("pid ")?.parse().ok()?;
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let named = arguments.split(|b| *b == 0).any(|word| Path::new(OsStr::new(&*String::from_utf8_lossy(word))) == dir);
+    let named = arguments
+        .split(|b| *b == 0)
+        .any(|word| Path::new(OsStr::new(&*String::from_utf8_lossy(word))) == dir);
     named.then(|| Pid::from_raw(pid))
 }
 
@@ -369,7 +373,11 @@ impl SmallDisk {
         let image = root.path().join("image");
         File::create(&image).and_then(|file| file.set_len(mib << 20)).expect("a sparse file");
         // -m 0: nothing is kept back for root, whom these tests run as.
-        run("mkfs.ext4", [OsStr::new("-q"), OsStr::new("-F"), OsStr::new("-m"), OsStr::new("0"), image.as_os_str()]).ok();
+        run(
+            "mkfs.ext4",
+            [OsStr::new("-q"), OsStr::new("-F"), OsStr::new("-m"), OsStr::new("0"), image.as_os_str()],
+        )
+        .ok();
         fs::create_dir(root.path().join("disk")).expect("a new name");
         let disk = SmallDisk { root };
         run("mount", [OsStr::new("-o"), OsStr::new("loop"), image.as_os_str(), disk.path().as_os_str()]).ok();

@@ -78,11 +78,21 @@ fn with_first_names(mut tree: Tree) -> Tree {
     tree
 }
 
-/// A directory's names with their inode numbers, types and cookies; `.` and `..` checked and left out.
-pub fn list(volume: &Volume, dir: u64) -> Result<Vec<(Vec<u8>, u64, FileKind, u64)>, Error> {
+/// A name as a directory lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in readdir(3)")]
+pub struct Listed {
+    pub name: Vec<u8>,
+    pub ino: u64,
+    pub kind: FileKind,
+    pub cookie: u64,
+}
+
+/// A directory's names, `.` and `..` first.
+pub fn list(volume: &Volume, dir: u64) -> Result<Vec<Listed>, Error> {
     let mut items = Vec::new();
     volume.readdir(dir, 0, &mut |item| {
-        items.push((item.name.to_vec(), item.ino, item.kind, item.cookie));
+        items.push(Listed { name: item.name.to_vec(), ino: item.ino, kind: item.kind, cookie: item.cookie });
         true
     })?;
     Ok(items)
@@ -97,11 +107,11 @@ pub fn of_volume(volume: &Volume) -> Result<Tree, String> {
         let attr = volume.getattr(ino).map_err(|e| at("getattr", e))?;
         if attr.kind == FileKind::Directory {
             let items = list(volume, ino).map_err(|e| at("readdir", e))?;
-            let own: Vec<_> = items.iter().take(2).map(|i| (i.0.as_slice(), i.1)).collect();
+            let own: Vec<_> = items.iter().take(2).map(|i| (i.name.as_slice(), i.ino)).collect();
             if own != [(&b"."[..], ino), (&b".."[..], parent)] {
                 return Err(format!("{}: it begins with {own:?}", String::from_utf8_lossy(&path)));
             }
-            for (name, child, kind, _) in items.into_iter().skip(2) {
+            for Listed { name, ino: child, kind, .. } in items.into_iter().skip(2) {
                 let looked_up = volume.lookup(ino, &name).map_err(|e| at("lookup", e))?;
                 if looked_up.as_ref().map(|a| (a.ino, a.kind)) != Some((child, kind)) {
                     return Err(format!(

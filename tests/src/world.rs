@@ -121,11 +121,20 @@ impl World {
 
     /// Mounts the volume as told.
     pub fn open_with(&self, options: OpenOptions) -> Result<Arc<Volume>, OpenError> {
+        self.open_as(options, false)
+    }
+
+    /// Mounts the volume with a thread that folds.
+    pub fn open_in_background(&self) -> Result<Arc<Volume>, OpenError> {
+        self.open_as(OpenOptions::default(), true)
+    }
+
+    fn open_as(&self, options: OpenOptions, background: bool) -> Result<Arc<Volume>, OpenError> {
         open_on(OpenOn {
             disk: Arc::new(self.disk.clone()),
             store: self.store_disk(),
             engine: self.engine.choice(),
-            background: false,
+            background,
             session: 7,
             options,
             name: "the test's disk".into(),

@@ -2,7 +2,10 @@
 //! against the document that describes them.
 
 mod core {
+    mod chunks;
     mod crash;
+    mod format;
     mod model;
+    mod order;
     mod smoke;
 }

@@ -127,6 +127,11 @@ pub struct RecordHead {
 impl RecordHead {
     const MAGIC: &[u8; 4] = b"CREC";
 
+    /// Whether a record may begin with these bytes.
+    pub fn begins(bytes: &[u8]) -> bool {
+        bytes.starts_with(Self::MAGIC)
+    }
+
     /// Decodes a head, without its checksum being known yet: lengths are only bounds for what to read.
     pub fn peek(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut d = Decoder::new(RECORD, bytes);

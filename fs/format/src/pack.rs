@@ -129,7 +129,7 @@ impl PackHeader {
         let mut d = Decoder::new(HEADER, bytes);
         d.magic(Self::MAGIC)?;
         d.version()?;
-        sealed(HEADER, &bytes[..bytes.len().min(PACK_HEADER_LEN)], &seal(pack, AT_HEADER))?;
+        sealed(HEADER, bytes.get(..PACK_HEADER_LEN).unwrap_or_default(), &seal(pack, AT_HEADER))?;
         Ok(PackHeader {
             footer_len: d.u32("footer_len")?,
             footer_offset: d.u64("footer_offset")?,
@@ -177,6 +177,7 @@ impl Trailer {
         let trailer = Trailer { footer_offset: d.u64("footer_offset")?, footer_len: d.u32("footer_len")? };
         d.u32("reserved")?;
         d.magic(Self::MAGIC)?;
+        d.end()?;
         Ok(trailer)
     }
 }

@@ -98,7 +98,11 @@ impl IndexSnapshot {
             packs.push(PackSummary {
                 pack: PackId(d.array("pack.id")?),
                 volume: Uuid(d.array("pack.volume")?),
-                kind: if d.u8("pack.kind")? == 0 { PackKind::Data } else { PackKind::Metadata },
+                kind: match d.u8("pack.kind")? {
+                    0 => PackKind::Data,
+                    1 => PackKind::Metadata,
+                    other => return Err(d.bad("pack.kind", other.into())),
+                },
                 file_len: d.u64("pack.file_len")?,
                 plain_len: d.u64("pack.plain_len")?,
                 chunks: d.u32("pack.chunks")?,

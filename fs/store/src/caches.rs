@@ -70,7 +70,10 @@ mod tests {
         assert!(cache.get(0, &0).is_some(), "used last");
         assert!(cache.get(0, &1).is_none(), "used longest ago");
         cache.put(0, 0, Arc::new(0), 50);
-        assert_eq!(cache.shard(0).bytes, cache.shard(0).entries.iter().map(|(_, (_, s))| s).sum::<u64>());
+        {
+            let shard = cache.shard(0);
+            assert_eq!(shard.bytes, shard.entries.iter().map(|(_, (_, size))| size).sum::<u64>());
+        }
         cache.remove(0, &0);
         assert!(cache.get(0, &0).is_none());
     }

@@ -167,6 +167,12 @@ impl Core {
         }
     }
 
+    /// Whether an operation that adds would have to wait for the journal or the overlay.
+    pub(crate) fn is_pressed(&self) -> bool {
+        let full = |journal: &Journal| !journal.has_room(0, Need::Grow) || !self.overlay_has_room(Need::Grow);
+        self.journal().is_ok_and(full)
+    }
+
     fn overlay_has_room(&self, need: Need) -> bool {
         let (active, frozen) = self.ns.overlay_bytes();
         match need {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use cairn_format::key::{self, Key, tag};
 use cairn_format::{
-    CheckpointRef, FileKind, FormatError, Ino, Inode, Lsn, Mutation, PieceKind, View, VolumeState,
+    CheckpointRef, FileKind, FormatError, Ino, Inode, Lsn, Mutation, PieceKind, Uuid, View, VolumeState,
     VolumeSuperblock,
 };
 use cairn_store::disk::{Disk, FileDisk};
@@ -23,7 +23,7 @@ use crate::handles::Handles;
 use crate::journal::{Chain, ChainError, Journal, JournalShape, Resume, scan};
 use crate::layout::{ENGINE_DIR, LockError, LockHolder, VolumeLock, lock_volume, store_disk};
 use crate::locks::InodeLocks;
-use crate::maintenance::{Maintainer, Signal};
+use crate::maintenance::{Maintainer, Signal, maintain};
 use crate::namespace::{Namespace, NamespaceError};
 use crate::volume::{Usage, Volume};
 
@@ -326,7 +326,22 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
     if useless {
         chain.discard();
     }
+    let reached = chain.last.max(tip.lsn);
+    if let Some(lsn) = sealed_beyond(&store, superblock.uuid, &checkpoints, reached)
+        && !on.options.read_only
+    {
+        return Err(damaged(format!("its journal ends at {reached}, but a checkpoint of {lsn} was written")));
+    }
     Ok(Found { superblock, shape, chain, tip, floor, checkpoints, store })
+}
+
+/// A sealed checkpoint beyond the journal's end. The journal is certain up to a checkpoint before that is sealed: its
+/// end is missing then, which a power cut never does.
+fn sealed_beyond(store: &Store, volume: Uuid, used: &CheckpointChain, reached: Lsn) -> Option<Lsn> {
+    let used = used.packs();
+    let sealed = store.metadata_packs(volume).into_iter().filter(|(pack, _)| !used.contains(pack));
+    let checkpoint = |pack| store.reader(pack).and_then(|r| r.footer()).ok()?.checkpoint;
+    sealed.filter_map(|(pack, _)| Some(checkpoint(pack)?.lsn)).filter(|lsn| *lsn > reached).max()
 }
 
 fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<Volume>, OpenError> {
@@ -406,6 +421,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     *core.maintainer.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Maintainer::new(state);
     drop_leftover_metadata(&core, &checkpoints);
     if core.journal().is_ok() {
+        make_room(&core);
         make_root(&core, tip).map_err(|e| failed(e.to_string()))?;
         remove_orphans(&core);
     }
@@ -503,6 +519,12 @@ fn drop_leftover_metadata(core: &Core, checkpoints: &CheckpointChain) {
             tracing::warn!("a superseded metadata pack could not be removed: {error}");
         }
     }
+}
+
+/// A mount takes a segment of its own, and replay fills the overlay: what mounts before it left is folded before anybody
+/// waits for room. Where that fails, the volume is mounted all the same.
+fn make_room(core: &Core) {
+    while core.is_pressed() && matches!(maintain(core, true), Ok(true)) {}
 }
 
 /// A new volume gets its root directory.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use cairn_format::{Uuid, VolumeState, VolumeSuperblock};
+use cairn_format::{PieceKind, Uuid, VolumeState, VolumeSuperblock};
 use cairn_store::write_replicas;
 
 use crate::core::{Core, Log};
@@ -189,6 +189,11 @@ impl Volume {
     /// The next data, or the next hole.
     pub fn seek(&self, ino: u64, offset: u64, to: SeekTo) -> Result<u64, Error> {
         self.core.seek(ino, offset, to)
+    }
+
+    /// What a file's bytes are made of: offset, length and place of each run, holes included.
+    pub fn extents(&self, ino: u64) -> Result<Vec<(u64, u64, PieceKind)>, Error> {
+        self.core.extents(ino)
     }
 
     /// Calls `each` with the names behind cookie `after` (0: all, `.` and `..` first) until it says false.

@@ -2,17 +2,18 @@
 //! what is found then held against the states that the model went through.
 
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_store::disk::Crash;
-use cairn_tests::dice::Dice;
+use cairn_tests::dice::{Dice, noise};
 use cairn_tests::driver::Driver;
 use cairn_tests::engine::Survival;
 use cairn_tests::model::{Id, Model, ROOT};
 use cairn_tests::ops::{Answer, Op, Raw, Sizes};
 use cairn_tests::tree;
 use cairn_tests::world::{SMALL_RECORD, World, small};
-use cairn_volume::{MakeOptions, OpenError, Volume};
+use cairn_volume::{Caller, Error, MakeOptions, OpenError, RenameMode, Volume};
 use fsck_cairn::{CheckOptions, Quiet, Severity};
 
 const SIZES: Sizes = Sizes { write: 12_000, file: 30_000, sparse: 3 << 20 };
@@ -40,19 +41,35 @@ struct Counts {
     kept_all: AtomicU64,
 }
 
+/// A volume's files, and which inode is which, while nobody has it mounted.
+struct Present {
+    model: Model,
+    inos: HashMap<Id, u64>,
+    /// Whether the disk has faults ahead, other than a cut: the first operation that one fails ends the workload.
+    may_fail: bool,
+}
+
+impl Present {
+    /// As `mkfs` leaves it.
+    fn new() -> Present {
+        let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        Present { model: Model::new(owner.0, owner.1), inos: HashMap::from([(ROOT, 1)]), may_fail: false }
+    }
+}
+
 /// Does the workload until it ends or the power goes.
-fn live(world: &World, raws: &[Raw], close: bool) -> Result<Past, String> {
+fn live(world: &World, present: Present, raws: &[Raw], close: bool) -> Result<Past, String> {
     let mut past =
         Past { states: Vec::new(), certain: 0, in_flight: Vec::new(), issued: HashSet::new(), closed: false };
-    let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let mut model = Model::new(owner.0, owner.1);
+    let mut model = present.model;
     past.states.push(model.clone());
     let volume = match world.open() {
         Ok(volume) => volume,
+        Err(OpenError::Failed { .. }) if present.may_fail => return Ok(past),
         Err(_) if world.disk.is_cut() => return Ok(past),
         Err(error) => return Err(format!("the first mount: {error}")),
     };
-    let mut driver = Driver::empty(volume);
+    let mut driver = Driver::new(volume, present.inos);
     for (i, raw) in raws.iter().enumerate() {
         let op = raw.resolve(&model, &SIZES);
         let next = model.next_id();
@@ -61,7 +78,9 @@ fn live(world: &World, raws: &[Raw], close: bool) -> Result<Past, String> {
         let mut after = model.clone();
         let expected = op.on_model(&mut after);
         if found != expected {
-            if !world.disk.is_cut() {
+            let faulty = present.may_fail
+                && matches!(found, Answer::Failed(Error::Io | Error::ReadOnly | Error::NoSpace));
+            if !world.disk.is_cut() && !faulty {
                 return Err(format!("operation {i}, {op:?}: should be {expected:?}, is {found:?}"));
             }
             if !matches!(found, Answer::Failed(_)) {
@@ -358,11 +377,119 @@ fn a_volume_that_loses_power_again_and_again_goes_on_from_a_state_that_was() {
             if dice.one_in(4) {
                 driver.volume.close().map_err(|e| at(e.to_string()))?;
             }
-            (world, present) = (now, Present { model, inos: driver.inos });
+            (world, present) = (now, Present { model, inos: driver.inos, may_fail: false });
         }
         Ok(())
     });
     report("again and again", &counts, wanted * 9 / 10);
+}
+
+#[test]
+fn every_failure_of_the_disk_is_told_and_what_was_acknowledged_stays() {
+    let base = World::make(&small());
+    let counts = Counts::default();
+    let wanted = cuts(10_000) / 4;
+    on_all_cores(wanted / 100, |n| {
+        let raws = workload(n ^ 0xfa11, 20);
+        let end = length(&base, &raws)?;
+        let mut dice = Dice::new(n);
+        for at in 0..end.min(100) {
+            let at = if end > 100 { dice.below(end) } else { at };
+            let kind = if dice.one_in(3) { ErrorKind::StorageFull } else { ErrorKind::Other };
+            let sticky = dice.one_in(3);
+            let world = base.fork();
+            world.disk.fail_at(at, kind, sticky);
+            let told =
+                |e: String| format!("{kind:?} at {at} of {end}, sticky: {sticky}: {e}{}", shown(&raws));
+            let past =
+                live(&world, Present { may_fail: true, ..Present::new() }, &raws, true).map_err(told)?;
+            counts.cuts.fetch_add(1, Ordering::Relaxed);
+            // The process ends there; now and then the power goes, too.
+            let crash = if dice.one_in(2) { Crash::KeepAll } else { random_crash(&mut dice) };
+            let after = world.crash(crash, random_survival(&mut dice));
+            check(after, &past, crash == Crash::KeepAll, &mut dice, &counts).map_err(told)?;
+        }
+        Ok(())
+    });
+    println!("{} failures", counts.cuts.load(Ordering::Relaxed));
+}
+
+/// What one of many writers knows: its file's length, of which so much is certain.
+#[derive(Clone, Copy, Default)]
+struct Appended {
+    written: u64,
+    certain: u64,
+}
+
+/// Appends to a file of its own, with other changes around it, until the power goes.
+fn append_until_cut(volume: &Volume, writer: u8) -> Appended {
+    let mut appended = Appended::default();
+    let mut go_on = || -> Result<(), Error> {
+        let caller = Caller::default();
+        let ino = volume.create(1, &[writer], 0o644, 0, &caller)?.ino;
+        for n in 0.. {
+            let bytes = noise(writer.into(), 100_000 + 1_000 * n as usize);
+            let part = &bytes[appended.written as usize..][..700 + n as usize * 13 % 2_000];
+            volume.write(ino, appended.written, part, false)?;
+            appended.written += part.len() as u64;
+            let beside = [b'x', writer];
+            match n % 4 {
+                0 => drop(volume.create(1, &beside, 0o644, 0, &caller).map(|attr| volume.release(attr.ino))?),
+                1 => volume.rename(1, &beside, 1, &[b'y', writer], RenameMode::Replace)?,
+                2 => {
+                    volume.fsync(ino, false)?;
+                    appended.certain = appended.written;
+                }
+                _ => volume.unlink(1, &[b'y', writer])?,
+            }
+            if appended.written > 90_000 {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let _ = go_on();
+    appended
+}
+
+#[test]
+fn what_many_threads_made_certain_survives_a_power_cut() {
+    let base = World::make(&MakeOptions { journal_size: 512 << 10, ..small() });
+    let rounds = cuts(10_000) / 100;
+    let mut lost_some = 0;
+    for round in 0..rounds {
+        let mut dice = Dice::new(round);
+        let world = base.fork();
+        let volume = world.open_in_background().expect("mount");
+        world.disk.cut_at(20 + dice.below(800));
+        let writers: Vec<Appended> = std::thread::scope(|scope| {
+            let writers = (0..4u8).map(|n| {
+                scope.spawn({
+                    let volume = &volume;
+                    move || append_until_cut(volume, b'a' + n)
+                })
+            });
+            let writers: Vec<_> = writers.collect();
+            writers.into_iter().map(|writer| writer.join().expect("a writer")).collect()
+        });
+        drop(volume);
+        let crash = random_crash(&mut dice);
+        let after = world.crash(crash, random_survival(&mut dice));
+        let volume = after.open().unwrap_or_else(|e| panic!("round {round}: {e}"));
+        for (n, writer) in (b'a'..).zip(&writers) {
+            let attr = volume.lookup(1, &[n]).expect("lookup");
+            let size = attr.map_or(0, |attr| attr.size);
+            assert!(size >= writer.certain, "round {round}, {crash:?}: {size} of {} bytes", writer.certain);
+            lost_some += u32::from(size < writer.written);
+            if let Some(attr) = attr {
+                let bytes = volume.read(attr.ino, 0, size as u32).expect("read");
+                assert!(bytes == noise(n.into(), size as usize), "round {round}, {crash:?}: other bytes");
+            }
+        }
+        volume.close().expect("close");
+        consistent(&after).unwrap_or_else(|e| panic!("round {round}: {e}"));
+    }
+    assert!(u64::from(lost_some) * 4 > rounds, "{lost_some} files lost something in {rounds} rounds");
 }
 
 fn report(what: &str, counts: &Counts, least: u64) {

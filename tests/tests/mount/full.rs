@@ -8,6 +8,8 @@ use cairn_tests::dice::noise;
 use cairn_tests::mounted::{Mounted, SmallDisk};
 use rustix::io::Errno;
 
+use crate::worker::Worker;
+
 const FILE: usize = 1 << 20;
 const MKFS: [&str; 4] = ["--journal-size", "32M", "--segment-size", "4M"];
 
@@ -101,6 +103,30 @@ fn a_disk_that_others_fill_loses_nothing() {
     all_there(&m, 1..20);
     assert!(!m.path("0").exists(), "what was deleted stays so");
     write(&m.path("new"), 1).expect("there is room again");
+    m.finish();
+    drop(disk);
+}
+
+#[test]
+fn a_step_on_a_full_disk_is_done_or_refused_for_want_of_room() {
+    let disk = SmallDisk::new(96);
+    let m = Mounted::elsewhere(disk.path().join("volume"), &MKFS, &[]);
+    m.mount();
+    let mut worker = Worker::new(m.path("worker"), 1);
+    let ballast = fill(&m, 0);
+    let mut refused = 0;
+    for _ in 0..60 {
+        if let Some((step, error)) = worker.work(20) {
+            assert_eq!(Errno::from_io_error(&error), Some(Errno::NOSPC), "{step}: {error}");
+            refused += 1;
+        }
+        worker.check();
+    }
+    assert!(refused > 10, "a full disk refused {refused} steps");
+    all_there(&m, 0..ballast);
+    m.remount();
+    worker.check();
+    all_there(&m, 0..ballast);
     m.finish();
     drop(disk);
 }

@@ -215,9 +215,9 @@ impl Worker {
         Worker { dir, dice: Dice::new(seed), acknowledged: Content::default(), pending: None }
     }
 
-    /// Works until the first error, which it gives with what was tried.
-    pub(crate) fn work(&mut self) -> (String, io::Error) {
-        loop {
+    /// Does `most` steps, or until the first error, which it gives with what was tried.
+    pub(crate) fn work(&mut self, most: usize) -> Option<(String, io::Error)> {
+        for _ in 0..most {
             let step = self.acknowledged.choose(&mut self.dice);
             match self.acknowledged.perform(&self.dir, &step) {
                 Ok(()) => self.acknowledged.apply(&step),
@@ -225,10 +225,11 @@ impl Worker {
                     let mut told = format!("{step:?}");
                     told.truncate(100);
                     self.pending = Some(step);
-                    return (told, error);
+                    return Some((told, error));
                 }
             }
         }
+        None
     }
 
     /// Panics unless everything acknowledged is there and nothing else: only what was in flight may be done, or not,

@@ -90,15 +90,18 @@ pub(crate) fn fold_batch(
 fn fold_taken(core: &Core, taken: &[Taken], pins: &mut Pins) -> Result<usize, MaintainError> {
     let mut mapped = Vec::new();
     let sealed = with_packer(core, |packer| {
+        let mut reached: Option<(File, u64)> = None;
         for run in joined(taken) {
             // A full pack ends the batch; what is left of it goes into the next.
             if packer.is_full() {
                 core.dirty.put_back(run.file, run.start, run.end, run.first);
                 continue;
             }
-            match recut(core, &run, packer, pins, &mut mapped)? {
-                Recut::Done => {}
-                Recut::Until(at) => core.dirty.put_back(run.file, at, run.end, run.first),
+            let from = reached.filter(|(file, _)| *file == run.file).map_or(0, |(_, at)| at);
+            match recut(core, &run, from, packer, pins, &mut mapped)? {
+                Recut::Done(at) => reached = Some((run.file, at)),
+                Recut::Full(at) => core.dirty.put_back(run.file, at, run.end.max(at + 1), run.first),
+                Recut::Unreadable(at) => core.dirty.put_back(run.file, at, run.end, run.first),
             }
         }
         Ok(())
@@ -109,21 +112,23 @@ fn fold_taken(core: &Core, taken: &[Taken], pins: &mut Pins) -> Result<usize, Ma
     commit_batch(core, mapped, sealed.as_ref().map(|s| &s.footer))
 }
 
-/// Runs of a file that follow each other, made one; in the order in which their files were written first.
+/// Runs of a file that follow each other, made one; in the order in which their files were written first. All runs of
+/// a file get the oldest LSN of any: cutting one may take in journalled bytes of the next.
 fn joined(taken: &[Taken]) -> Vec<Taken> {
-    let mut order = std::collections::HashMap::new();
+    let mut files = std::collections::HashMap::new();
     for run in taken {
-        let next = order.len();
-        order.entry(run.file).or_insert(next);
+        let next = files.len();
+        let (_, first) = files.entry(run.file).or_insert((next, run.first));
+        *first = run.first.min(*first);
     }
     let mut sorted = taken.to_vec();
-    sorted.sort_by_key(|run| (order[&run.file], run.start));
+    sorted.iter_mut().for_each(|run| run.first = files[&run.file].1);
+    sorted.sort_by_key(|run| (files[&run.file].0, run.start));
     let mut joined: Vec<Taken> = Vec::with_capacity(sorted.len());
     for run in sorted {
         match joined.last_mut() {
             Some(last) if last.file == run.file && last.end == run.start => {
                 last.end = run.end;
-                last.first = last.first.min(run.first);
             }
             _ => joined.push(run),
         }

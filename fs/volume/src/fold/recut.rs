@@ -17,10 +17,12 @@ const WINDOW: u64 = 1 << 20;
 
 /// How far a run was cut.
 pub(super) enum Recut {
-    /// All of it, and what had to follow.
-    Done,
-    /// Up to here: the pack is full, or bytes could not be read.
-    Until(u64),
+    /// All of it, and what had to follow: up to here.
+    Done(u64),
+    /// Up to here: the pack is full. A cut that met no old one yet goes on from there, behind the run's end too.
+    Full(u64),
+    /// Up to here: bytes moved, or cannot be read.
+    Unreadable(u64),
 }
 
 /// The file's bytes from `start` on, as far as they were read, and the runs that they were read from.
@@ -34,18 +36,20 @@ struct Window {
     ended: bool,
 }
 
-/// Cuts the run into chunks, hands new ones to the packer, and lists all that change the file's extents.
+/// Cuts the run into chunks, hands new ones to the packer, and lists all that change the file's extents. Up to `from`
+/// the same batch has cut the file already: extents there are not what they will be.
 pub(super) fn recut(
     core: &Core,
     run: &Taken,
+    from: u64,
     packer: &mut Packer<'_>,
     pins: &mut Pins,
     mapped: &mut Vec<Mapped>,
 ) -> Result<Recut, MaintainError> {
     let chunker = Chunker::new(core.geometry.chunks);
-    let Some(size) = file_size(core, run)? else { return Ok(Recut::Done) };
+    let Some(size) = file_size(core, run)? else { return Ok(Recut::Done(from)) };
     let end = run.end.min(size);
-    let mut at = first_cut(core, run, run.start.min(size))?;
+    let mut at = first_cut(core, run, run.start.min(size))?.max(from);
     while at < end {
         // The next bytes that are no hole.
         let Some(begin) = next_data(core, run, at, size)? else { break };
@@ -53,15 +57,15 @@ pub(super) fn recut(
             break;
         }
         match cut_data(core, run, begin, end, size, &chunker, packer, pins, mapped)? {
-            Ok(next) => at = next,
-            Err(until) => return Ok(Recut::Until(until)),
+            Recut::Done(next) => at = next,
+            stopped => return Ok(stopped),
         }
     }
-    Ok(Recut::Done)
+    Ok(Recut::Done(at))
 }
 
 /// Cuts one run of data (up to a hole or the end of the file) from `begin` until everything before `end` is cut
-/// and a cut meets an old one. Gives where it ended; `Err` where it had to stop before.
+/// and a cut meets an old one.
 #[expect(clippy::too_many_arguments, reason = "one loop, its state is the caller's")]
 fn cut_data(
     core: &Core,
@@ -73,20 +77,20 @@ fn cut_data(
     packer: &mut Packer<'_>,
     pins: &mut Pins,
     mapped: &mut Vec<Mapped>,
-) -> Result<Result<u64, u64>, MaintainError> {
+) -> Result<Recut, MaintainError> {
     let mut window = Window { start: begin, read: Vec::new(), head: 0, runs: Vec::new(), ended: false };
     loop {
         while !window.ended && window.bytes().len() <= chunker.max() {
             if !window.extend(core, run, size)? {
-                // Bytes moved, or cannot be read: what was cut so far stands.
-                return Ok(Err(window.start));
+                // What was cut so far stands.
+                return Ok(Recut::Unreadable(window.start));
             }
         }
         if window.bytes().is_empty() || (window.start >= end && window.meets()) {
-            return Ok(Ok(window.start));
+            return Ok(Recut::Done(window.start));
         }
         if packer.is_full() {
-            return Ok(Err(window.start));
+            return Ok(Recut::Full(window.start));
         }
         let len = chunker.cut(window.bytes());
         let plain = &window.bytes()[..len];

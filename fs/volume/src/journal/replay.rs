@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
-use cairn_format::{CheckpointRef, Lsn, Mutation, RECORD_ALIGN, Record, SEGMENT_DATA_START, SegmentHeader};
+use cairn_format::{
+    CheckpointRef, Lsn, Mutation, RECORD_ALIGN, Record, RecordHead, SEGMENT_DATA_START, SegmentHeader,
+};
 use cairn_store::disk::{Access, Disk, DiskFile};
 
 use super::segment::{SegmentFile, check_blocks, read_header, read_prefix};
@@ -217,7 +219,32 @@ fn walk(
         expected = expected.next();
         end = end_of(end, &record);
     };
+    chain.synced = chain.synced.max(synced_behind(&segment, end, shape));
     Walked { segment, header, end, stop }
+}
+
+/// The highest LSN that whole records behind the end of a walk say is synced. They do not count themselves, but what
+/// they say was so: it is how damage within a segment is told from a torn tail.
+fn synced_behind(segment: &SegmentFile, end: u32, shape: &JournalShape) -> Lsn {
+    const STEP: usize = 1 << 20;
+    let align = RECORD_ALIGN as usize;
+    let mut synced = Lsn::ZERO;
+    let mut part = vec![0; STEP.min(shape.segment.saturating_sub(end) as usize)];
+    for start in (end..shape.segment).step_by(STEP) {
+        // What cannot be read says nothing.
+        let Ok(len) = segment.file.read_at(&mut part, start.into()) else { continue };
+        for at in (0..len).step_by(align).filter(|at| RecordHead::begins(&part[*at..len])) {
+            let Ok(record) = read_prefix(&*segment.file, &shape.volume, start + at as u32, shape.segment)
+            else {
+                continue;
+            };
+            // Those of the file's earlier lives have other numbers.
+            if record.head.segment == segment.number && record.head.lsn > segment.last {
+                synced = synced.max(record.head.synced);
+            }
+        }
+    }
+    synced
 }
 
 fn end_of(offset: u32, record: &Record) -> u32 {

@@ -197,6 +197,14 @@ impl Core {
         }
     }
 
+    pub(crate) fn extents(&self, ino: u64) -> Result<Vec<(u64, u64, PieceKind)>, Error> {
+        let ino = split(ino)?;
+        let _lock = self.locks.read(ino);
+        let size = self.inode(ino)?.size;
+        let runs = self.checked(self.ns.runs(self.view, ino, 0, size))?;
+        Ok(runs.into_iter().map(|(at, run)| (at, run.len, run.kind)).collect())
+    }
+
     /// The attributes of an inode just made or changed.
     pub(super) fn attr_of(&self, ino: Ino, inode: &Inode) -> Result<Attr, Error> {
         self.attr(ino, inode)
