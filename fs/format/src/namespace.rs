@@ -61,7 +61,8 @@ impl FileKind {
     }
 
     fn from_code(code: u8) -> Option<FileKind> {
-        FileKind::from_mode(u32::from(code) << 12)
+        // The mask would hide bits that no kind has.
+        if code > 0xf { None } else { FileKind::from_mode(u32::from(code) << 12) }
     }
 }
 

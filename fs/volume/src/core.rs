@@ -140,7 +140,7 @@ impl Core {
             if journal.stopped().is_some() {
                 return Err(Error::ReadOnly);
             }
-            if journal.has_room(len + 512, need)
+            if journal.has_room(len + 512, need, self.has_room_for_spares())
                 && self.overlay_has_room(need)
                 && self.disk_has_room(need, len)
             {
@@ -169,7 +169,8 @@ impl Core {
 
     /// Whether an operation that adds would have to wait for the journal or the overlay.
     pub(crate) fn is_pressed(&self) -> bool {
-        let full = |journal: &Journal| !journal.has_room(0, Need::Grow) || !self.overlay_has_room(Need::Grow);
+        let full =
+            |journal: &Journal| !journal.has_room(0, Need::Grow, true) || !self.overlay_has_room(Need::Grow);
         self.journal().is_ok_and(full)
     }
 

@@ -455,7 +455,7 @@ fn append_until_cut(volume: &Volume, writer: u8) -> Appended {
 #[test]
 fn what_many_threads_made_certain_survives_a_power_cut() {
     let base = World::make(&MakeOptions { journal_size: 512 << 10, ..small() });
-    let rounds = cuts(10_000) / 100;
+    let rounds = cuts(10_000) / 250;
     let mut lost_some = 0;
     for round in 0..rounds {
         let mut dice = Dice::new(round);

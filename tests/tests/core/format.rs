@@ -681,3 +681,17 @@ fn format_md_says_what_the_code_writes() {
         assert!(known.contains(heading.as_str()), "FORMAT.md describes {heading}, which no sample is of");
     }
 }
+
+#[test]
+fn regression_a_kind_has_no_bits_that_nobody_looks_at() {
+    let entry = cairn_format::DirEntry {
+        ino: cairn_format::Ino(7),
+        view: cairn_format::View::LIVE,
+        kind: cairn_format::FileKind::Regular,
+        cookie: 3,
+    };
+    let mut bytes = entry.encode();
+    // The kind stands behind inode number and view.
+    bytes[10] |= 0x10;
+    assert!(cairn_format::DirEntry::decode(&bytes).is_err());
+}

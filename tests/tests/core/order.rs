@@ -552,6 +552,31 @@ fn an_fsync_that_fails_is_an_error_once_and_for_all() {
 }
 
 #[test]
+fn regression_a_mount_that_a_failing_disk_ends_says_so_and_does_not_hang() {
+    // The journal stopped itself under a lock that it held.
+    let world = World::make(&small());
+    put(&world.open().expect("mount"), b"a", b"bytes");
+    let mut failed = 0;
+    for at in 0..40 {
+        let world = world.fork();
+        world.disk.fail_at(at, ErrorKind::Other, true);
+        let (done, ended) = std::sync::mpsc::channel();
+        let mounting = world.clone();
+        std::thread::spawn(move || {
+            let _ = done.send(mounting.open().map(|_| ()));
+        });
+        // Not a measurement: only that it ends at all.
+        let outcome = ended.recv_timeout(std::time::Duration::from_secs(60)).expect("it ends");
+        if let Err(error) = outcome {
+            assert!(matches!(error, OpenError::Failed { .. }), "{error}");
+            failed += 1;
+        }
+        assert_eq!(bytes_of(&mount(&world.fork(), "after it"), b"a"), Some(Ok(b"bytes".to_vec())));
+    }
+    assert!(failed >= 15, "{failed} mounts failed");
+}
+
+#[test]
 fn replaying_twice_leaves_what_replaying_once_does() {
     let world = World::make(&small());
     let volume = world.open().expect("mount");

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cairn_tests::dice::noise;
@@ -50,6 +51,8 @@ fn a_full_disk_is_enospc_at_write_and_deleting_makes_room() {
     all_there(&m, 0..count);
     // Full for the next one too, and at once.
     assert_eq!(crate::errno(write(&m.path("late"), 5000)), Errno::NOSPC);
+    // What adds nothing works all the same.
+    fs::set_permissions(m.path("0"), fs::Permissions::from_mode(0o600)).expect("chmod on a full disk");
     for seed in (0..count).step_by(2) {
         fs::remove_file(m.path(seed.to_string())).unwrap_or_else(|e| panic!("removing file {seed}: {e}"));
     }
@@ -72,6 +75,19 @@ fn a_full_disk_is_enospc_at_write_and_deleting_makes_room() {
     all_there(&m, 10_000..10_000 + again);
     m.remount();
     all_there(&m, 10_000..10_000 + again);
+    m.finish();
+    drop(disk);
+}
+
+#[test]
+fn regression_the_journal_leaves_a_small_disk_to_the_files() {
+    let disk = SmallDisk::new(192);
+    // The defaults: a journal of up to 512 MiB, 64 of them made at once.
+    let m = Mounted::elsewhere(disk.path().join("volume"), &[], &[]);
+    m.mount();
+    let count = fill(&m, 0);
+    assert!(count > 70, "only {count} MiB fit beside the journal");
+    all_there(&m, 0..count);
     m.finish();
     drop(disk);
 }

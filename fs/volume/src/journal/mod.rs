@@ -464,11 +464,14 @@ impl Journal {
         let _ = self.room.1.wait_timeout_while(seen, timeout, |now| *now == before);
     }
 
-    /// Whether an operation that appends `len` bytes may begin.
-    pub fn has_room(&self, len: u64, need: Need) -> bool {
+    /// Whether an operation that appends `len` bytes may begin. `may_grow` tells whether the disk has room for
+    /// segments that were not made yet.
+    pub fn has_room(&self, len: u64, need: Need, may_grow: bool) -> bool {
         let log = self.log();
         let segment = u64::from(self.shape.segment);
-        let unused = u64::from(self.shape.segments).saturating_sub(log.live.len() as u64);
+        let makeable = if may_grow { self.shape.segments.saturating_sub(log.files) } else { 0 };
+        let unused =
+            log.free.len() as u64 + log.unmade.len() as u64 * u64::from(may_grow) + u64::from(makeable);
         let left = unused * segment + (segment - u64::from(log.end));
         let keep = match need {
             Need::Grow => 2 * segment,
