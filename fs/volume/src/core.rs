@@ -198,9 +198,10 @@ impl Core {
         available >= coded + 2 * (active + frozen) as u64 + DISK_RESERVE
     }
 
-    /// Whether the disk has room for segments that are not needed yet.
+    /// Whether the journal may grow: a segment takes little of what is free. On a small disk folding sooner
+    /// beats a long journal.
     pub(crate) fn has_room_for_spares(&self) -> bool {
-        self.space.available(&*self.disk) > DISK_RESERVE + 4 * u64::from(self.geometry.segment)
+        self.space.available(&*self.disk) > DISK_RESERVE + 16 * u64::from(self.geometry.segment)
     }
 
     /// Appends an operation's record and applies it. The caller holds the locks of all inodes whose keys

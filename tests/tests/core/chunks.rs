@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use cairn_format::{ChunkId, PieceKind};
+use cairn_format::{ChunkId, IndexSnapshot, PieceKind};
+use cairn_store::Store;
+use cairn_store::disk::{read_small, replace_small};
 use cairn_tests::dice::noise;
 use cairn_tests::world::{World, small};
 use cairn_volume::{Caller, MakeOptions, SetAttr, Volume};
@@ -124,6 +126,68 @@ fn regression_runs_close_to_each_other_are_cut_as_one() {
         Step::Write(19_515, 1, 0),
     ];
     folded_in_pieces_is_folded_in_one(0, &steps);
+}
+
+#[test]
+fn a_cut_that_a_full_pack_ends_goes_on_until_it_meets_the_old_ones() {
+    let world = World::make(&MakeOptions { journal_size: 512 << 10, pack_size: 1 << 20, ..small() });
+    let volume = world.open().expect("mount");
+    // A batch ends at a quarter of the journal: near the end of what is written, or a few chunks behind it.
+    let limit = 128 << 10;
+    for (n, len) in (limit - 12_000..limit + 1_000).step_by(500).enumerate() {
+        let name = n.to_string();
+        let ino = file(&volume, name.as_bytes());
+        for at in (0..200_000).step_by(8_000) {
+            volume.write(ino, at, &noise(at + n as u64 * 1_000, 8_000), false).expect("write");
+        }
+        volume.sync().expect("sync");
+        for (i, part) in noise(n as u64 + 7_000_000, len).chunks(8_000).enumerate() {
+            volume.write(ino, 10_000 + i as u64 * 8_000, part, false).expect("write");
+        }
+        volume.sync().expect("sync");
+        // Whole chunks only, each where cutting from the front would put it.
+        let found = chunks(&volume, ino);
+        let ends = |list: &[(u64, u64, Option<ChunkId>)]| list.iter().map(|c| c.0 + c.1).collect::<Vec<_>>();
+        let bytes = volume.read(ino, 0, 200_000).expect("read");
+        let sizes = cairn_format::ChunkSizes { min: 256, avg: 1024, max: 4096 };
+        let (chunker, mut at, mut expected) = (cairn_codec::Chunker::new(sizes), 0, Vec::new());
+        while at < bytes.len() {
+            at += chunker.cut(&bytes[at..]);
+            expected.push(at as u64);
+        }
+        assert_eq!(ends(&found), expected, "{len} bytes in the middle");
+    }
+}
+
+#[test]
+fn a_dedup_hit_counts_only_where_a_footer_confirms_the_whole_id() {
+    let (world, volume) = volume();
+    // Chunks of one length, so that nothing but their ids tells them apart.
+    let blocks = |from: u8| -> Vec<u8> { (from..from + 40).flat_map(|n| [n; 4096]).collect() };
+    let (kept, other) = (blocks(1), blocks(101));
+    volume.write(file(&volume, b"a"), 0, &kept, false).expect("write");
+    volume.close().expect("close");
+    drop(volume);
+    // An index that is whole, and wrong: every fingerprint leads to some other chunk.
+    let store = world.store_disk();
+    let superblock = Store::superblock_of(&*store).expect("superblock").newest;
+    let bytes = read_small(&*store, "index", 1 << 20).expect("index");
+    let mut index = IndexSnapshot::decode(&bytes, &superblock.uuid).expect("index");
+    let chunks = index.slots.len() as u32;
+    assert!(chunks > 20, "{chunks} chunks");
+    index.slots.iter_mut().for_each(|slot| slot.chunk = (slot.chunk + 1) % chunks);
+    replace_small(&*store, "index", &index.encode()).expect("index");
+    let volume = world.open().expect("mount");
+    for (name, bytes) in [(b"b", &kept), (b"c", &other)] {
+        let ino = file(&volume, name);
+        volume.write(ino, 0, bytes, false).expect("write");
+        volume.sync().expect("sync");
+        assert!(volume.read(ino, 0, 163_840).as_ref() == Ok(bytes), "other bytes than were written");
+    }
+    assert_eq!(volume.usage().unique, 3 * 163_840, "stored again rather than taken for what it is not");
+    volume.close().expect("close");
+    let found = super::crash::consistent(&world).expect_err("slots that fit no footer");
+    assert!(found.contains("index-slot"), "{found}");
 }
 
 #[test]
