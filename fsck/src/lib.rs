@@ -134,6 +134,13 @@ pub fn check(
     let journal = check_journal(volume, shape, &mut findings, progress)?;
     let tip = superblock.checkpoint.max(journal.chain.checkpoint.0);
     let clean = superblock.state == VolumeState::Clean && superblock.checkpoint == tip;
+    if superblock.state == VolumeState::Mounted && journal.chain.last.epoch() < superblock.epoch {
+        let what = format!(
+            "the journal ends at {}, the records of mount {} are missing: what it wrote last is lost",
+            journal.chain.last, superblock.epoch
+        );
+        findings.push(Finding::damage("journal-missing", what).file("journal"));
+    }
     if clean {
         forgive_journal(&mut findings.list[before..]);
     }

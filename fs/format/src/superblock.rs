@@ -58,10 +58,22 @@ pub struct Geometry {
 /// Whether the volume was left in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VolumeState {
-    /// A mount has it, or had it and did not end cleanly: the journal has to be replayed.
-    InUse,
+    /// A mount has begun; its first record may not be certain yet.
+    Mounting,
     /// Unmounted with everything folded: the checkpoint named holds it all.
     Clean,
+    /// A mount has it, or had it and did not end cleanly: the journal holds records of its epoch.
+    Mounted,
+}
+
+impl VolumeState {
+    fn code(self) -> u8 {
+        match self {
+            VolumeState::Mounting => 0,
+            VolumeState::Clean => 1,
+            VolumeState::Mounted => 2,
+        }
+    }
 }
 
 /// A volume's superblock.
@@ -129,7 +141,7 @@ impl VolumeSuperblock {
         e.u64("generation", self.generation);
         self.checkpoint.encode(e);
         e.i64("created", self.created);
-        e.u8("state", matches!(self.state, VolumeState::Clean).into());
+        e.u8("state", self.state.code());
         e.u8("chunker", 1);
         let (codec, level) = match g.compression {
             Compression::None => (0, 0),
@@ -167,8 +179,9 @@ impl VolumeSuperblock {
         let checkpoint = CheckpointRef::decode(&mut d)?;
         let created = d.i64("created")?;
         let state = match d.u8("state")? {
-            0 => VolumeState::InUse,
+            0 => VolumeState::Mounting,
             1 => VolumeState::Clean,
+            2 => VolumeState::Mounted,
             other => return Err(d.bad("state", other.into())),
         };
         match d.u8("chunker")? {

@@ -323,6 +323,13 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
         )));
     }
     // What is whole stays until it is trimmed: the next mount wants to see where this one began.
+    if superblock.state == VolumeState::Mounted
+        && chain.last.epoch() < superblock.epoch
+        && !on.options.read_only
+    {
+        let (last, epoch) = (chain.last, superblock.epoch);
+        return Err(damaged(format!("its journal ends at {last}, the records of mount {epoch} are missing")));
+    }
     if useless {
         chain.discard();
     }
@@ -377,7 +384,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         // Certain before the first record: no two mounts ever share an epoch.
         superblock.epoch = epoch;
         superblock.generation += 1;
-        superblock.state = VolumeState::InUse;
+        superblock.state = VolumeState::Mounting;
         superblock.checkpoint = tip;
         write_replicas(&*on.disk, &superblock.encode()).map_err(|e| failed(e.to_string()))?;
         inos = first_ino_block(next);
@@ -385,6 +392,10 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         let resume = Resume { epoch, continues, checkpoint: tip, floor };
         let (journal, at) = Journal::resume(on.disk.clone(), shape, chain, &resume, &first)
             .map_err(|e| failed(e.to_string()))?;
+        // From here on a journal without this epoch's records has lost them.
+        superblock.generation += 1;
+        superblock.state = VolumeState::Mounted;
+        write_replicas(&*on.disk, &superblock.encode()).map_err(|e| failed(e.to_string()))?;
         ns.apply(&first, &at);
         Log::Writing(Box::new(journal))
     };

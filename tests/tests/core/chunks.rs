@@ -134,7 +134,7 @@ fn a_cut_that_a_full_pack_ends_goes_on_until_it_meets_the_old_ones() {
     let volume = world.open().expect("mount");
     // A batch ends at a quarter of the journal: near the end of what is written, or a few chunks behind it.
     let limit = 128 << 10;
-    for (n, len) in (limit - 12_000..limit + 1_000).step_by(500).enumerate() {
+    for (n, len) in (limit - 2_500..limit).step_by(60).enumerate() {
         let name = n.to_string();
         let ino = file(&volume, name.as_bytes());
         for at in (0..200_000).step_by(8_000) {

@@ -504,6 +504,21 @@ fn a_checkpoint_or_a_segment_that_trimming_relied_on_is_never_missed_silently() 
 }
 
 #[test]
+fn regression_the_only_segment_of_a_mount_is_missed_without_a_checkpoint_too() {
+    let world = World::make(&small());
+    let volume = world.open().expect("mount");
+    put(&volume, b"a", b"certain");
+    volume.fsync(1, false).expect("fsync");
+    drop(volume);
+    let image = world.crash(Crash::KeepAll, Survival::None);
+    mount(&image.fork(), "undamaged");
+    let newest = records(&image.disk).into_iter().max_by_key(|r| r.1).expect("records").0;
+    image.disk.remove(&newest).expect("remove");
+    let error = image.open().map(|_| ()).expect_err("its records are gone");
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+}
+
+#[test]
 fn an_engine_ahead_of_the_truth_or_of_another_is_discarded() {
     let world = World::make(&small());
     let volume = world.open().expect("mount");

@@ -50,6 +50,7 @@ impl Core {
             if caller.uid != 0 {
                 clear_privileges(&mut inode);
             }
+            self.remove_capability(ino, &mut change)?;
         }
         if set.uid.is_some() || set.gid.is_some() {
             inode.uid = set.uid.unwrap_or(inode.uid);
