@@ -141,7 +141,7 @@ impl Core {
                 return Err(Error::ReadOnly);
             }
             if journal.has_room(len + 512, need, self.has_room_for_spares())
-                && self.overlay_has_room(need)
+                && self.overlay_has_room()
                 && self.disk_has_room(need, len)
             {
                 return Ok(());
@@ -169,17 +169,13 @@ impl Core {
 
     /// Whether an operation that adds would have to wait for the journal or the overlay.
     pub(crate) fn is_pressed(&self) -> bool {
-        let full =
-            |journal: &Journal| !journal.has_room(0, Need::Grow, true) || !self.overlay_has_room(Need::Grow);
+        let full = |journal: &Journal| !journal.has_room(0, Need::Grow, true) || !self.overlay_has_room();
         self.journal().is_ok_and(full)
     }
 
-    fn overlay_has_room(&self, need: Need) -> bool {
+    fn overlay_has_room(&self) -> bool {
         let (active, frozen) = self.ns.overlay_bytes();
-        match need {
-            Need::Grow | Need::Shrink => active + frozen < OVERLAY_LIMIT,
-            Need::Internal => true,
-        }
+        active + frozen < OVERLAY_LIMIT
     }
 
     /// Whether what waits to be folded, and `len` bytes more, will find room on the disk.

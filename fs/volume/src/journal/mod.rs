@@ -65,10 +65,8 @@ pub enum JournalError {
 pub enum Need {
     /// Anything that adds.
     Grow,
-    /// What frees space: works when the volume is full.
+    /// What frees space: works when the volume is full. The last segment is for folds and checkpoints.
     Shrink,
-    /// Folds and checkpoints.
-    Internal,
 }
 
 struct Log {
@@ -476,7 +474,6 @@ impl Journal {
         let keep = match need {
             Need::Grow => 2 * segment,
             Need::Shrink => segment,
-            Need::Internal => 0,
         };
         // A record that does not fit the rest of a segment leaves that rest unused.
         left >= keep + 2 * len

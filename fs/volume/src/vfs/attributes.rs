@@ -1,6 +1,6 @@
 //! Attributes: getattr, setattr, statfs.
 
-use cairn_format::{FileKind, Inode};
+use cairn_format::{FileKind, Ino, Inode, Lsn};
 
 use super::acl;
 use super::{Attr, Caller, Change, Error, FILE_MAX, SetAttr, StatFs, TimeChange, now, split};
@@ -77,7 +77,7 @@ impl Core {
     /// Changes a file's length: what is cut off becomes a hole, so that growing again brings nothing back.
     pub(super) fn resize(
         &self,
-        _ino: cairn_format::Ino,
+        ino: Ino,
         inode: &mut Inode,
         size: u64,
         change: &mut Change,
@@ -91,7 +91,7 @@ impl Core {
             return Err(Error::TooBig);
         }
         if size < inode.size {
-            change.hole(_ino, size, u64::MAX - size);
+            change.hole(ino, size, u64::MAX - size);
         }
         inode.size = size;
         Ok(())
@@ -99,19 +99,14 @@ impl Core {
 
     /// A chunk that was cut short is no longer what chunking the file anew would give: its rest is folded
     /// again.
-    pub(super) fn note_cut(
-        &self,
-        ino: cairn_format::Ino,
-        size: u64,
-        lsn: cairn_format::Lsn,
-    ) -> Result<(), Error> {
+    pub(super) fn note_cut(&self, ino: Ino, size: u64, lsn: Lsn) -> Result<(), Error> {
         if size > 0 {
             self.dirty.note((self.view, ino), size - 1, size, lsn);
         }
         Ok(())
     }
 
-    fn chmod_acl(&self, ino: cairn_format::Ino, mode: u32, change: &mut Change) -> Result<(), Error> {
+    fn chmod_acl(&self, ino: Ino, mode: u32, change: &mut Change) -> Result<(), Error> {
         let key = acl::access_key(ino, self.view);
         if let Some(value) = self.get(&key)?
             && let Some(acl) = acl::Acl::decode(&value)
@@ -135,7 +130,7 @@ impl Core {
             free: space.free / block,
             available: space.available / block,
             files,
-            files_free: cairn_format::Ino::MAX.0 - used,
+            files_free: Ino::MAX.0 - used,
         })
     }
 }

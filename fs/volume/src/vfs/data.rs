@@ -4,7 +4,7 @@ use cairn_format::key::{self, Key, tag};
 use cairn_format::{FileKind, Ino, Inode, Mutation, PieceKind};
 
 use super::attributes::clear_privileges;
-use super::{Attr, Change, Error, FILE_MAX, SeekTo, now, split};
+use super::{Change, Error, FILE_MAX, SeekTo, now, split};
 use crate::core::{BytesError, Core, journal_error};
 use crate::journal::{JournalError, Need};
 use crate::namespace::FileRun;
@@ -203,11 +203,6 @@ impl Core {
         let size = self.inode(ino)?.size;
         let runs = self.checked(self.ns.runs(self.view, ino, 0, size))?;
         Ok(runs.into_iter().map(|(at, run)| (at, run.len, run.kind)).collect())
-    }
-
-    /// The attributes of an inode just made or changed.
-    pub(super) fn attr_of(&self, ino: Ino, inode: &Inode) -> Result<Attr, Error> {
-        self.attr(ino, inode)
     }
 }
 

@@ -110,7 +110,6 @@ impl Core {
         let kind = inode.kind();
         let stored = match kind {
             FileKind::Regular if inode.size > 0 => self.stored(ino)?,
-            FileKind::Symlink => 0,
             _ => 0,
         };
         Ok(Attr {

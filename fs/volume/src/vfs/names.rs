@@ -207,7 +207,7 @@ impl Core {
             }
             return Err(error);
         }
-        self.attr_of(ino, &inode)
+        self.attr(ino, &inode)
     }
 
     /// What a new inode has from its directory: the group of a set-group-id one, default ACLs.
@@ -274,7 +274,7 @@ impl Core {
         change.put_inode(ino, &inode);
         change.put_inode(dir, &parent);
         self.commit(&change.mutations, &[])?;
-        self.attr_of(ino, &inode)
+        self.attr(ino, &inode)
     }
 
     pub(crate) fn unlink(&self, parent: u64, name: &[u8]) -> Result<(), Error> {
