@@ -17,8 +17,6 @@ pub enum Domain {
     Frame,
     /// The chunk index's snapshot.
     Index,
-    /// A value in an engine.
-    Engine,
 }
 
 /// The place that bytes are sealed to: 64-bit BLAKE3 checksums, keyed by domain, owner (a volume, store
@@ -41,7 +39,6 @@ impl Seal {
             Domain::Pack => *b"pack    ",
             Domain::Frame => *b"frame   ",
             Domain::Index => *b"index   ",
-            Domain::Engine => *b"engine  ",
         };
         let mut key = [0; 32];
         key[..8].copy_from_slice(&name);

@@ -51,8 +51,6 @@ pub enum ChainError {
 pub struct Chain {
     /// The segments whose records count, in order.
     pub(crate) segments: Vec<SegmentFile>,
-    /// For each segment, where its last record that counts ends.
-    ends: Vec<u32>,
     /// Files that hold nothing that counts.
     pub(crate) unused: Vec<(String, Arc<dyn DiskFile>)>,
     /// Segment files there are; the next gets this number.
@@ -78,7 +76,6 @@ pub struct Chain {
 struct Walked {
     segment: SegmentFile,
     header: SegmentHeader,
-    end: u32,
     /// Why the walk ended.
     stop: String,
 }
@@ -220,7 +217,7 @@ fn walk(
         end = end_of(end, &record);
     };
     chain.synced = chain.synced.max(synced_behind(&segment, end, shape));
-    Walked { segment, header, end, stop }
+    Walked { segment, header, stop }
 }
 
 /// The highest LSN that whole records behind the end of a walk say is synced. They do not count themselves, but what
@@ -285,7 +282,6 @@ fn link(walked: Vec<Walked>, chain: &mut Chain, shape: &JournalShape) -> Result<
     let mut stop = None;
     for walked in linked {
         stop = Some(walked.stop);
-        chain.ends.push(walked.end);
         chain.segments.push(walked.segment);
     }
     chain.last = chain.segments.last().map_or(Lsn::ZERO, |s| s.last);
@@ -302,7 +298,6 @@ fn link(walked: Vec<Walked>, chain: &mut Chain, shape: &JournalShape) -> Result<
 impl Chain {
     /// Forgets all records: a checkpoint holds everything, and what comes next continues that.
     pub(crate) fn discard(&mut self) {
-        self.ends.clear();
         (self.continues, self.last) = (Lsn::ZERO, Lsn::ZERO);
         self.unused.extend(self.segments.drain(..).map(|s| (s.path, s.file)));
     }
@@ -326,7 +321,6 @@ impl Chain {
         while self.segments.last().is_some_and(|s| s.first >= lsn && s.number > 0) && self.segments.len() > 1
         {
             if let Some(segment) = self.segments.pop() {
-                self.ends.pop();
                 self.unused.push((segment.path, segment.file));
             }
         }
