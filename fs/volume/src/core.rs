@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use cairn_format::key::Key;
-use cairn_format::{Geometry, Ino, JournalRef, Mutation, PackId, Totals, Uuid, View};
+use cairn_format::{Geometry, Ino, JournalRef, Lsn, Mutation, PackId, Totals, Uuid, View};
 use cairn_store::disk::Disk;
 use cairn_store::{ReadError, Store};
 
@@ -16,7 +16,8 @@ use crate::journal::{Appended, Chain, Journal, JournalError, JournalShape, Need}
 use crate::locks::InodeLocks;
 use crate::maintenance::{Maintainer, Signal};
 use crate::namespace::{Namespace, NamespaceError};
-use crate::open::EngineSource;
+use crate::open::{EngineSource, Writing};
+use crate::statistics::Counters;
 use crate::vfs::Error;
 
 /// Inode numbers reserved at a time: the next block is synced before its first number is used.
@@ -92,6 +93,9 @@ pub(crate) struct Core {
     /// Whether a thread does the maintenance; else callers do.
     pub(crate) background: bool,
     pub(crate) space: SpaceGauge,
+    /// How what is written from now on is stored, where its file says nothing else.
+    pub(crate) writing: Writing,
+    pub(crate) counters: Counters,
     /// Serialises renames of directories, so that no two of them make a cycle.
     pub(crate) tree: Mutex<()>,
 }
@@ -180,9 +184,17 @@ impl Core {
 
     /// Whether what waits to be folded, and `len` bytes more, will find room on the disk.
     fn disk_has_room(&self, need: Need, len: u64) -> bool {
-        if need != Need::Grow {
-            return true;
-        }
+        need != Need::Grow || self.space.available(&*self.disk) >= self.reserved(len)
+    }
+
+    /// Bytes of new data that the disk has room for, beside all that waits to be folded.
+    pub(crate) fn room(&self) -> u64 {
+        self.space.available(&*self.disk).saturating_sub(self.reserved(0))
+    }
+
+    /// What has to stay free: for what waits to be folded and `len` bytes more, parity and all; for the checkpoints of
+    /// what is in memory; and for deleting.
+    fn reserved(&self, len: u64) -> u64 {
         let parity = self.geometry.parity;
         let plain = self.dirty.backlog().0 + len;
         let coded = match parity.data {
@@ -190,8 +202,7 @@ impl Core {
             k => plain + plain * u64::from(parity.parity) / u64::from(k),
         };
         let (active, frozen) = self.ns.overlay_bytes();
-        let available = self.space.available(&*self.disk);
-        available >= coded + 2 * (active + frozen) as u64 + DISK_RESERVE
+        coded + 2 * (active + frozen) as u64 + DISK_RESERVE
     }
 
     /// Whether the journal may grow: a segment takes little of what is free. On a small disk folding sooner
@@ -206,13 +217,10 @@ impl Core {
         let journal = self.journal()?;
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let at = journal.append(mutations, payload).map_err(journal_error)?;
-        for mutation in mutations {
-            if let Mutation::Data { view, ino, offset, len, .. } = mutation {
-                self.dirty.note((*view, *ino), *offset, offset + u64::from(*len), at.lsn);
-            }
-        }
+        mutations.iter().for_each(|m| self.dirty.note_mutation(m, at.lsn, Lsn::ZERO));
         self.ns.apply(mutations, &at);
         drop(gate);
+        self.counters.records.add(1);
         if self.background && self.dirty.backlog().0 > self.fold_start() {
             self.signal.wake();
         }
@@ -254,6 +262,7 @@ impl Core {
     pub(crate) fn checked<T>(&self, result: Result<T, NamespaceError>) -> Result<T, Error> {
         result.map_err(|error| {
             tracing::error!("{error}");
+            self.counters.io_errors.add(1);
             if matches!(error, NamespaceError::Engine(_)) {
                 self.engine_failed.store(true, Ordering::Release);
                 self.signal.wake_urgently();

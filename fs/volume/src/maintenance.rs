@@ -101,6 +101,7 @@ pub(crate) fn maintain(core: &Core, urgent: bool) -> Result<bool, MaintainError>
     if let Ok(true) = result {
         core.signal.progress.fetch_add(1, Ordering::AcqRel);
     }
+    core.counters.fold_errors.add(u64::from(result.is_err()));
     report(&mut maintainer, result.as_ref().err());
     if let Ok(journal) = core.journal() {
         journal.notify_room();

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use cairn_format::key::{self, Key, tag};
 use cairn_format::{
-    CheckpointRef, FileKind, FormatError, Ino, Inode, Lsn, Mutation, PieceKind, Totals, Uuid, View,
-    VolumeState, VolumeSuperblock,
+    CheckpointRef, Compression, FileKind, FormatError, Ino, Inode, Lsn, Mutation, PieceKind, Totals, Uuid,
+    View, VolumeState, VolumeSuperblock,
 };
 use cairn_store::disk::{Disk, FileDisk};
 use cairn_store::{Pins, Store, StoreError, StoreOptions, read_replicas, write_replicas};
@@ -25,6 +25,7 @@ use crate::layout::{ENGINE_DIR, LockError, LockHolder, VolumeLock, lock_volume, 
 use crate::locks::InodeLocks;
 use crate::maintenance::{Maintainer, Signal, maintain};
 use crate::namespace::{Namespace, NamespaceError};
+use crate::statistics::Counters;
 use crate::volume::{Usage, Volume};
 
 /// The engine's cache, by default.
@@ -51,6 +52,29 @@ pub struct OpenOptions {
     pub on_wait: Option<Listener>,
     /// Where it is going to be mounted, for those who find it locked.
     pub mountpoint: Option<PathBuf>,
+    /// How new data is compressed; `None`: as mkfs chose.
+    pub compression: Option<Compression>,
+    /// Whether new data is looked for among what is stored.
+    pub dedup: Dedup,
+}
+
+/// Whether new data is looked for among what is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dedup {
+    /// A chunk whose id is there already is not stored again.
+    #[default]
+    On,
+    /// As [`Dedup::On`], once the stored chunk was read back and compared.
+    Verify,
+    /// Everything is stored as it comes.
+    Off,
+}
+
+/// How new data is stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Writing {
+    pub(crate) compression: Compression,
+    pub(crate) dedup: Dedup,
 }
 
 impl Default for OpenOptions {
@@ -62,6 +86,8 @@ impl Default for OpenOptions {
             wait: false,
             on_wait: None,
             mountpoint: None,
+            compression: None,
+            dedup: Dedup::On,
         }
     }
 }
@@ -422,6 +448,11 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         totals: Mutex::default(),
         background: on.background && !on.options.read_only,
         space: SpaceGauge::default(),
+        writing: Writing {
+            compression: on.options.compression.unwrap_or(superblock.geometry.compression),
+            dedup: on.options.dedup,
+        },
+        counters: Counters::default(),
         tree: Mutex::new(()),
     };
     load_counts(&core, &mut state).map_err(|e| failed(e.to_string()))?;
@@ -488,6 +519,7 @@ fn verify_engine(engine: &dyn Engine) -> Result<(), String> {
 /// Puts a rebuilt engine in the place of one that failed.
 pub(crate) fn rebuild_engine(core: &Core, state: &mut CheckpointState) -> Result<(), MaintainError> {
     tracing::warn!("the engine is rebuilt from the metadata packs");
+    core.counters.engine_rebuilds.add(1);
     let checkpoints = load_chain(&core.store, core.uuid, state.at)?;
     // The old one's file goes first; who still reads from it has it open.
     let engine = filled_engine(&core.engine_source, &core.store, &checkpoints)?;
@@ -513,10 +545,8 @@ fn replay(
         for mutation in record.mutations {
             // A run in a record before the checkpoint may be named by its state still, but for those below its
             // floor; the fold finds out.
-            if let Mutation::Data { view, ino, offset, len, .. } = mutation
-                && lsn >= floor
-            {
-                dirty.note((*view, *ino), *offset, offset + u64::from(*len), lsn);
+            if lsn >= floor {
+                dirty.note_mutation(mutation, lsn, floor);
             }
             if let Mutation::Map { pieces, .. } = mutation {
                 // Until a checkpoint counts these references, nothing else keeps the packs.
@@ -594,9 +624,9 @@ fn remove_orphans(core: &Core) {
     if let Err(error) = listed {
         tracing::warn!("orphans stay until the next mount: {error}");
     }
-    for ino in orphans {
-        if let Err(error) = core.remove_orphan(ino) {
-            tracing::warn!("inode {ino} has no name but stays until the next mount: {error}");
+    for some in orphans.chunks(64) {
+        if let Err(error) = core.remove_orphans(some) {
+            tracing::warn!("{} inodes without a name stay until the next mount: {error}", some.len());
         }
     }
 }

@@ -159,6 +159,7 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
     } else {
         state.delta_bytes += written.bytes;
     }
+    core.counters.checkpoints.add(1);
     drop_packs(core, state, &superseded);
     Ok(true)
 }

@@ -8,7 +8,9 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cairn_format::key::Key;
-use cairn_format::{EXTENT_RANGE, FormatError, Ino, Mutation, Piece, PieceKind, View, decode_pieces};
+use cairn_format::{
+    ChunkId, EXTENT_RANGE, FormatError, Ino, Mutation, Piece, PieceKind, View, decode_pieces,
+};
 
 pub(crate) use extent_map::{ExtentMap, Run};
 pub(crate) use overlay::Overlay;
@@ -218,6 +220,20 @@ impl Namespace {
             known.sort_by_key(|(at, _)| *at);
         }
         Ok(join(known))
+    }
+
+    /// Calls `each` with the chunks that the layers' extents name, and whose they are.
+    pub(crate) fn each_chunk_of_overlay(&self, mut each: impl FnMut(Ino, ChunkId)) {
+        let layers = self.layers();
+        for layer in layers.frozen.as_deref().into_iter().chain([&layers.active]) {
+            for ((_, ino), extents) in layer.all_extents() {
+                for (_, run) in extents.iter() {
+                    if let PieceKind::Chunk(at) = run.kind {
+                        each(*ino, at.chunk);
+                    }
+                }
+            }
+        }
     }
 
     /// What the layers answer for of a file's stored bytes, beyond what its inode in the engine says.

@@ -8,6 +8,8 @@ mod attributes;
 mod data;
 mod directory;
 mod names;
+mod policy;
+mod ranges;
 mod types;
 mod xattrs;
 
@@ -16,7 +18,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cairn_format::key::{self, Key};
 use cairn_format::{DirEntry, FileKind, Ino, Inode, Mutation, Timestamp, View};
 
-pub use types::{Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode};
+pub use types::{
+    Allocate, Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode,
+};
+
+pub(crate) use policy::Policy;
 
 use crate::core::Core;
 
@@ -84,8 +90,13 @@ impl Change {
 }
 
 impl Core {
+    /// The number behind `st_ino`.
+    pub(crate) fn number(&self, ino: u64) -> Result<Ino, Error> {
+        split(ino)
+    }
+
     /// An inode that must be there.
-    fn inode(&self, ino: Ino) -> Result<Inode, Error> {
+    pub(crate) fn inode(&self, ino: Ino) -> Result<Inode, Error> {
         match self.get(&Key::Inode(ino, self.view))? {
             Some(value) => self.checked(Inode::decode(&value).map_err(Into::into)),
             None => Err(Error::Stale),

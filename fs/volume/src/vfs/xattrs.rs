@@ -6,6 +6,7 @@ use cairn_format::key::{self, Key, tag};
 use cairn_format::{FileKind, Ino};
 
 use super::acl::{self, Acl};
+use super::policy::{self, Policy};
 use super::{Change, Error, XattrMode, now, split};
 use crate::core::Core;
 use crate::journal::Need;
@@ -20,6 +21,9 @@ fn check_name(name: &[u8]) -> Result<(), Error> {
     }
     if name.is_empty() || name.contains(&0) {
         return Err(Error::Invalid);
+    }
+    if name == policy::COMPRESS {
+        return Ok(());
     }
     let spaces: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
     if spaces.iter().any(|space| name.starts_with(space)) { Ok(()) } else { Err(Error::NotSupported) }
@@ -55,6 +59,13 @@ impl Core {
                 Acl::decode(value).ok_or(Error::Invalid)?;
                 change.put(&key, value.to_vec());
             }
+            policy::COMPRESS => {
+                if !matches!(inode.kind(), FileKind::Regular | FileKind::Directory) {
+                    return Err(Error::NotPermitted);
+                }
+                Policy::decode(value).ok_or(Error::Invalid)?;
+                change.put(&key, value.to_vec());
+            }
             _ if name.starts_with(b"system.") => return Err(Error::NotSupported),
             _ => change.put(&key, value.to_vec()),
         }
@@ -80,6 +91,8 @@ impl Core {
         self.checked(self.ns.for_each(&from, &to, |key, _| {
             if let Some(Key::Xattr(_, name, view)) = Key::decode(key)
                 && view == self.view
+                // Not copied along by `cp -a` and `rsync -X` to where nobody knows it.
+                && name != policy::COMPRESS
             {
                 names.extend_from_slice(&name);
                 names.push(0);
