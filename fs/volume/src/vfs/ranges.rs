@@ -86,7 +86,11 @@ impl Core {
         clear: bool,
     ) -> Result<u64, Error> {
         let (from, to) = (split(from)?, split(to)?);
-        let len = len.min(COPY_MAX);
+        // What a copy within one file adds behind its end is not part of what is copied.
+        let len = {
+            let _lock = self.locks.read(from);
+            len.min(COPY_MAX).min(self.regular(from)?.size.saturating_sub(from_offset))
+        };
         if len == 0 {
             return Ok(0);
         }
