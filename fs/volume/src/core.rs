@@ -1,7 +1,8 @@
 //! What every operation leans on: one volume's namespace, journal, store and locks, and the way an
 //! operation's record goes.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,9 @@ use crate::handles::Handles;
 use crate::journal::{Appended, Chain, Journal, JournalError, JournalShape, Need};
 use crate::locks::InodeLocks;
 use crate::maintenance::{Maintainer, Signal};
-use crate::namespace::{Namespace, NamespaceError};
-use crate::open::{EngineSource, Writing};
+use crate::namespace::{FileRun, Namespace, NamespaceError};
+use crate::open::Writing;
+use crate::rebuild::EngineKeeper;
 use crate::statistics::Counters;
 use crate::vfs::Error;
 
@@ -24,6 +26,8 @@ use crate::vfs::Error;
 const INO_BLOCK: u64 = 1 << 16;
 /// Overlay layers may grow to this many bytes before writers wait; a checkpoint begins at half of it.
 pub(crate) const OVERLAY_LIMIT: usize = 96 << 20;
+/// Keys read from the namespace at a time.
+const PAGE: usize = 256;
 /// Kept free on the disk for checkpoints, so that deleting works when the volume is full.
 const DISK_RESERVE: u64 = 24 << 20;
 
@@ -85,9 +89,7 @@ pub(crate) struct Core {
     /// Held by whoever folds or checkpoints. Never taken while an inode is locked.
     pub(crate) maintainer: Mutex<Maintainer>,
     pub(crate) signal: Signal,
-    /// Set when the engine failed: the next maintenance rebuilds it.
-    pub(crate) engine_failed: AtomicBool,
-    pub(crate) engine_source: EngineSource,
+    pub(crate) engine: EngineKeeper,
     /// What the last checkpoint's state adds up to.
     pub(crate) totals: Mutex<Totals>,
     /// Whether a thread does the maintenance; else callers do.
@@ -258,22 +260,61 @@ impl Core {
         Ok(Ino(block.next - 1))
     }
 
-    /// The result of reading the namespace. Where the engine failed, the next maintenance rebuilds it.
+    /// Reads from the namespace. An engine that fails is rebuilt, and asked again.
+    pub(crate) fn look<T>(
+        &self,
+        read: impl Fn(&Namespace) -> Result<T, NamespaceError>,
+    ) -> Result<T, NamespaceError> {
+        let engine = self.ns.engine();
+        match read(&self.ns) {
+            Err(NamespaceError::Engine(error)) => {
+                tracing::warn!("{error}");
+                match self.replace_engine(&engine) {
+                    Ok(()) => read(&self.ns),
+                    Err(_) => Err(error.into()),
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// What was read of the namespace, or an I/O error.
     pub(crate) fn checked<T>(&self, result: Result<T, NamespaceError>) -> Result<T, Error> {
         result.map_err(|error| {
             tracing::error!("{error}");
             self.counters.io_errors.add(1);
-            if matches!(error, NamespaceError::Engine(_)) {
-                self.engine_failed.store(true, Ordering::Release);
-                self.signal.wake_urgently();
-            }
             Error::Io
         })
     }
 
     /// The value of a key.
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
-        self.checked(self.ns.get(key))
+        self.checked(self.look(|ns| ns.get(key)))
+    }
+
+    /// The runs of a part of a file.
+    pub(crate) fn runs(&self, ino: Ino, offset: u64, len: u64) -> Result<Vec<FileRun>, Error> {
+        self.checked(self.look(|ns| ns.runs(self.view, ino, offset, len)))
+    }
+
+    /// Calls `each` with all keys in `from..to` and their values, until it breaks.
+    pub(crate) fn for_each(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut next = Some(from.to_vec());
+        while let Some(from) = next {
+            let (page, rest) = self.checked(self.look(|ns| ns.page(&from, to, PAGE)))?;
+            for (key, value) in &page {
+                if each(key, value).is_break() {
+                    return Ok(());
+                }
+            }
+            next = rest;
+        }
+        Ok(())
     }
 }
 

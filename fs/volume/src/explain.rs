@@ -68,7 +68,7 @@ impl Core {
             if inode.kind() != FileKind::Regular {
                 return Err(Error::Invalid);
             }
-            let runs = self.checked(self.ns.runs(self.view, ino, 0, inode.size))?;
+            let runs = self.runs(ino, 0, inode.size)?;
             let said = self.get(&Policy::key(ino, self.view))?;
             (inode.size, runs, said.and_then(|value| Policy::decode(&value)))
         };

@@ -18,6 +18,7 @@ mod maintenance;
 mod make;
 mod namespace;
 mod open;
+mod rebuild;
 mod statistics;
 mod vfs;
 mod volume;

@@ -64,7 +64,7 @@ impl Signal {
         }
     }
 
-    /// Somebody waits for room, or the engine failed.
+    /// Somebody waits for room.
     pub(crate) fn wake_urgently(&self) {
         let mut wanted = self.wanted();
         wanted.wake = true;
@@ -93,9 +93,11 @@ impl Signal {
 /// anything.
 pub(crate) fn maintain(core: &Core, urgent: bool) -> Result<bool, MaintainError> {
     let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
+    let engine = core.ns.engine();
     let result = round(core, &mut maintainer, urgent);
     if let Err(MaintainError::Namespace(NamespaceError::Engine(_))) = &result {
-        core.engine_failed.store(true, Ordering::Release);
+        // A checkpoint met it; the next finds another. What fails here is logged there.
+        let _ = core.replace_engine(&engine);
     }
     core.signal.idle_or_failing.store(!matches!(result, Ok(true)), Ordering::Release);
     if let Ok(true) = result {
@@ -126,10 +128,6 @@ fn report(maintainer: &mut Maintainer, error: Option<&MaintainError>) {
 }
 
 fn round(core: &Core, maintainer: &mut Maintainer, urgent: bool) -> Result<bool, MaintainError> {
-    if core.engine_failed.load(Ordering::Acquire) {
-        crate::open::rebuild_engine(core, &mut maintainer.checkpoints)?;
-        core.engine_failed.store(false, Ordering::Release);
-    }
     let Ok(journal) = core.journal() else { return Ok(false) };
     if journal.stopped().is_some() {
         return Ok(false);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, RwLock};
 
 use cairn_format::key::{self, Key, tag};
@@ -25,6 +25,7 @@ use crate::layout::{ENGINE_DIR, LockError, LockHolder, VolumeLock, lock_volume, 
 use crate::locks::InodeLocks;
 use crate::maintenance::{Maintainer, Signal, maintain};
 use crate::namespace::{Namespace, NamespaceError};
+use crate::rebuild::{EngineKeeper, unseal};
 use crate::statistics::Counters;
 use crate::volume::{Usage, Volume};
 
@@ -383,7 +384,8 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     let failed = |reason: String| OpenError::Failed { dir: name.clone(), reason };
     let damaged = |reason: String| OpenError::Damaged { dir: name.clone(), reason };
     let source = on.engine.source();
-    let engine = filled_engine(&source, &store, &checkpoints).map_err(|e| match e {
+    let whole = place.as_ref().is_some_and(|(_, dir)| !on.options.read_only && unseal(&dir.join(ENGINE_DIR)));
+    let engine = filled_engine(&source, &store, &checkpoints, whole).map_err(|e| match e {
         MaintainError::Chain(error) => damaged(error.to_string()),
         other => failed(other.to_string()),
     })?;
@@ -443,8 +445,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         gate: RwLock::default(),
         maintainer: Mutex::new(Maintainer::new(CheckpointState::new(tip, &checkpoints, Totals::default()))),
         signal: Signal::default(),
-        engine_failed: AtomicBool::new(false),
-        engine_source: source,
+        engine: EngineKeeper::new(source, tip),
         totals: Mutex::default(),
         background: on.background && !on.options.read_only,
         space: SpaceGauge::default(),
@@ -467,11 +468,13 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
 }
 
 /// An engine that holds the newest checkpoint. What it holds already is used where it is one of the
-/// chain's; one that errs, or stands anywhere else, is made anew.
+/// chain's; one that errs, or stands anywhere else, is made anew. Unless it is known to be `whole`, all of it is looked
+/// through.
 fn filled_engine(
     source: &EngineSource,
     store: &Store,
     checkpoints: &CheckpointChain,
+    whole: bool,
 ) -> Result<Arc<dyn Engine>, MaintainError> {
     let reuse = || -> Result<Option<Arc<dyn Engine>>, String> {
         let engine = source(false).map_err(|e| e.to_string())?;
@@ -480,7 +483,7 @@ fn filled_engine(
         if stands.is_some() && !known {
             return Err("it does not stand at any of the volume's checkpoints".into());
         }
-        if known {
+        if known && !whole {
             verify_engine(&*engine)?;
         }
         fill_engine(store, checkpoints, &*engine).map_err(|e| e.to_string())?;
@@ -491,6 +494,15 @@ fn filled_engine(
         Ok(None) => {}
         Err(reason) => tracing::warn!("the engine is rebuilt from the metadata packs: {reason}"),
     }
+    new_engine(source, store, checkpoints)
+}
+
+/// An engine made anew, filled with the newest checkpoint.
+pub(crate) fn new_engine(
+    source: &EngineSource,
+    store: &Store,
+    checkpoints: &CheckpointChain,
+) -> Result<Arc<dyn Engine>, MaintainError> {
     let engine = source(true).map_err(NamespaceError::from)?;
     match fill_engine(store, checkpoints, &*engine) {
         Ok(()) => Ok(engine),
@@ -514,20 +526,6 @@ fn verify_engine(engine: &dyn Engine) -> Result<(), String> {
         counted if counted == inodes => Ok(()),
         counted => Err(format!("it holds {inodes} inodes of {counted}")),
     }
-}
-
-/// Puts a rebuilt engine in the place of one that failed.
-pub(crate) fn rebuild_engine(core: &Core, state: &mut CheckpointState) -> Result<(), MaintainError> {
-    tracing::warn!("the engine is rebuilt from the metadata packs");
-    core.counters.engine_rebuilds.add(1);
-    let checkpoints = load_chain(&core.store, core.uuid, state.at)?;
-    // The old one's file goes first; who still reads from it has it open.
-    let engine = filled_engine(&core.engine_source, &core.store, &checkpoints)?;
-    core.ns.replace_engine(engine);
-    // The counts may have gone with a checkpoint that was not recorded any more.
-    state.refs.clear();
-    load_counts(core, state)?;
-    Ok(())
 }
 
 /// Brings the overlay to where the journal ends, and notes what has to be folded.
@@ -613,7 +611,7 @@ fn make_root(core: &Core, tip: CheckpointRef) -> Result<(), crate::Error> {
 fn remove_orphans(core: &Core) {
     let (from, to) = key::all_tagged(tag::ORPHAN);
     let mut orphans = Vec::new();
-    let listed = core.ns.for_each(&from, &to, |key, _| {
+    let listed = core.for_each(&from, &to, |key, _| {
         if let Some(Key::Orphan(ino, view)) = Key::decode(key)
             && view == core.view
         {

@@ -366,6 +366,9 @@ impl Volume {
         {
             journal.close();
         }
+        let engine = self.dir.as_ref().map(|dir| dir.join(ENGINE_DIR));
+        let sealed = closed.is_ok() && self.core.journal().is_ok();
+        self.core.close_engine(engine.as_deref().filter(|_| sealed));
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         closed
     }

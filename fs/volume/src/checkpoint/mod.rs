@@ -120,6 +120,7 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
         }
     };
     journal.sync(frozen.lsn)?;
+    let mut truth = core.engine.truth();
     let engine = core.ns.engine();
     let merged = merge(&*engine, &overlay, &state.refs, state.totals)?;
     let base_due = state.base_bytes == 0
@@ -133,6 +134,8 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
     };
     let written = write_checkpoint(core, &*engine, &plan, &merged.changes)?;
     engine.apply(&mut merged.changes.into_iter(), written.at).map_err(NamespaceError::from)?;
+    truth.advance(written.at);
+    drop(truth);
     // The counts go with the engine, so that a checkpoint that fails behind here can be tried again.
     for (pack, refs) in merged.refs {
         if refs.pieces == 0 {

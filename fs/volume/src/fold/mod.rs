@@ -119,7 +119,7 @@ fn fold_taken(core: &Core, taken: &[Taken], pins: &mut Pins) -> Result<usize, Ma
 /// How a file's new chunks are compressed.
 fn compression_of(core: &Core, (view, ino): File) -> Result<Compression, MaintainError> {
     let _lock = core.locks.read(ino);
-    let said = core.ns.get(&Policy::key(ino, view)).map_err(MaintainError::from)?;
+    let said = core.look(|ns| ns.get(&Policy::key(ino, view))).map_err(MaintainError::from)?;
     let policy = said.and_then(|value| Policy::decode(&value));
     Ok(policy.map_or(core.writing.compression, |policy| policy.compression))
 }

@@ -162,26 +162,6 @@ impl Namespace {
         Ok((page, (bound.as_slice() < to).then_some(bound)))
     }
 
-    /// All keys in `from..to`, page by page, until `each` breaks.
-    pub(crate) fn for_each(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), NamespaceError> {
-        let mut next = Some(from.to_vec());
-        while let Some(from) = next {
-            let (page, rest) = self.page(&from, to, 256)?;
-            for (key, value) in &page {
-                if each(key, value).is_break() {
-                    return Ok(());
-                }
-            }
-            next = rest;
-        }
-        Ok(())
-    }
-
     /// The runs that make up `offset..offset + len` of a file, all of it: what no layer knows is a hole.
     pub(crate) fn runs(
         &self,

@@ -91,10 +91,10 @@ impl Core {
         }
         let (from, to) = key::all_of(tag::XATTR, ino);
         let mut names = Vec::new();
-        self.checked(self.ns.for_each(&from, &to, |key, _| {
+        self.for_each(&from, &to, |key, _| {
             names.push(key.to_vec());
             std::ops::ControlFlow::Continue(())
-        }))?;
+        })?;
         change.mutations.extend(names.into_iter().map(|key| Mutation::Delete { key }));
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Core {
                 let _lock = self.locks.read(ino);
                 let inode = self.inode(ino)?;
                 let len = inode.size.saturating_sub(offset).min(len.into());
-                (len, self.checked(self.ns.runs(self.view, ino, offset, len))?)
+                (len, self.runs(ino, offset, len)?)
             };
             let mut out = vec![0; len as usize];
             match self.read_runs(&runs, offset, &mut out) {
@@ -212,7 +212,7 @@ impl Core {
         let mut from = offset;
         while from < size {
             let len = STEP.min(size - from);
-            for (at, run) in self.checked(self.ns.runs(self.view, ino, from, len))? {
+            for (at, run) in self.runs(ino, from, len)? {
                 let hole = run.kind == PieceKind::Hole;
                 if hole == (to == SeekTo::Hole) {
                     return Ok(at);
@@ -230,7 +230,7 @@ impl Core {
         let ino = split(ino)?;
         let _lock = self.locks.read(ino);
         let size = self.inode(ino)?.size;
-        let runs = self.checked(self.ns.runs(self.view, ino, 0, size))?;
+        let runs = self.runs(ino, 0, size)?;
         Ok(runs.into_iter().map(|(at, run)| (at, run.len, run.kind)).collect())
     }
 }

@@ -144,7 +144,8 @@ impl Core {
     /// Bytes on disk that a file answers for: what the last checkpoint counted, and what came since.
     fn stored(&self, ino: Ino) -> Result<u64, Error> {
         let key = Key::Inode(ino, self.view).encode();
-        let counted = match self.checked(self.ns.engine().get(&key).map_err(Into::into))? {
+        let counted = self.look(|ns| Ok(ns.engine().get(&key)?));
+        let counted = match self.checked(counted)? {
             Some(value) => self.checked(Inode::decode(&value).map_err(Into::into))?.stored,
             None => 0,
         };

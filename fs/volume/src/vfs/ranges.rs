@@ -67,7 +67,7 @@ impl Core {
         let mut at = offset;
         while at < offset + len {
             let step = STEP.min(offset + len - at);
-            let runs = self.checked(self.ns.runs(self.view, ino, at, step))?;
+            let runs = self.runs(ino, at, step)?;
             holes +=
                 runs.iter().filter(|(_, run)| run.kind == PieceKind::Hole).map(|(_, r)| r.len).sum::<u64>();
             if holes > room {
@@ -130,7 +130,7 @@ impl Core {
         if len == 0 {
             return Ok(0);
         }
-        let runs = self.checked(self.ns.runs(self.view, from, from_offset, len))?;
+        let runs = self.runs(from, from_offset, len)?;
         let mut change = Change::new(self);
         let mut at = to_offset;
         for (start, run) in runs.into_iter().take(most) {

@@ -88,7 +88,7 @@ impl Core {
         let _lock = self.locks.read(ino);
         let (from, to) = key::all_of(tag::XATTR, ino);
         let mut names = Vec::new();
-        self.checked(self.ns.for_each(&from, &to, |key, _| {
+        self.for_each(&from, &to, |key, _| {
             if let Some(Key::Xattr(_, name, view)) = Key::decode(key)
                 && view == self.view
                 // Not copied along by `cp -a` and `rsync -X` to where nobody knows it.
@@ -98,7 +98,7 @@ impl Core {
                 names.push(0);
             }
             ControlFlow::Continue(())
-        }))?;
+        })?;
         Ok(names)
     }
 
