@@ -2,7 +2,7 @@
 //! operation's record goes.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::maintenance::{Maintainer, Signal};
 use crate::namespace::{FileRun, Namespace, NamespaceError};
 use crate::open::Writing;
 use crate::rebuild::EngineKeeper;
+use crate::reserve::Reserve;
 use crate::statistics::Counters;
 use crate::vfs::Error;
 
@@ -95,6 +96,11 @@ pub(crate) struct Core {
     /// Whether a thread does the maintenance; else callers do.
     pub(crate) background: bool,
     pub(crate) space: SpaceGauge,
+    pub(crate) kept: Reserve,
+    /// Inode numbers from here on were given out by this mount.
+    pub(crate) first_new: u64,
+    /// Whether this mount gave any file capabilities.
+    pub(crate) capabilities: AtomicBool,
     /// How what is written from now on is stored, where its file says nothing else.
     pub(crate) writing: Writing,
     pub(crate) counters: Counters,
@@ -146,7 +152,7 @@ impl Core {
             if journal.stopped().is_some() {
                 return Err(Error::ReadOnly);
             }
-            if journal.has_room(len + 512, need, self.has_room_for_spares())
+            if journal.has_room(len + 512, need, self.journal_may_grow(need))
                 && self.overlay_has_room()
                 && self.disk_has_room(need, len)
             {
@@ -168,6 +174,11 @@ impl Core {
             let since = *stuck_since.get_or_insert_with(Instant::now);
             let idle = self.signal.is_idle_or_failing();
             if idle && (!self.background || since.elapsed() > Duration::from_millis(300)) {
+                // What was kept for this makes another segment.
+                if need == Need::Shrink && self.kept.release(&*self.disk) {
+                    self.space.refresh();
+                    continue;
+                }
                 return Err(Error::NoSpace);
             }
         }
@@ -186,12 +197,23 @@ impl Core {
 
     /// Whether what waits to be folded, and `len` bytes more, will find room on the disk.
     fn disk_has_room(&self, need: Need, len: u64) -> bool {
-        need != Need::Grow || self.space.available(&*self.disk) >= self.reserved(len)
+        need != Need::Grow || self.available() >= self.reserved(len)
     }
 
     /// Bytes of new data that the disk has room for, beside all that waits to be folded.
     pub(crate) fn room(&self) -> u64 {
-        self.space.available(&*self.disk).saturating_sub(self.reserved(0))
+        self.available().saturating_sub(self.reserved(0))
+    }
+
+    /// Bytes that the disk has free, or has for us.
+    fn available(&self) -> u64 {
+        self.space.available(&*self.disk).saturating_add(self.kept.bytes())
+    }
+
+    /// Sees to it that there is a reserve, where the disk has room for one.
+    pub(crate) fn keep_reserve(&self) {
+        let spare = self.space.available(&*self.disk).saturating_sub(self.reserved(0));
+        self.kept.make(&*self.disk, spare);
     }
 
     /// What has to stay free: for what waits to be folded and `len` bytes more, parity and all; for the checkpoints of
@@ -211,6 +233,19 @@ impl Core {
     /// beats a long journal.
     pub(crate) fn has_room_for_spares(&self) -> bool {
         self.space.available(&*self.disk) > DISK_RESERVE + 16 * u64::from(self.geometry.segment)
+    }
+
+    /// Whether the journal may grow for this. What frees room may take nearly the last of it.
+    fn journal_may_grow(&self, need: Need) -> bool {
+        let segment = u64::from(self.geometry.segment);
+        self.has_room_for_spares()
+            || (need == Need::Shrink && self.space.available(&*self.disk) > segment + segment / 4)
+    }
+
+    /// Whether the disk has room for a batch of folding, which must not take what is kept for deleting.
+    pub(crate) fn has_room_to_fold(&self) -> bool {
+        let batch = self.dirty.backlog().0.min(self.fold_start());
+        self.kept.bytes() > 0 || self.space.available(&*self.disk) > batch + self.kept.len()
     }
 
     /// Appends an operation's record and applies it. The caller holds the locks of all inodes whose keys
@@ -265,15 +300,12 @@ impl Core {
         &self,
         read: impl Fn(&Namespace) -> Result<T, NamespaceError>,
     ) -> Result<T, NamespaceError> {
-        let engine = self.ns.engine();
+        let generation = self.ns.generation();
         match read(&self.ns) {
-            Err(NamespaceError::Engine(error)) => {
-                tracing::warn!("{error}");
-                match self.replace_engine(&engine) {
-                    Ok(()) => read(&self.ns),
-                    Err(_) => Err(error.into()),
-                }
-            }
+            Err(NamespaceError::Engine(error)) => match self.replace_engine(generation, &error) {
+                Ok(()) => read(&self.ns),
+                Err(_) => Err(error.into()),
+            },
             result => result,
         }
     }

@@ -19,6 +19,7 @@ mod make;
 mod namespace;
 mod open;
 mod rebuild;
+mod reserve;
 mod statistics;
 mod vfs;
 mod volume;

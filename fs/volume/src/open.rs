@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, RwLock};
 
 use cairn_format::key::{self, Key, tag};
@@ -26,6 +26,7 @@ use crate::locks::InodeLocks;
 use crate::maintenance::{Maintainer, Signal, maintain};
 use crate::namespace::{Namespace, NamespaceError};
 use crate::rebuild::{EngineKeeper, unseal};
+use crate::reserve::Reserve;
 use crate::statistics::Counters;
 use crate::volume::{Usage, Volume};
 
@@ -400,6 +401,11 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         Some(value) => value.try_into().map(u64::from_le_bytes).unwrap_or(FIRST_INO),
         None => FIRST_INO,
     };
+    let kept = Reserve::find(&*on.disk, &superblock.geometry);
+    let least = u64::from(superblock.geometry.segment) * 3 / 2;
+    if !on.options.read_only && on.disk.space().is_ok_and(|space| space.available < least) {
+        kept.release(&*on.disk);
+    }
     let mut inos = InoBlock { next, end: next };
     let mut epoch = superblock.epoch;
     let log = if on.options.read_only {
@@ -454,6 +460,9 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
             dedup: on.options.dedup,
         },
         counters: Counters::default(),
+        kept,
+        first_new: next,
+        capabilities: AtomicBool::new(false),
         tree: Mutex::new(()),
     };
     load_counts(&core, &mut state).map_err(|e| failed(e.to_string()))?;

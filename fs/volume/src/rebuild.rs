@@ -1,6 +1,7 @@
 //! An engine that failed is rebuilt from the metadata packs by whoever meets the failure first; the others wait, and then
 //! look again. A look-up may hold inodes' locks meanwhile: nothing here waits for any.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,11 +10,15 @@ use cairn_format::CheckpointRef;
 
 use crate::checkpoint::{MaintainError, load_chain};
 use crate::core::Core;
-use crate::engine::{Change, Engine, EngineError, Visit};
+use crate::engine::{Change, Checked, Engine, EngineError, MemoryEngine, Visit};
+use crate::namespace::NamespaceError;
 use crate::open::{EngineSource, new_engine};
 
 /// Where a rebuild failed, the next is not tried before this.
 const RETRY: Duration = Duration::from_secs(2);
+/// Bytes of metadata packs whose engine may be kept in memory where the disk has no room for one: they hold about eight
+/// times as much.
+const IN_MEMORY_MAX: u64 = 8 << 20;
 
 /// How engines are made, and what one has to hold.
 pub(crate) struct EngineKeeper {
@@ -48,24 +53,23 @@ impl Truth {
 }
 
 impl Core {
-    /// Puts a new engine in the place of `failed`, unless somebody else has.
-    pub(crate) fn replace_engine(&self, failed: &Arc<dyn Engine>) -> Result<(), MaintainError> {
+    /// Puts a new engine in the place of the one of this generation, unless somebody else has.
+    pub(crate) fn replace_engine(&self, failed: u64, why: &dyn Display) -> Result<(), MaintainError> {
         let mut truth = self.engine.truth();
         if truth.closed {
             return Err(MaintainError::Unfoldable("the volume is closed".into()));
         }
-        if !Arc::ptr_eq(&self.ns.engine(), failed) {
+        if self.ns.generation() != failed {
             return Ok(());
         }
         if truth.failed.is_some_and(|at| at.elapsed() < RETRY) {
             return Err(MaintainError::Unfoldable("the engine could not be rebuilt a moment ago".into()));
         }
-        tracing::warn!("the engine is rebuilt from the metadata packs");
+        tracing::warn!("the engine is rebuilt from the metadata packs: {why}");
         self.counters.engine_rebuilds.add(1);
-        let rebuilt = load_chain(&self.store, self.uuid, truth.at)
-            .map_err(MaintainError::from)
-            .and_then(|checkpoints| new_engine(&self.engine.source, &self.store, &checkpoints));
-        match rebuilt {
+        // The old one is let go of first, and its room on the disk with it. Who looks meanwhile comes to wait here.
+        self.ns.replace_engine(Arc::new(Closed));
+        match self.rebuilt(truth.at) {
             Ok(engine) => {
                 truth.failed = None;
                 self.ns.replace_engine(engine);
@@ -77,6 +81,26 @@ impl Core {
                 Err(error)
             }
         }
+    }
+
+    fn rebuilt(&self, at: CheckpointRef) -> Result<Arc<dyn Engine>, MaintainError> {
+        let checkpoints = load_chain(&self.store, self.uuid, at)?;
+        let first = match new_engine(&self.engine.source, &self.store, &checkpoints) {
+            Err(MaintainError::Namespace(NamespaceError::Engine(error))) => error,
+            result => return result,
+        };
+        // A full disk, most likely.
+        if self.kept.release(&*self.disk)
+            && let Ok(engine) = new_engine(&self.engine.source, &self.store, &checkpoints)
+        {
+            return Ok(engine);
+        }
+        if checkpoints.base_bytes + checkpoints.delta_bytes > IN_MEMORY_MAX {
+            return Err(NamespaceError::from(first).into());
+        }
+        tracing::warn!("the engine is kept in memory until the next mount: {first}");
+        let memory: EngineSource = Box::new(|_| Ok(Arc::new(Checked::new(MemoryEngine::new()))));
+        new_engine(&memory, &self.store, &checkpoints)
     }
 }
 

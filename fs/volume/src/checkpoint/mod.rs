@@ -46,6 +46,9 @@ pub enum MaintainError {
     /// The metadata packs cannot be read.
     #[error(transparent)]
     Chain(#[from] ChainReadError),
+    /// What room there is is kept for what frees some.
+    #[error("no room on the disk for folding")]
+    NoRoom,
     /// Bytes that were acknowledged cannot be read back.
     #[error("{0}")]
     Unfoldable(String),
@@ -57,6 +60,7 @@ impl MaintainError {
         match self {
             MaintainError::Store(error) => error.is_full(),
             MaintainError::Journal(error) => matches!(error, JournalError::Full),
+            MaintainError::NoRoom => true,
             _ => false,
         }
     }

@@ -5,6 +5,7 @@ mod overlay;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cairn_format::key::Key;
@@ -44,6 +45,8 @@ struct Layers {
 pub(crate) struct Namespace {
     layers: RwLock<Layers>,
     engine: RwLock<Arc<dyn Engine>>,
+    /// How many engines there were before.
+    generation: AtomicU64,
 }
 
 /// Keys with their values, in order, and the key to go on with, if there are more.
@@ -54,7 +57,7 @@ pub(crate) type FileRun = (u64, Run);
 
 impl Namespace {
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Namespace {
-        Namespace { layers: RwLock::default(), engine: RwLock::new(engine) }
+        Namespace { layers: RwLock::default(), engine: RwLock::new(engine), generation: AtomicU64::new(0) }
     }
 
     fn layers(&self) -> RwLockReadGuard<'_, Layers> {
@@ -70,9 +73,17 @@ impl Namespace {
         self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Tells engines apart, without keeping one.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// Puts a rebuilt engine in place.
     pub(crate) fn replace_engine(&self, engine: Arc<dyn Engine>) {
-        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = engine;
+        let old =
+            std::mem::replace(&mut *self.engine.write().unwrap_or_else(PoisonError::into_inner), engine);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        drop(old);
     }
 
     /// Applies a record.

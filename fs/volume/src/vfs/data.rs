@@ -182,8 +182,9 @@ impl Core {
         inode.ctime = inode.mtime;
         if clear {
             clear_privileges(&mut inode);
-            self.remove_capability(ino, &mut change)?;
         }
+        // Whoever writes: what the file may do was said of what it held before.
+        self.remove_capability(ino, &mut change)?;
         change.put_inode(ino, &inode);
         let len = data.len() as u32;
         change.mutations.push(Mutation::Data { view: self.view, ino, offset, len, payload_offset: 0 });

@@ -1,6 +1,7 @@
 //! Extended attributes.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use cairn_format::key::{self, Key, tag};
 use cairn_format::{FileKind, Ino};
@@ -66,6 +67,10 @@ impl Core {
                 Policy::decode(value).ok_or(Error::Invalid)?;
                 change.put(&key, value.to_vec());
             }
+            CAPABILITY => {
+                self.capabilities.store(true, Ordering::Release);
+                change.put(&key, value.to_vec());
+            }
             _ if name.starts_with(b"system.") => return Err(Error::NotSupported),
             _ => change.put(&key, value.to_vec()),
         }
@@ -122,6 +127,10 @@ impl Core {
 
     /// A file whose content or owner changes loses its capabilities.
     pub(super) fn remove_capability(&self, ino: Ino, change: &mut Change) -> Result<(), Error> {
+        // Most files never had any, and need not be looked up to know.
+        if ino.0 >= self.first_new && !self.capabilities.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let key = Key::Xattr(ino, CAPABILITY.to_vec(), self.view);
         if self.get(&key)?.is_some() {
             change.delete(&key);
