@@ -23,6 +23,8 @@ mod mapping;
 mod names;
 #[path = "mount/owners.rs"]
 mod owners;
+#[path = "mount/semantics.rs"]
+mod semantics;
 #[path = "mount/sparse.rs"]
 mod sparse;
 #[path = "mount/trees.rs"]

@@ -123,17 +123,22 @@ impl Namespace {
 
     /// The value of a key.
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, NamespaceError> {
+        Ok(self.find(key)?.0)
+    }
+
+    /// The value of a key, and whether it is the engine's: that of the last checkpoint.
+    pub(crate) fn find(&self, key: &Key) -> Result<(Option<Vec<u8>>, bool), NamespaceError> {
         let key = key.encode();
         {
             let layers = self.layers();
             if let Some(found) = layers.active.get(&key) {
-                return Ok(found.clone());
+                return Ok((found.clone(), false));
             }
             if let Some(found) = layers.frozen.as_ref().and_then(|f| f.get(&key)) {
-                return Ok(found.clone());
+                return Ok((found.clone(), false));
             }
         }
-        Ok(self.engine().get(&key)?)
+        Ok((self.engine().get(&key)?, true))
     }
 
     /// The first keys in `from..to`, at most about `most` of them, and where to go on, if anywhere.

@@ -27,8 +27,7 @@ impl Core {
     pub(crate) fn getattr(&self, ino: u64) -> Result<Attr, Error> {
         let ino = split(ino)?;
         let _lock = self.locks.read(ino);
-        let inode = self.inode(ino)?;
-        self.attr(ino, &inode)
+        self.attr_of(ino)
     }
 
     pub(crate) fn setattr(&self, ino: u64, set: &SetAttr, caller: &Caller) -> Result<Attr, Error> {

@@ -117,16 +117,33 @@ impl Core {
         }
     }
 
+    /// What `stat` tells of an inode that must be there.
+    fn attr_of(&self, ino: Ino) -> Result<Attr, Error> {
+        // First, since a checkpoint moves bytes from here to there: they may be counted twice for a moment, never not at all.
+        let above = self.ns.overlay_stored(self.view, ino);
+        let (value, counted) = self.checked(self.look(|ns| ns.find(&Key::Inode(ino, self.view))))?;
+        let Some(value) = value else { return Err(Error::Stale) };
+        let inode = self.checked(Inode::decode(&value).map_err(Into::into))?;
+        if counted && inode.kind() == FileKind::Regular {
+            return Ok(self.attr_with(ino, &inode, inode.stored + above));
+        }
+        self.attr(ino, &inode)
+    }
+
+    /// What `stat` tells of an inode that was just changed.
     fn attr(&self, ino: Ino, inode: &Inode) -> Result<Attr, Error> {
-        let kind = inode.kind();
-        let stored = match kind {
+        let stored = match inode.kind() {
             FileKind::Regular if inode.size > 0 => self.stored(ino)?,
             _ => 0,
         };
-        Ok(Attr {
+        Ok(self.attr_with(ino, inode, stored))
+    }
+
+    fn attr_with(&self, ino: Ino, inode: &Inode, stored: u64) -> Attr {
+        Attr {
             ino: st_ino(self.view, ino),
             generation: inode.generation,
-            kind,
+            kind: inode.kind(),
             perm: (inode.mode & 0o7777) as u16,
             nlink: inode.nlink,
             uid: inode.uid,
@@ -138,17 +155,19 @@ impl Core {
             mtime: inode.mtime,
             ctime: inode.ctime,
             btime: inode.btime,
-        })
+        }
     }
 
     /// Bytes on disk that a file answers for: what the last checkpoint counted, and what came since.
     fn stored(&self, ino: Ino) -> Result<u64, Error> {
+        // In this order, as in `attr_of`.
+        let above = self.ns.overlay_stored(self.view, ino);
         let key = Key::Inode(ino, self.view).encode();
         let counted = self.look(|ns| Ok(ns.engine().get(&key)?));
         let counted = match self.checked(counted)? {
             Some(value) => self.checked(Inode::decode(&value).map_err(Into::into))?.stored,
             None => 0,
         };
-        Ok(counted + self.ns.overlay_stored(self.view, ino))
+        Ok(counted + above)
     }
 }

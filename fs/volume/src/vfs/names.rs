@@ -73,8 +73,8 @@ impl Core {
         };
         let ino = entry.unwrap_or(parent);
         let _lock = self.locks.read(ino);
-        match self.inode(ino) {
-            Ok(inode) => self.attr(ino, &inode).map(Some),
+        match self.attr_of(ino) {
+            Ok(attr) => Ok(Some(attr)),
             // Removed between the two locks.
             Err(Error::Stale) => Ok(None),
             Err(error) => Err(error),
