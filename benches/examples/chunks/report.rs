@@ -6,7 +6,7 @@ use std::time::Duration;
 use cairn_format::{Footer, FrameEntry, PackId, PackKind, Uuid};
 
 use crate::index::Load;
-use crate::tally::{ChunkFigures, FrameFigures, READS, SetFigures};
+use crate::tally::{ChunkFigures, FrameFigures, READS, ReadFigures, SetFigures};
 
 const KIB: f64 = 1024.0;
 const MIB: f64 = 1024.0 * KIB;
@@ -38,7 +38,24 @@ impl Report {
         self.duplicates(&total, &mut out);
         self.chunk_costs(&total, &mut out);
         self.stored_a_set(&total, &mut out);
-        self.stored_a_frame(&total, &mut out);
+        let mib = |_: &SetFigures, chunk: &ChunkFigures, frame: &FrameFigures| {
+            format!("{:.0}", stored(chunk, Some(frame)) / MIB)
+        };
+        pairs(&total, "The same, all data sets, in MiB; columns are frame sizes", mib, &mut out);
+        for (i, len) in READS.iter().enumerate() {
+            let title =
+                format!("A random {} KiB read, cold: stored / plain bytes for each byte wanted", len >> 10);
+            pairs(&total, &title, |_, _, frame| amplification(&frame.reads[i]), &mut out);
+        }
+        let pass = |set: &SetFigures, _: &ChunkFigures, frame: &FrameFigures| {
+            format!("{:.2}", frame.pass as f64 / set.logical as f64)
+        };
+        pairs(
+            &total,
+            "One pass over all files with 16 MiB of frames in memory: plain bytes decoded a byte",
+            pass,
+            &mut out,
+        );
         if let Some(usual) = usual(&total.chunks, |c| c.avg, USUAL_CHUNK) {
             self.frames(usual, &mut out);
         }
@@ -138,60 +155,31 @@ impl Report {
         table.end(out);
     }
 
-    fn stored_a_frame(&self, total: &SetFigures, out: &mut String) {
-        let mut table = Table::new("The same, all data sets, in MiB; columns are frame sizes");
-        let mut head = vec!["average asked".to_owned()];
-        head.extend(total.chunks.first().into_iter().flat_map(|c| &c.frames).map(|f| kib(f.size)));
-        table.row(head);
-        for chunk in &total.chunks {
-            let mut row = vec![kib(chunk.avg)];
-            row.extend(chunk.frames.iter().map(|f| format!("{:.0}", stored(chunk, Some(f)) / MIB)));
-            table.row(row);
-        }
-        table.end(out);
-    }
-
     fn frames(&self, chunk: &ChunkFigures, out: &mut String) {
         let mut table = Table::new(&format!("Frames of chunks of {}, all data sets", kib(chunk.avg)));
-        let mut head: Vec<_> = ["frame", "mean plain, KiB", "ratio"].map(str::to_owned).to_vec();
-        for len in READS {
-            let len = len >> 10;
-            head.push(format!("{len} KiB read: stored"));
-            head.push("plain".to_owned());
-            head.push("frames".to_owned());
-        }
-        head.extend(["encode", "decode"].map(str::to_owned));
-        table.row(head);
+        table.row(["frame", "mean plain, KiB", "ratio", "encode", "decode"].map(str::to_owned).to_vec());
         let usual = usual_frame(chunk);
         let ratio = |of: fn(&FrameFigures) -> Duration, frame: &FrameFigures| match usual {
             Some(usual) => format!("{:.2}", of(usual).as_secs_f64() / of(frame).as_secs_f64()),
             None => String::new(),
         };
         for frame in &chunk.frames {
-            let mut row = vec![
+            table.row(vec![
                 kib(frame.size),
                 format!("{:.0}", chunk.unique as f64 / frame.frames as f64 / KIB),
                 format!("{:.2}", chunk.unique as f64 / frame.stored as f64),
-            ];
-            for read in &frame.reads {
-                row.push(format!("{:.1}", read.stored as f64 / read.wanted as f64));
-                row.push(format!("{:.1}", read.plain as f64 / read.wanted as f64));
-                row.push(format!("{:.2}", read.frames as f64 / read.reads as f64));
-            }
-            row.push(ratio(|f| f.encode, frame));
-            row.push(ratio(|f| f.decode, frame));
-            table.row(row);
+                ratio(|f| f.encode, frame),
+                ratio(|f| f.decode, frame),
+            ]);
         }
         table.end(out);
         if let Some(usual) = usual {
             let speed = |time: Duration| chunk.unique as f64 / time.as_secs_f64() / 1e6;
+            let (encode, decode) = (speed(usual.encode), speed(usual.decode));
             let _ = writeln!(
                 out,
-                "Bytes for each byte wanted, at random places and from cold. Speeds are beside those at {}: encode {:.0}, \
-                 decode {:.0} MB/s in this run.\n",
+                "Speeds are beside those at {}: encode {encode:.0}, decode {decode:.0} MB/s in this run.\n",
                 kib(usual.size),
-                speed(usual.encode),
-                speed(usual.decode)
             );
         }
     }
@@ -258,15 +246,40 @@ fn frame_json(chunk: &ChunkFigures, frame: &FrameFigures) -> String {
         .collect();
     format!(
         "\n  {{\"size\":{},\"frames\":{},\"stored\":{},\"pack_lists\":{:.0},\"encode_seconds\":{:.4},\
-         \"decode_seconds\":{:.4},\"reads\":[{}]}}",
+         \"decode_seconds\":{:.4},\"pass\":{},\"reads\":[{}]}}",
         frame.size,
         frame.frames,
         frame.stored,
         pack_lists(chunk, Some(frame)),
         frame.encode.as_secs_f64(),
         frame.decode.as_secs_f64(),
+        frame.pass,
         reads.join(",")
     )
+}
+
+/// A row for each chunk size, a column for each frame size.
+fn pairs(
+    total: &SetFigures,
+    title: &str,
+    cell: impl Fn(&SetFigures, &ChunkFigures, &FrameFigures) -> String,
+    out: &mut String,
+) {
+    let mut table = Table::new(title);
+    let mut head = vec!["average asked".to_owned()];
+    head.extend(total.chunks.first().into_iter().flat_map(|c| &c.frames).map(|f| kib(f.size)));
+    table.row(head);
+    for chunk in &total.chunks {
+        let mut row = vec![kib(chunk.avg)];
+        row.extend(chunk.frames.iter().map(|frame| cell(total, chunk, frame)));
+        table.row(row);
+    }
+    table.end(out);
+}
+
+fn amplification(read: &ReadFigures) -> String {
+    let each = |bytes: u64| bytes as f64 / read.wanted.max(1) as f64;
+    format!("{:.1} / {:.1}", each(read.stored), each(read.plain))
 }
 
 /// The one of the usual size.

@@ -1,6 +1,6 @@
 //! One data set, cut at several sizes side by side: what is alike, what frames make of the rest, what a read touches.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ const EXTENT_FRAME: u32 = 256 << 10;
 const META_FRAME: usize = 256 << 10;
 const META_COMPRESSION: Compression = Compression::Zstd(3);
 const PACK: u64 = 64 << 20;
+/// Plain bytes of frames that a pass over everything keeps: far less than a data set, as a cache is.
+const PASS_CACHE: u32 = 16 << 20;
 
 /// What came of a data set.
 #[derive(Clone, Default)]
@@ -65,6 +67,8 @@ pub(crate) struct FrameFigures {
     pub(crate) decode: Duration,
     /// One for each of [`READS`].
     pub(crate) reads: [ReadFigures; 2],
+    /// Plain bytes decoded in one pass over all files in their order.
+    pub(crate) pass: u64,
 }
 
 /// What reads at random places came to.
@@ -258,6 +262,9 @@ impl Cutter {
         for reads in &mut self.reads {
             reads.chunk(start, start + len, frames, place);
         }
+        for (framer, frame) in self.framers.iter_mut().zip(frames) {
+            framer.pass.read(*frame);
+        }
         self.extents.chunk(start, len as u32, id, frames, place);
         Ok(())
     }
@@ -270,6 +277,7 @@ impl Cutter {
             for (figures, reads) in framer.figures.reads.iter_mut().zip(&self.reads) {
                 *figures = reads.figures(i, &framer.frames);
             }
+            framer.figures.pass = framer.pass.decoded(&framer.frames);
             self.figures.frames.push(framer.figures);
         }
         Ok(self.figures)
@@ -282,13 +290,14 @@ struct Framer {
     chunks: usize,
     /// Stored length with its head and plain length of each frame.
     frames: Vec<(u32, u32)>,
+    pass: Pass,
     figures: FrameFigures,
 }
 
 impl Framer {
     fn new(size: u32) -> Framer {
         let figures = FrameFigures { size, ..FrameFigures::default() };
-        Framer { plain: Vec::new(), chunks: 0, frames: Vec::new(), figures }
+        Framer { plain: Vec::new(), chunks: 0, frames: Vec::new(), pass: Pass::new(size), figures }
     }
 
     /// The frame that the chunk comes to lie in.
@@ -321,6 +330,55 @@ impl Framer {
         self.plain.clear();
         self.chunks = 0;
         Ok(())
+    }
+}
+
+/// A pass over everything, with the frames used last in memory.
+struct Pass {
+    kept: usize,
+    /// When each frame in memory was used last.
+    used: HashMap<u32, u64>,
+    /// All uses since, so that the oldest is found; of a frame used again only the last counts.
+    order: VecDeque<(u32, u64)>,
+    now: u64,
+    /// How often each frame was decoded.
+    decoded: Vec<u32>,
+}
+
+impl Pass {
+    fn new(frame: u32) -> Pass {
+        let kept = (PASS_CACHE / frame).max(1) as usize;
+        Pass { kept, used: HashMap::new(), order: VecDeque::new(), now: 0, decoded: Vec::new() }
+    }
+
+    fn read(&mut self, frame: u32) {
+        self.now += 1;
+        if self.order.back().is_some_and(|(last, _)| *last == frame) {
+            return;
+        }
+        if self.used.insert(frame, self.now).is_none() {
+            let least = frame as usize + 1;
+            if self.decoded.len() < least {
+                self.decoded.resize(least, 0);
+            }
+            self.decoded[frame as usize] += 1;
+        }
+        self.order.push_back((frame, self.now));
+        while self.used.len() > self.kept
+            && let Some((frame, when)) = self.order.pop_front()
+        {
+            if self.used.get(&frame) == Some(&when) {
+                self.used.remove(&frame);
+            }
+        }
+        // Without this a few frames in turn would fill memory with their uses.
+        if self.order.len() > 16 * self.kept {
+            self.order.retain(|(frame, when)| self.used.get(frame) == Some(when));
+        }
+    }
+
+    fn decoded(&self, frames: &[(u32, u32)]) -> u64 {
+        self.decoded.iter().zip(frames).map(|(times, (_, plain))| u64::from(*times) * u64::from(*plain)).sum()
     }
 }
 
@@ -514,6 +572,7 @@ impl FrameFigures {
         self.stored += other.stored;
         self.encode += other.encode;
         self.decode += other.decode;
+        self.pass += other.pass;
         for (to, from) in self.reads.iter_mut().zip(&other.reads) {
             to.reads += from.reads;
             to.wanted += from.wanted;
