@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::options;
+
 /// A filesystem that deduplicates, compresses and checks what it stores.
 ///
 /// Make a volume with mkfs.cairn, mount it with `cairn mount`, check it with fsck.cairn. Exit codes: 0 done, 1 failed,
@@ -36,8 +38,8 @@ pub(crate) struct MountArgs {
     pub(crate) dir: PathBuf,
     /// The directory to mount it at.
     pub(crate) mountpoint: PathBuf,
-    /// Mount options: ro, allow_other, noexec, noatime, cache_size=SIZE, index_mem=SIZE…; for root also suid, dev.
-    #[arg(short = 'o', value_name = "OPTIONS", allow_hyphen_values = true)]
+    /// Mount options: see [`options::OPTIONS`].
+    #[arg(short = 'o', value_name = "OPTIONS", help = options::help(), allow_hyphen_values = true)]
     pub(crate) options: Vec<String>,
     /// Stay in the foreground and log to standard error.
     #[arg(short = 'f', long)]

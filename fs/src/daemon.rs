@@ -20,7 +20,7 @@ use crate::control::{Connections, Info, Server};
 use crate::detach::Report;
 use crate::failure::Failure;
 use crate::fuse;
-use crate::logging::Log;
+use crate::logging::{self, Log};
 use crate::mountinfo::{self, Mount};
 use crate::options::MountOptions;
 use crate::unmount::{UnmountError, unmount};
@@ -59,6 +59,7 @@ pub(crate) fn run(plan: &Plan, log: &Log, report: Report) -> Result<(), Failure>
         }
         Report::ToTerminal => None,
     };
+    logging::log_panics();
     let connections = Arc::new(Connections::default());
     let (events, inbox) = channel();
     let server = listen(plan, &volume, &connections, &events);

@@ -39,7 +39,8 @@ impl Report {
         match self {
             // A command that was interrupted is noticed by `ready`.
             Report::ToCommand => drop(send(&Status::Waiting(why.to_string()))),
-            Report::ToTerminal => eprintln!("cairn: {why}"),
+            // Where the log goes, too.
+            Report::ToTerminal => tracing::warn!("{why}"),
         }
     }
 
