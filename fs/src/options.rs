@@ -32,6 +32,8 @@ pub(crate) struct MountOptions {
     pub(crate) log_format: Format,
     /// Where figures are served to Prometheus; `None`: nowhere.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Those that were known, as they were given.
+    pub(crate) given: Vec<String>,
 }
 
 /// An option of a mount.
@@ -43,10 +45,12 @@ pub(crate) struct Known {
     take: Take,
 }
 
+type Set = fn(&mut MountOptions);
+
 /// What an option sets.
 enum Take {
     /// It has no value.
-    Flag(fn(&mut MountOptions)),
+    Flag(Set),
     /// It has one, which is called so.
     Value(&'static str, fn(&mut MountOptions, &str) -> Result<(), String>),
 }
@@ -110,7 +114,7 @@ pub(crate) const OPTIONS: &[Known] = &[
 ];
 
 /// What takes back what the table, or the default, says.
-const TAKEN_BACK: &[(&str, fn(&mut MountOptions))] = &[
+const TAKEN_BACK: &[(&str, Set)] = &[
     ("rw", |o| o.read_only = false),
     ("nosuid", |o| o.suid = false),
     ("nodev", |o| o.dev = false),
@@ -162,7 +166,9 @@ impl MountOptions {
     pub(crate) fn parse(lists: &[String], sloppy: bool, root: bool) -> Result<MountOptions, Failure> {
         let mut options = MountOptions::default();
         for option in lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty()) {
-            if !options.apply(option)? && !sloppy {
+            if options.apply(option)? {
+                options.given.push(option.to_string());
+            } else if !sloppy {
                 return Err(Failure::usage(format!(
                     "unknown mount option '{option}': leave it out, or pass -s to have unknown options ignored"
                 )));
