@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PORT_PATIENCE: Duration = Duration::from_secs(5);
 /// What a client that is refused may still send before it is cut off.
 const MAX_IGNORED: usize = 256 << 10;
+/// The status for a request that did not come.
+const TIMEOUT: u16 = 408;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -114,7 +116,9 @@ enum Request {
 
 fn answer(mut stream: &TcpStream, render: &dyn Fn() -> String) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
-    let (status, kind, body) = match read_request(stream)? {
+    let request = read_request(stream)?;
+    let may_go_on = !matches!(request, Some(Request::Refused(TIMEOUT, _)));
+    let (status, kind, body) = match request {
         Some(Request::Figures) => ("200 OK".to_string(), OPEN_METRICS, render()),
         Some(Request::Head) => ("200 OK".to_string(), OPEN_METRICS, String::new()),
         Some(Request::Refused(code, why)) => (format!("{code} {why}"), PLAIN, format!("{why}\n")),
@@ -127,7 +131,7 @@ fn answer(mut stream: &TcpStream, render: &dyn Fn() -> String) -> io::Result<()>
     stream.write_all(head.as_bytes())?;
     stream.write_all(body.as_bytes())?;
     stream.shutdown(Shutdown::Write)?;
-    ignore_the_rest(stream)
+    if may_go_on { ignore_the_rest(stream) } else { Ok(()) }
 }
 
 /// Whoever is still sending when a connection is closed never sees the answer.
@@ -153,7 +157,7 @@ fn read_request(mut stream: &TcpStream) -> io::Result<Option<Request>> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(Some(Request::Refused(408, "Request Timeout")));
+            return Ok(Some(Request::Refused(TIMEOUT, "Request Timeout")));
         }
         stream.set_read_timeout(Some(left))?;
         match stream.read(&mut buffer[length..]) {

@@ -6,6 +6,8 @@
 mod acls;
 #[path = "mount/bad_input.rs"]
 mod bad_input;
+#[path = "mount/commands.rs"]
+mod commands;
 #[path = "mount/content.rs"]
 mod content;
 #[path = "mount/full.rs"]
@@ -16,6 +18,8 @@ mod kills;
 mod lifecycle;
 #[path = "mount/mapping.rs"]
 mod mapping;
+#[path = "mount/metrics.rs"]
+mod metrics;
 #[path = "mount/names.rs"]
 mod names;
 #[path = "mount/owners.rs"]

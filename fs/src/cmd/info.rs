@@ -38,8 +38,8 @@ struct VolumeInfo {
     created: i64,
     /// `clean`: everything is folded; `mounted`: in use, or not unmounted in order; `mounting`.
     state: &'static str,
-    /// How often it was mounted for writing.
-    mounts: u32,
+    /// The number of its last mount for writing.
+    epoch: u32,
     chunk_min: u32,
     chunk_avg: u32,
     chunk_max: u32,
@@ -67,7 +67,7 @@ impl From<&VolumeSuperblock> for VolumeInfo {
                 VolumeState::Mounted => "mounted",
                 VolumeState::Mounting => "mounting",
             },
-            mounts: superblock.epoch,
+            epoch: superblock.epoch,
             chunk_min: geometry.chunks.min,
             chunk_avg: geometry.chunks.avg,
             chunk_max: geometry.chunks.max,
@@ -109,7 +109,7 @@ fn text(document: &Document, compression: Compression, seen_at: Option<&Path>) -
     let mut text = format!("{}\n{}", document.dir, rows(volume_rows(volume, compression)));
     text += &match (&document.mount, seen_at) {
         (Some(mount), _) => {
-            format!("\nmounted at {}\n{}", mount.mountpoint.display(), rows(mount_rows(mount, volume)))
+            format!("\nmounted at {}\n{}", mount.mountpoint.display(), rows(mount_rows(mount)))
         }
         (None, Some(at)) => format!(
             "\nmounted at {0}, but its daemon has died: `umount {0}`, and mount it again\n",
@@ -156,7 +156,7 @@ fn volume_rows(volume: &VolumeInfo, compression: Compression) -> Vec<(&'static s
     ]
 }
 
-fn mount_rows(mount: &Info, volume: &VolumeInfo) -> Vec<(&'static str, String)> {
+fn mount_rows(mount: &Info) -> Vec<(&'static str, String)> {
     let now = crate::control::now();
     let mut lines = vec![
         (
@@ -171,7 +171,6 @@ fn mount_rows(mount: &Info, volume: &VolumeInfo) -> Vec<(&'static str, String)> 
         ("options", if mount.options.is_empty() { "none".into() } else { mount.options.join(",") }),
         ("writes", mount.read_only_because.clone().map_or("yes".into(), |why| format!("no: {why}"))),
         ("engine", mount.engine.clone()),
-        ("mounts", format!("{}, this one included", volume.mounts)),
     ];
     if let Some(address) = mount.metrics {
         lines.push(("metrics", format!("http://{address}/metrics")));
@@ -194,7 +193,7 @@ mod tests {
                 label: "films".into(),
                 created: 0,
                 state: "mounted",
-                mounts: 3,
+                epoch: 3,
                 chunk_min: 8 << 10,
                 chunk_avg: 32 << 10,
                 chunk_max: 128 << 10,
