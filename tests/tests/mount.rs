@@ -20,6 +20,8 @@ mod mapping;
 mod names;
 #[path = "mount/owners.rs"]
 mod owners;
+#[path = "mount/ranges.rs"]
+mod ranges;
 #[path = "mount/sparse.rs"]
 mod sparse;
 #[path = "mount/trees.rs"]
