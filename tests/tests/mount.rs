@@ -24,6 +24,8 @@ mod metrics;
 mod names;
 #[path = "mount/owners.rs"]
 mod owners;
+#[path = "mount/ranges.rs"]
+mod ranges;
 #[path = "mount/sparse.rs"]
 mod sparse;
 #[path = "mount/trees.rs"]

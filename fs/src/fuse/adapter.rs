@@ -20,8 +20,8 @@ use fuser::{
 use tracing::debug;
 
 use super::convert::{
-    TTL, call, caller, file_attr, file_type, generation, no_such_name, rename_mode, reply_attr, reply_empty,
-    reply_entry, reply_xattr, time_change, xattr_mode,
+    TTL, allocate, call, caller, file_attr, file_type, generation, may_not_keep_privileges, no_such_name,
+    rename_mode, reply_attr, reply_empty, reply_entry, reply_xattr, time_change, xattr_mode,
 };
 use super::listing::{LISTING_BATCH, list};
 use crate::lanes::Lanes;
@@ -96,8 +96,26 @@ impl Adapter {
         self.lanes.data.run(move || f(&volume));
     }
 
-    /// Writes, and if that took away set-user-id or set-group-id bits has the kernel forget the mode it remembers, which
-    /// it does not by itself.
+    /// Changes a file's content by `f`, and if that took away set-user-id or set-group-id bits (`clear_privileges`) has
+    /// the kernel forget the mode it remembers, which it does not by itself.
+    fn change_content<T>(
+        volume: &Volume,
+        notifier: &OnceLock<Notifier>,
+        ino: u64,
+        clear_privileges: bool,
+        f: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let had_privileges =
+            clear_privileges && call("getattr", ino, || volume.getattr(ino))?.perm & SET_ID_BITS != 0;
+        let done = f()?;
+        if let (true, Some(notifier)) = (had_privileges, notifier.get()) {
+            // A negative offset: attributes only, no pages, so this waits for nobody. It fails if the kernel has
+            // forgotten the inode, which is as good.
+            let _ = notifier.inval_inode(INodeNo(ino), -1, 0);
+        }
+        Ok(done)
+    }
+
     fn write_to(
         volume: &Volume,
         notifier: &OnceLock<Notifier>,
@@ -106,14 +124,9 @@ impl Adapter {
         data: &[u8],
         clear_privileges: bool,
     ) -> Result<u32, Errno> {
-        let had_privileges =
-            clear_privileges && call("write", ino, || volume.getattr(ino))?.perm & SET_ID_BITS != 0;
-        call("write", ino, || volume.write(ino, offset, data, clear_privileges))?;
-        if let (true, Some(notifier)) = (had_privileges, notifier.get()) {
-            // A negative offset: attributes only, no pages, so this waits for nobody. It fails if the kernel has
-            // forgotten the inode, which is as good.
-            let _ = notifier.inval_inode(INodeNo(ino), -1, 0);
-        }
+        Self::change_content(volume, notifier, ino, clear_privileges, || {
+            call("write", ino, || volume.write(ino, offset, data, clear_privileges))
+        })?;
         // At most MAX_WRITE.
         Ok(u32::try_from(data.len()).unwrap_or(u32::MAX))
     }
@@ -573,18 +586,23 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    /// Not yet; the kernel tells callers `EOPNOTSUPP` and asks no more.
+    /// The kernel forgets the attributes and the pages concerned by itself.
     fn fallocate(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         _handle: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        let Some(how) = allocate(mode) else { return reply.error(Errno::EOPNOTSUPP) };
+        let clear = may_not_keep_privileges(request);
+        self.transfer(move |volume| {
+            let done = call("fallocate", ino.0, || volume.allocate(ino.0, offset, length, how, clear));
+            reply_empty(reply, done);
+        });
     }
 
     fn lseek(
@@ -609,20 +627,36 @@ impl Filesystem for Adapter {
         });
     }
 
-    /// Not yet; the kernel copies through the page cache and asks no more.
     fn copy_file_range(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         _handle: FileHandle,
-        _offset: u64,
-        _to_ino: INodeNo,
+        offset: u64,
+        to_ino: INodeNo,
         _to_handle: FileHandle,
-        _to_offset: u64,
-        _length: u64,
-        _flags: CopyFileRangeFlags,
+        to_offset: u64,
+        length: u64,
+        flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::ENOSYS);
+        // The kernel lets none through yet; what one of them would mean is not known.
+        if !flags.is_empty() {
+            return reply.error(Errno::EINVAL);
+        }
+        let clear = may_not_keep_privileges(request);
+        let notifier = self.notifier.clone();
+        self.transfer(move |volume| {
+            let copied = Self::change_content(volume, &notifier, to_ino.0, clear, || {
+                call("copy_file_range", to_ino.0, || {
+                    volume.copy_range((ino.0, offset), (to_ino.0, to_offset), length, clear)
+                })
+            });
+            match copied {
+                // The volume copies at most 1 GiB at a time.
+                Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
+                Err(e) => reply.error(e),
+            }
+        });
     }
 }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cairn_volume::{Attr, Caller, Error, FileKind, RenameMode, TimeChange, Timestamp, XattrMode};
+use cairn_volume::{Allocate, Attr, Caller, Error, FileKind, RenameMode, TimeChange, Timestamp, XattrMode};
 use fuser::{
     Errno, FileAttr, FileType, Generation, INodeNo, RenameFlags, ReplyAttr, ReplyEmpty, ReplyEntry,
     ReplyXattr, Request, TimeOrNow,
@@ -18,6 +18,11 @@ const BLOCK_SIZE: u32 = 128 << 10;
 // Linux's values, which the FUSE protocol passes through.
 const XATTR_CREATE: i32 = 1;
 const XATTR_REPLACE: i32 = 2;
+const FALLOC_KEEP_SIZE: i32 = 0x01;
+const FALLOC_PUNCH_HOLE: i32 = 0x02;
+const FALLOC_ZERO_RANGE: i32 = 0x10;
+const PUNCH_KEEPING_SIZE: i32 = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE;
+const ZERO_KEEPING_SIZE: i32 = FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE;
 
 /// The one table from the volume's errors to the kernel's.
 pub(super) fn errno(error: Error) -> Errno {
@@ -160,6 +165,23 @@ pub(super) fn time_change(time: TimeOrNow) -> TimeChange {
     }
 }
 
+/// What `fallocate`'s mode asks for, if a volume can do it.
+pub(super) fn allocate(mode: i32) -> Option<Allocate> {
+    match mode {
+        0 => Some(Allocate::Reserve),
+        FALLOC_KEEP_SIZE => Some(Allocate::ReserveKeepSize),
+        PUNCH_KEEPING_SIZE => Some(Allocate::Punch),
+        FALLOC_ZERO_RANGE => Some(Allocate::Zero),
+        ZERO_KEEPING_SIZE => Some(Allocate::ZeroKeepSize),
+        _ => None,
+    }
+}
+
+/// Whether a change of content by this caller takes a file's set-user-id bit and the like away.
+pub(super) fn may_not_keep_privileges(request: &Request) -> bool {
+    request.uid() != 0
+}
+
 pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode, Errno> {
     match flags {
         f if f.is_empty() => Ok(RenameMode::Replace),
@@ -240,6 +262,11 @@ mod tests {
         assert!(rename_mode(RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_NOREPLACE).is_err());
         assert!(rename_mode(RenameFlags::RENAME_WHITEOUT).is_err());
         assert!(xattr_mode(3).is_err());
+        assert_eq!(allocate(PUNCH_KEEPING_SIZE), Some(Allocate::Punch));
+        // Alone it means nothing; collapsing and inserting are not offered.
+        for mode in [FALLOC_PUNCH_HOLE, FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE, 0x08, 0x20, 0x40, -1] {
+            assert_eq!(allocate(mode), None, "{mode:#x}");
+        }
     }
 
     #[test]
