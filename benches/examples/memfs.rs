@@ -2,7 +2,7 @@
 //!
 //! Usage: `memfs MOUNTPOINT`, as root. Runs until it is unmounted; what was in it is gone then.
 //!
-//! Flags, lifetimes of names and attributes, and the number of threads are cairn's (`fs/src/fuse.rs`), so that the
+//! Flags, lifetimes of names and attributes, and the number of threads are cairn's (`fs/src/fuse/`), so that the
 //! difference between the two is what cairn does beyond answering the kernel. Made to be measured, not to be used: one
 //! lock around everything, no default ACLs, no limits.
 

@@ -1,15 +1,22 @@
 //! The command line, defined once.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::{failure, options};
+
 /// A filesystem that deduplicates, compresses and checks what it stores.
 ///
-/// Make a volume with mkfs.cairn, mount it with `cairn mount`, check it with fsck.cairn. Exit codes: 0 done, 1 failed,
-/// 2 wrong usage, 10 no volume there, 11 the volume is held by somebody else.
+/// Make a volume with mkfs.cairn, mount it with `cairn mount`, check it with fsck.cairn.
 #[derive(Debug, Parser)]
-#[command(name = "cairn", version, arg_required_else_help = true)]
+#[command(
+    name = "cairn",
+    version,
+    arg_required_else_help = true,
+    after_help = format!("Exit codes: {}.", failure::exit_codes())
+)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -27,6 +34,12 @@ pub(crate) enum Verb {
     Sync(SyncArgs),
     /// Tell how much a volume holds and what that takes.
     Df(DfArgs),
+    /// Tell what a volume is, and who has it mounted, how.
+    Info(InfoArgs),
+    /// Tell what a mounted volume did so far, or does.
+    Stats(StatsArgs),
+    /// Tell what files take, and why: what they share with others, where they lie.
+    Why(WhyArgs),
 }
 
 /// Arguments of `cairn mount`.
@@ -36,8 +49,8 @@ pub(crate) struct MountArgs {
     pub(crate) dir: PathBuf,
     /// The directory to mount it at.
     pub(crate) mountpoint: PathBuf,
-    /// Mount options: ro, allow_other, noexec, noatime, cache_size=SIZE, index_mem=SIZE…; for root also suid, dev.
-    #[arg(short = 'o', value_name = "OPTIONS", allow_hyphen_values = true)]
+    /// Mount options: see [`options::OPTIONS`].
+    #[arg(short = 'o', value_name = "OPTIONS", help = options::help(), allow_hyphen_values = true)]
     pub(crate) options: Vec<String>,
     /// Stay in the foreground and log to standard error.
     #[arg(short = 'f', long)]
@@ -74,7 +87,54 @@ pub(crate) struct DfArgs {
     pub(crate) json: bool,
 }
 
-/// How mount(8) calls `mount.cairn`.
+/// Arguments of `cairn info`.
+#[derive(Args, Debug)]
+pub(crate) struct InfoArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `cairn stats`.
+#[derive(Args, Debug)]
+pub(crate) struct StatsArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+    /// Print one JSON document, with --interval one a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Go on, and tell every so many seconds what was done in them.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_interval)]
+    pub(crate) interval: Option<Duration>,
+    /// So many times, instead of until it is interrupted.
+    #[arg(long, value_name = "N", requires = "interval")]
+    pub(crate) count: Option<u64>,
+}
+
+/// Arguments of `cairn why`.
+#[derive(Args, Debug)]
+pub(crate) struct WhyArgs {
+    /// Files in a mounted volume. Whoever may read one may ask.
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Print one JSON document a line, for each path.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A tenth of a second to a day.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=86400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("write a number of seconds, from 0.1 to 86400".to_string()),
+    }
+}
+
+/// Mount a cairn volume, as mount(8) asks for it.
+///
+/// This is how `mount -t cairn` and lines in /etc/fstab reach cairn; by hand, `cairn mount` is the same.
 #[derive(Debug, Parser)]
 #[command(name = "mount.cairn", version)]
 pub(crate) struct HelperArgs {

@@ -14,8 +14,6 @@ use crate::places::cannot_reach;
 use crate::unmount::unmount;
 
 const NO_FUSERMOUNT: &str = "fusermount3 is needed to mount without being root: install the package fuse3";
-/// Exit code for a directory that holds no volume.
-const NO_STORE: i32 = 10;
 
 /// Resolves both and makes sure that, as far as can be told without the volume's lock, the one can be mounted at the
 /// other. Returns them absolute and without links.
@@ -51,7 +49,7 @@ fn clear_dead_mount(dir: &Path) -> Result<(), Failure> {
 }
 
 fn volume_directory(dir: &Path) -> Result<PathBuf, Failure> {
-    let no_store = |message| Failure { code: NO_STORE, message };
+    let no_store = |message: String| Failure::no_store(message);
     let resolved = dir.canonicalize().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => {
             no_store(format!("{0} does not exist: make a volume with `mkfs.cairn {0}`", dir.display()))
@@ -217,7 +215,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_said_with_what_to_do() {
         let missing = volume_directory(Path::new("/nowhere/at/all")).expect_err("missing");
-        assert!(missing.code == NO_STORE && missing.message.contains("mkfs.cairn"), "{missing}");
+        assert!(missing.code == failure::NO_STORE && missing.message.contains("mkfs.cairn"), "{missing}");
         let file = mount_directory(Path::new("/proc/self/status")).expect_err("a file");
         assert!(file.message.contains("not a directory"), "{file}");
         let missing = mount_directory(Path::new("/nowhere/at/all")).expect_err("missing");

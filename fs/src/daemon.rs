@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use signal_hook::iterator::Signals;
 use tracing::{debug, error, info, warn};
 
 use crate::checks;
-use crate::control::{Connections, Info, Server};
+use crate::control::{self, Connections, Info, Server};
 use crate::detach::Report;
 use crate::failure::Failure;
 use crate::fuse;
-use crate::logging::Log;
+use crate::logging::{self, Log};
+use crate::metrics;
 use crate::mountinfo::{self, Mount};
 use crate::options::MountOptions;
 use crate::unmount::{UnmountError, unmount};
@@ -59,11 +61,19 @@ pub(crate) fn run(plan: &Plan, log: &Log, report: Report) -> Result<(), Failure>
         }
         Report::ToTerminal => None,
     };
+    logging::log_panics();
     let connections = Arc::new(Connections::default());
     let (events, inbox) = channel();
-    let server = listen(plan, &volume, &connections, &events);
-    let served = serve(plan, &volume, &events, &inbox, report, log_file);
+    let metrics = plan.options.metrics.map(|at| metrics::serve(at, volume.clone())).transpose();
+    let (server, served) = match metrics {
+        Ok(metrics) => {
+            let server = listen(plan, &volume, metrics, &connections, &events);
+            (server, serve(plan, &volume, &events, &inbox, report, log_file))
+        }
+        Err(e) => (None, Err(e)),
+    };
     info!("folding what is still in the journal");
+    report.stopping("folding what is still in the journal");
     let closed = volume.close().map_err(|e| e.to_string());
     match &closed {
         Ok(()) => info!("the volume is closed"),
@@ -94,17 +104,24 @@ fn open(plan: &Plan, report: Report) -> Result<Arc<Volume>, Failure> {
 fn listen(
     plan: &Plan,
     volume: &Arc<Volume>,
+    metrics: Option<SocketAddr>,
     connections: &Arc<Connections>,
     events: &Sender<Event>,
 ) -> Option<Server> {
     let info = Info {
         pid: std::process::id(),
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").to_string(),
         dir: plan.dir.clone(),
         mountpoint: plan.mountpoint.clone(),
         uuid: volume.uuid().to_string(),
         label: volume.label(),
-        read_only: volume.is_read_only(),
+        options: plan.options.given.clone(),
+        since: control::now(),
+        read_only: false,
+        read_only_because: None,
+        // What is only looked at is not to be changed, and the engine's files would be.
+        engine: if plan.options.read_only { "memory" } else { "redb" }.to_string(),
+        metrics,
     };
     let events = events.clone();
     // Nobody listens only when the daemon is ending already.
@@ -156,7 +173,7 @@ fn serve(
     harden();
     read_ahead(device);
     info!(dir = %plan.dir.display(), mountpoint = %plan.mountpoint.display(), "mounted");
-    match report.ready() {
+    match report.ready(&plan.mountpoint) {
         Ok(()) => forget_terminal(report, log_file),
         Err(e) => {
             warn!("the command that asked for the mount is gone ({e})");

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::MountArgs;
 use crate::failure::Failure;
+use crate::notify;
 
 /// What the daemon tells the command that started it, a line each.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ enum Status {
 pub(crate) enum Report {
     /// The command that started this daemon, at the other end of standard output.
     ToCommand,
-    /// The person at the terminal.
+    /// The person at the terminal, or systemd.
     ToTerminal,
 }
 
@@ -39,15 +40,27 @@ impl Report {
         match self {
             // A command that was interrupted is noticed by `ready`.
             Report::ToCommand => drop(send(&Status::Waiting(why.to_string()))),
-            Report::ToTerminal => eprintln!("cairn: {why}"),
+            // Where the log goes, too.
+            Report::ToTerminal => {
+                tracing::warn!("{why}");
+                notify::status(why);
+            }
         }
     }
 
     /// The mount answers. An error means that nobody is left who wants it.
-    pub(crate) fn ready(self) -> io::Result<()> {
+    pub(crate) fn ready(self, mountpoint: &Path) -> io::Result<()> {
         match self {
-            Report::ToCommand => send(&Status::Ready),
-            Report::ToTerminal => Ok(()),
+            Report::ToCommand => send(&Status::Ready)?,
+            Report::ToTerminal => notify::ready(&format!("mounted at {}", mountpoint.display())),
+        }
+        Ok(())
+    }
+
+    /// The mount is gone, and the daemon has `why` to go on for a while.
+    pub(crate) fn stopping(self, why: &str) {
+        if self == Report::ToTerminal {
+            notify::stopping(why);
         }
     }
 

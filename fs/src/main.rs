@@ -13,8 +13,12 @@ mod failure;
 mod fuse;
 mod lanes;
 mod logging;
+mod manual;
+mod metrics;
 mod mountinfo;
+mod notify;
 mod options;
+mod output;
 mod places;
 mod report;
 mod size;
@@ -41,6 +45,9 @@ fn main() -> ExitCode {
 }
 
 fn cairn(arguments: Vec<OsString>) -> ExitCode {
+    if let Some(share) = cairn_manual::wanted(&arguments) {
+        return finish("cairn", manual::write(&share).map_err(Failure::new), |_| 1);
+    }
     let cli = match Cli::try_parse_from(with_verb(arguments)) {
         Ok(cli) => cli,
         Err(e) => return ExitCode::from(usage(&e, USAGE as u8)),
@@ -50,6 +57,9 @@ fn cairn(arguments: Vec<OsString>) -> ExitCode {
         Verb::Umount(args) => cmd::umount::run(args),
         Verb::Sync(args) => cmd::sync::run(args),
         Verb::Df(args) => cmd::df::run(args),
+        Verb::Info(args) => cmd::info::run(args),
+        Verb::Stats(args) => cmd::stats::run(args),
+        Verb::Why(args) => cmd::why::run(args),
     };
     finish("cairn", result, |code| u8::try_from(code).unwrap_or(1))
 }

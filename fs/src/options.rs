@@ -1,8 +1,12 @@
-//! What follows `-o`: one table of what is known, everything else refused by name.
+//! What follows `-o`: one table of what is known, everything else refused by name. Help, the manual and README's table
+//! are made from it, or compared with it.
+
+use std::net::SocketAddr;
 
 use cairn_volume::OpenOptions;
 
 use crate::failure::Failure;
+use crate::logging::Format;
 use crate::size;
 
 /// The options of a mount, defaults where nothing was said.
@@ -24,6 +28,134 @@ pub(crate) struct MountOptions {
     pub(crate) cache_size: Option<u64>,
     /// Bytes of the chunk index; `None`: the volume's default.
     pub(crate) index_mem: Option<u64>,
+    /// How the daemon's log is written.
+    pub(crate) log_format: Format,
+    /// Where figures are served to Prometheus; `None`: nowhere.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Those that were known, as they were given.
+    pub(crate) given: Vec<String>,
+}
+
+/// An option of a mount.
+pub(crate) struct Known {
+    /// What it is called.
+    pub(crate) name: &'static str,
+    /// What it does, for people.
+    pub(crate) help: &'static str,
+    take: Take,
+}
+
+type Set = fn(&mut MountOptions);
+
+/// What an option sets.
+enum Take {
+    /// It has no value.
+    Flag(Set),
+    /// It has one, which is called so.
+    Value(&'static str, fn(&mut MountOptions, &str) -> Result<(), String>),
+}
+
+/// Every option that people are told of.
+pub(crate) const OPTIONS: &[Known] = &[
+    Known { name: "ro", help: "no writes", take: Take::Flag(|o| o.read_only = true) },
+    Known {
+        name: "suid",
+        help: "honour set-user-id bits; for root, off unless asked for",
+        take: Take::Flag(|o| o.suid = true),
+    },
+    Known {
+        name: "dev",
+        help: "honour device nodes; for root, off unless asked for",
+        take: Take::Flag(|o| o.dev = true),
+    },
+    Known { name: "noexec", help: "run no programs from it", take: Take::Flag(|o| o.noexec = true) },
+    Known {
+        name: "noatime",
+        help: "accepted; access times are not updated by reads anyway",
+        take: Take::Flag(|o| o.noatime = true),
+    },
+    Known {
+        name: "allow_other",
+        help: "other users may use it; permissions are always checked by the kernel",
+        take: Take::Flag(|o| o.allow_other = true),
+    },
+    Known {
+        name: "cache_size",
+        help: "memory for decoded data",
+        take: Take::Value("SIZE", |o, value| {
+            o.cache_size = Some(size::parse(value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "index_mem",
+        help: "memory for finding duplicates",
+        take: Take::Value("SIZE", |o, value| {
+            o.index_mem = Some(size::parse(value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "log_format",
+        help: "text, or json: one document a line",
+        take: Take::Value("FORMAT", |o, value| {
+            o.log_format = Format::parse(value)?;
+            Ok(())
+        }),
+    },
+    Known {
+        name: "metrics",
+        help: "figures for Prometheus at this loopback address, under /metrics; port 0 takes a free one",
+        take: Take::Value("ADDRESS:PORT", |o, value| {
+            o.metrics = Some(loopback(value)?);
+            Ok(())
+        }),
+    },
+];
+
+/// What takes back what the table, or the default, says.
+const TAKEN_BACK: &[(&str, Set)] = &[
+    ("rw", |o| o.read_only = false),
+    ("nosuid", |o| o.suid = false),
+    ("nodev", |o| o.dev = false),
+    ("exec", |o| o.noexec = false),
+    ("atime", |o| o.noatime = false),
+    ("relatime", |o| o.noatime = false),
+    ("strictatime", |o| o.noatime = false),
+];
+
+/// What is for others (mount(8), systemd), or always on: the kernel checks permissions on every cairn mount.
+const NOT_OURS: &[&str] = &[
+    "defaults",
+    "default_permissions",
+    "async",
+    "auto",
+    "noauto",
+    "nofail",
+    "_netdev",
+    "diratime",
+    "nodiratime",
+    "lazytime",
+    "nolazytime",
+];
+/// The same, with or without a value.
+const NOT_OURS_WITH_VALUE: &[&str] =
+    &["user", "nouser", "users", "owner", "group", "uhelper", "helper", "comment"];
+
+impl Known {
+    /// As it is typed: `ro`, `cache_size=SIZE`.
+    pub(crate) fn syntax(&self) -> String {
+        match self.take {
+            Take::Flag(_) => self.name.to_string(),
+            Take::Value(value, _) => format!("{}={value}", self.name),
+        }
+    }
+}
+
+/// All of them, for the help of `-o`.
+pub(crate) fn help() -> String {
+    let all: Vec<_> = OPTIONS.iter().map(Known::syntax).collect();
+    format!("Mount options, separated by commas: {}", all.join(", "))
 }
 
 impl MountOptions {
@@ -34,7 +166,9 @@ impl MountOptions {
     pub(crate) fn parse(lists: &[String], sloppy: bool, root: bool) -> Result<MountOptions, Failure> {
         let mut options = MountOptions::default();
         for option in lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty()) {
-            if !options.apply(option)? && !sloppy {
+            if options.apply(option)? {
+                options.given.push(option.to_string());
+            } else if !sloppy {
                 return Err(Failure::usage(format!(
                     "unknown mount option '{option}': leave it out, or pass -s to have unknown options ignored"
                 )));
@@ -51,39 +185,25 @@ impl MountOptions {
 
     /// Takes one option; `false` if it is not known.
     fn apply(&mut self, option: &str) -> Result<bool, Failure> {
-        match option {
-            "ro" => self.read_only = true,
-            "rw" => self.read_only = false,
-            "suid" => self.suid = true,
-            "nosuid" => self.suid = false,
-            "dev" => self.dev = true,
-            "nodev" => self.dev = false,
-            "exec" => self.noexec = false,
-            "noexec" => self.noexec = true,
-            "noatime" => self.noatime = true,
-            "atime" | "relatime" | "strictatime" => self.noatime = false,
-            "allow_other" => self.allow_other = true,
-            _ => return self.apply_value(option),
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (option, None),
+        };
+        let wrong = |why: &str| Failure::usage(format!("mount option '{option}': {why}"));
+        match (OPTIONS.iter().find(|known| known.name == name).map(|known| &known.take), value) {
+            (Some(Take::Flag(set)), None) => set(self),
+            (Some(Take::Flag(_)), Some(_)) => return Err(wrong("it takes no value")),
+            (Some(Take::Value(_, set)), value) => {
+                set(self, value.unwrap_or("")).map_err(|why| wrong(&why))?
+            }
+            (None, value) => return Ok(self.take_back(name, value) || is_not_ours(name, value)),
         }
         Ok(true)
     }
 
-    /// The options that have a value, and those that are for others (mount(8), systemd) or always on.
-    fn apply_value(&mut self, option: &str) -> Result<bool, Failure> {
-        match option.split_once('=').unwrap_or((option, "")) {
-            ("cache_size", value) => self.cache_size = Some(size_of(option, value)?),
-            ("index_mem", value) => self.index_mem = Some(size_of(option, value)?),
-            // The kernel checks permissions on every cairn mount.
-            ("defaults" | "default_permissions" | "async", "") => {}
-            (
-                "auto" | "noauto" | "nofail" | "_netdev" | "diratime" | "nodiratime" | "lazytime"
-                | "nolazytime",
-                "",
-            ) => {}
-            ("user" | "nouser" | "users" | "owner" | "group" | "uhelper" | "helper" | "comment", _) => {}
-            (name, _) => return Ok(name.starts_with("x-") || name.starts_with("X-")),
-        }
-        Ok(true)
+    fn take_back(&mut self, name: &str, value: Option<&str>) -> bool {
+        let found = TAKEN_BACK.iter().find(|(known, _)| *known == name && value.is_none());
+        found.map(|(_, take)| take(self)).is_some()
     }
 
     /// What the volume is opened with.
@@ -99,8 +219,25 @@ impl MountOptions {
     }
 }
 
-fn size_of(option: &str, value: &str) -> Result<u64, Failure> {
-    size::parse(value).map_err(|why| Failure::usage(format!("mount option '{option}': {why}")))
+fn is_not_ours(name: &str, value: Option<&str>) -> bool {
+    (NOT_OURS.contains(&name) && value.is_none())
+        || NOT_OURS_WITH_VALUE.contains(&name)
+        || name.starts_with("x-")
+        || name.starts_with("X-")
+}
+
+/// Figures tell what is done with a volume, and whoever reaches the port may read them: only this machine may.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| {
+        format!("'{text}' is no address and port: write one as in 127.0.0.1:9100 or [::1]:9100")
+    })?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err(format!(
+            "{} can be reached from other machines, and anybody might read the figures: use 127.0.0.1 or [::1], and pass them on from there",
+            address.ip()
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -145,7 +282,7 @@ mod tests {
     fn an_unknown_option_is_named_unless_sloppy() {
         let error = parse("ro,colour=blue").expect_err("unknown");
         assert!(error.code == 2 && error.message.contains("'colour=blue'"), "{error}");
-        assert!(parse("ro=1").is_err());
+        assert!(parse("ro=1").is_err() && parse("rw=1").is_err() && parse("defaults=1").is_err());
         let sloppy = MountOptions::parse(&["ro,colour=blue".into()], true, true).expect("skipped");
         assert!(sloppy.read_only);
     }
@@ -156,5 +293,45 @@ mod tests {
         let error = MountOptions::parse(&["dev".into()], false, false).expect_err("not root");
         assert!(error.message.contains("'dev'"), "{error}");
         MountOptions::parse(&["dev,nodev".into()], false, false).expect("taken back");
+    }
+
+    #[test]
+    fn metrics_stay_on_this_machine() {
+        for (text, port) in [("127.0.0.1:9100", 9100), ("[::1]:0", 0), ("127.8.9.10:1", 1)] {
+            assert_eq!(parse(&format!("metrics={text}")).expect(text).metrics.map(|a| a.port()), Some(port));
+        }
+        for text in
+            ["0.0.0.0:9100", "[::]:9100", "192.168.1.2:80", "localhost:9100", "127.0.0.1", ":9100", ""]
+        {
+            let error = parse(&format!("metrics={text}")).expect_err(text);
+            assert!(error.code == 2 && error.message.contains("127.0.0.1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn logs_are_text_or_json() {
+        assert_eq!(parse("log_format=json").expect("known").log_format, Format::Json);
+        assert_eq!(parse("log_format=json,log_format=text").expect("known").log_format, Format::Text);
+        assert!(parse("log_format=xml").expect_err("neither").message.contains("json"));
+    }
+
+    #[test]
+    fn every_name_is_known_once() {
+        let mut names: Vec<_> = OPTIONS.iter().map(|known| known.name).collect();
+        names.extend(TAKEN_BACK.iter().map(|(name, _)| name));
+        names.extend(NOT_OURS.iter().chain(NOT_OURS_WITH_VALUE));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
+    }
+
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let readme = include_str!("../../README.md");
+        let rows: Vec<_> =
+            OPTIONS.iter().map(|known| format!("| `{}` | {} |\n", known.syntax(), known.help)).collect();
+        let table = format!("| option | |\n| --- | --- |\n{}\n", rows.concat());
+        assert!(readme.contains(&table), "README's table of mount options should be:\n{table}");
     }
 }

@@ -1,6 +1,6 @@
-//! What a volume holds, as `cairn df` and `control.sock` tell it.
+//! What a volume holds, did and why, as commands, `control.sock`, hidden files and attributes tell it.
 
-use cairn_volume::Usage;
+use cairn_volume::{Compression, Explanation, Statistics, Usage};
 use serde::{Deserialize, Serialize};
 
 /// [`Usage`] with names that scripts may rely on. Bytes, but for `files`.
@@ -33,5 +33,256 @@ impl From<Usage> for UsageReport {
             journal: usage.journal,
             journal_used: usage.journal_used,
         }
+    }
+}
+
+/// [`Statistics`] with names that scripts may rely on: counts since the volume was opened, then how it stands. Bytes
+/// are plain bytes unless the name says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StatsReport {
+    /// Reads.
+    pub(crate) reads: u64,
+    /// Bytes that they gave.
+    pub(crate) read_bytes: u64,
+    /// Writes.
+    pub(crate) writes: u64,
+    /// Bytes that they brought.
+    pub(crate) written_bytes: u64,
+    /// Bytes that came by copy_file_range, without being written.
+    pub(crate) copied_bytes: u64,
+    /// fsyncs of files and directories.
+    pub(crate) fsyncs: u64,
+    /// Records that operations appended to the journal.
+    pub(crate) records: u64,
+    /// Operations that ended in an I/O error.
+    pub(crate) io_errors: u64,
+    /// Folded bytes that were not in the store yet.
+    pub(crate) new_bytes: u64,
+    /// Folded bytes that were in the store already.
+    pub(crate) deduped_bytes: u64,
+    /// Bytes of the data packs that folds wrote.
+    pub(crate) stored_bytes: u64,
+    /// Data packs that folds wrote.
+    pub(crate) packs_written: u64,
+    /// Checkpoints written.
+    pub(crate) checkpoints: u64,
+    /// Folds and checkpoints that failed and were, or will be, tried again.
+    pub(crate) fold_errors: u64,
+    /// How often the engine failed and was rebuilt.
+    pub(crate) engine_rebuilds: u64,
+    /// Bytes that wait to be folded.
+    pub(crate) backlog: u64,
+    /// How long the oldest of them have waited.
+    pub(crate) backlog_age_seconds: f64,
+    /// Memory that the overlay takes.
+    pub(crate) overlay: u64,
+    /// The most memory that it may take.
+    pub(crate) overlay_limit: u64,
+    /// Bytes of the journal in use.
+    pub(crate) journal_used: u64,
+    /// The most bytes that the journal may take.
+    pub(crate) journal_limit: u64,
+    /// Look-ups in the cache of decoded frames that found theirs.
+    pub(crate) cache_hits: u64,
+    /// Those that had to read and decode one.
+    pub(crate) cache_misses: u64,
+    /// Chunks that the index knows.
+    pub(crate) index_chunks: u64,
+    /// Memory that it takes.
+    pub(crate) index_mem: u64,
+    /// Packs in the store.
+    pub(crate) packs: u64,
+}
+
+impl From<Statistics> for StatsReport {
+    fn from(statistics: Statistics) -> StatsReport {
+        // Taken apart without `..`: a new field does not compile until it has a name here.
+        let Statistics {
+            reads,
+            read_bytes,
+            writes,
+            written_bytes,
+            copied_bytes,
+            fsyncs,
+            records,
+            io_errors,
+            new_bytes,
+            deduped_bytes,
+            stored_bytes,
+            packs_written,
+            checkpoints,
+            fold_errors,
+            engine_rebuilds,
+            backlog,
+            backlog_age,
+            overlay,
+            overlay_limit,
+            journal_used,
+            journal_limit,
+            cache_hits,
+            cache_misses,
+            index_chunks,
+            index_mem,
+            packs,
+        } = statistics;
+        StatsReport {
+            reads,
+            read_bytes,
+            writes,
+            written_bytes,
+            copied_bytes,
+            fsyncs,
+            records,
+            io_errors,
+            new_bytes,
+            deduped_bytes,
+            stored_bytes,
+            packs_written,
+            checkpoints,
+            fold_errors,
+            engine_rebuilds,
+            backlog,
+            backlog_age_seconds: backlog_age.as_secs_f64(),
+            overlay,
+            overlay_limit,
+            journal_used,
+            journal_limit,
+            cache_hits,
+            cache_misses,
+            index_chunks,
+            index_mem,
+            packs,
+        }
+    }
+}
+
+/// Packs that a [`WhyReport`] names at most.
+const WHY_PACKS: usize = 64;
+
+/// [`Explanation`] with names that scripts may rely on: why a file takes what it takes. Bytes, but for `pieces`,
+/// `chunks`, `sharers` and `pack_count`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WhyReport {
+    /// Its length.
+    pub(crate) size: u64,
+    /// Bytes of it that are holes.
+    pub(crate) holes: u64,
+    /// Bytes that lie in the journal, not folded yet.
+    pub(crate) journalled: u64,
+    /// Bytes that lie in chunks.
+    pub(crate) chunked: u64,
+    /// Pieces of chunks that they are made of.
+    pub(crate) pieces: u64,
+    /// Distinct chunks among those.
+    pub(crate) chunks: u64,
+    /// Plain bytes of the distinct chunks, each counted once and as far as the file uses it.
+    pub(crate) unique: u64,
+    /// Stored bytes that its pieces answer for.
+    pub(crate) stored: u64,
+    /// Bytes in chunks that other files have, too.
+    pub(crate) shared: u64,
+    /// Files that have some of its chunks, itself left out.
+    pub(crate) sharers: u64,
+    /// Whether everything was looked at: if not, there may be more sharers.
+    pub(crate) complete: bool,
+    /// How what is folded from now on is compressed: `off` or `zstd:LEVEL`.
+    pub(crate) compression: Option<String>,
+    /// Its bytes that are no holes, over `stored`; none where nothing is stored.
+    pub(crate) ratio: Option<f64>,
+    /// How many packs it lies in.
+    pub(crate) pack_count: u64,
+    /// The 64 with most of it.
+    pub(crate) packs: Vec<PackReport>,
+}
+
+/// What a pack holds of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PackReport {
+    /// The pack's id, as in its file's name.
+    pub(crate) pack: String,
+    /// Bytes of the file in it.
+    pub(crate) bytes: u64,
+}
+
+impl From<Explanation> for WhyReport {
+    fn from(explanation: Explanation) -> WhyReport {
+        // Taken apart without `..`: a new field does not compile until it has a name here.
+        let Explanation {
+            size,
+            holes,
+            journalled,
+            chunked,
+            pieces,
+            chunks,
+            unique,
+            stored,
+            shared,
+            sharers,
+            complete,
+            packs,
+            compression,
+        } = explanation;
+        WhyReport {
+            size,
+            holes,
+            journalled,
+            chunked,
+            pieces,
+            chunks,
+            unique,
+            stored,
+            shared,
+            sharers,
+            complete,
+            compression: compression.map(compression_name),
+            ratio: (stored > 0).then(|| (journalled + chunked) as f64 / stored as f64),
+            pack_count: packs.len() as u64,
+            packs: packs
+                .iter()
+                .take(WHY_PACKS)
+                .map(|share| PackReport { pack: share.pack.to_string(), bytes: share.bytes })
+                .collect(),
+        }
+    }
+}
+
+/// As the mount option `compress=` and the attribute `cairn.compress` write it.
+pub(crate) fn compression_name(compression: Compression) -> String {
+    match compression {
+        Compression::None => "off".to_string(),
+        Compression::Zstd(level) => format!("zstd:{level}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_volume::{PackId, PackShare};
+
+    #[test]
+    fn a_file_in_many_packs_names_the_largest_shares_and_counts_all() {
+        let share = |n: u32| PackShare { pack: PackId::new(1, 2, n), bytes: u64::from(1000 - n) };
+        let explanation = Explanation {
+            size: 4000,
+            journalled: 1000,
+            chunked: 2000,
+            stored: 1500,
+            packs: (0..100).map(share).collect(),
+            compression: Some(Compression::Zstd(9)),
+            ..Explanation::default()
+        };
+        let report = WhyReport::from(explanation);
+        assert_eq!((report.pack_count, report.packs.len()), (100, WHY_PACKS));
+        assert_eq!(report.packs[0].bytes, 1000);
+        assert_eq!(report.ratio, Some(2.0));
+        assert_eq!(report.compression.as_deref(), Some("zstd:9"));
+        assert_eq!(WhyReport::from(Explanation::default()).ratio, None);
+    }
+
+    #[test]
+    fn an_age_is_told_in_seconds() {
+        let statistics =
+            Statistics { backlog_age: std::time::Duration::from_millis(2500), ..Statistics::default() };
+        assert_eq!(StatsReport::from(statistics).backlog_age_seconds, 2.5);
     }
 }

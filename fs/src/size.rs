@@ -39,6 +39,16 @@ pub(crate) fn human(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// In the largest unit that leaves a whole number: `32 KiB`, `512 MiB`, `1000 B`.
+pub(crate) fn exact(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes, 0);
+    while value >= 1024 && value.is_multiple_of(1024) && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024, unit + 1);
+    }
+    format!("{value} {}", UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +69,14 @@ mod tests {
             let error = parse(text).expect_err(text);
             assert!(error.contains(text), "{error}");
         }
+    }
+
+    #[test]
+    fn what_was_chosen_is_written_exactly() {
+        assert_eq!(exact(1000), "1000 B");
+        assert_eq!(exact(32 << 10), "32 KiB");
+        assert_eq!(exact(1536 << 10), "1536 KiB");
+        assert_eq!(exact(0), "0 B");
     }
 
     #[test]

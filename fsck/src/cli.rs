@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Change nothing: what is done anyway.
     #[arg(short = 'n')]
     pub(crate) no: bool,
-    /// Repair what is safe to repair: not built yet.
+    /// Repair what is safe to repair (-a is the same): not built yet.
     #[arg(short = 'p', visible_short_alias = 'a')]
     pub(crate) preen: bool,
     /// Repair everything: not built yet.
@@ -42,11 +42,14 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// The command, with its version, which `-V` prints.
+    pub(crate) fn definition() -> clap::Command {
+        <Args as clap::CommandFactory>::command().version(env!("CARGO_PKG_VERSION"))
+    }
+
     /// From the command line: `-C`, `-C3` and `-C 3` mean what they do to e2fsck.
     pub(crate) fn parse_from_os() -> Result<Args, clap::Error> {
-        let mut command = <Args as clap::CommandFactory>::command();
-        command = command.version(env!("CARGO_PKG_VERSION"));
-        let matches = command.try_get_matches_from(spelt_out(std::env::args_os().collect()))?;
+        let matches = Args::definition().try_get_matches_from(spelt_out(std::env::args_os().collect()))?;
         <Args as clap::FromArgMatches>::from_arg_matches(&matches)
     }
 }

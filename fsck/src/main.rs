@@ -2,6 +2,7 @@
 
 mod bar;
 mod cli;
+mod manual;
 mod output;
 
 use std::io::Write;
@@ -24,6 +25,15 @@ mod exit {
 }
 
 fn main() -> ExitCode {
+    if let Some(share) = cairn_manual::wanted(&std::env::args_os().collect::<Vec<_>>()) {
+        return match manual::write(&share) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("fsck.cairn: {why}");
+                ExitCode::from(exit::OPERATIONAL)
+            }
+        };
+    }
     let args = match Args::parse_from_os() {
         Ok(args) => args,
         Err(error) => {

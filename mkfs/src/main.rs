@@ -2,6 +2,7 @@
 //! and tells what was made.
 
 mod args;
+mod manual;
 mod report;
 
 use std::io::Write;
@@ -12,9 +13,16 @@ use clap::Parser;
 use report::Report;
 
 fn main() -> ExitCode {
+    if let Some(share) = cairn_manual::wanted(&std::env::args_os().collect::<Vec<_>>()) {
+        return finish(manual::write(&share));
+    }
     // Wrong usage ends here, with 2.
     let args = Args::parse();
-    match make(&args) {
+    finish(make(&args))
+}
+
+fn finish(result: Result<(), String>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("mkfs.cairn: {why}");

@@ -7,6 +7,8 @@
 mod acls;
 #[path = "mount/bad_input.rs"]
 mod bad_input;
+#[path = "mount/commands.rs"]
+mod commands;
 #[path = "mount/content.rs"]
 mod content;
 #[path = "mount/full.rs"]
@@ -19,12 +21,16 @@ mod lifecycle;
 mod many;
 #[path = "mount/mapping.rs"]
 mod mapping;
+#[path = "mount/metrics.rs"]
+mod metrics;
 #[path = "mount/names.rs"]
 mod names;
 #[path = "mount/owners.rs"]
 mod owners;
 #[path = "mount/semantics.rs"]
 mod semantics;
+#[path = "mount/ranges.rs"]
+mod ranges;
 #[path = "mount/sparse.rs"]
 mod sparse;
 #[path = "mount/trees.rs"]

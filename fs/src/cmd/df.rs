@@ -1,13 +1,12 @@
 //! `cairn df`.
 
-use std::io::Write;
-
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::args::DfArgs;
 use crate::control::Client;
 use crate::failure::Failure;
+use crate::output::{percent, print, print_json};
 use crate::places::{self, Place};
 use crate::report::UsageReport;
 use crate::size::human;
@@ -33,16 +32,9 @@ struct Document {
 /// Prints what a volume holds and what it takes, mounted or not.
 pub(crate) fn run(args: &DfArgs) -> Result<(), Failure> {
     let document = measure(&places::find(&args.path)?)?;
-    let text = match args.json {
-        true => serde_json::to_string(&document).map_err(Failure::new)? + "\n",
-        false => table(&document),
-    };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // `| head` has seen enough.
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("standard output: {e}")))
-        }
-        _ => Ok(()),
+    match args.json {
+        true => print_json(&document),
+        false => print(&table(&document)),
     }
 }
 
@@ -93,7 +85,7 @@ fn table(document: &Document) -> String {
         ("journal, in use", usage.journal_used),
     ];
     for (name, bytes) in rows {
-        text += &format!("{name:<20} {:>10} {:>7}\n", human(bytes), share(bytes, usage.logical));
+        text += &format!("{name:<20} {:>10} {:>7}\n", human(bytes), percent(bytes, usage.logical));
     }
     // Set aside once and used again and again: no share of what is stored.
     text += &format!("{:<20} {:>10}\n", "journal, on disk", human(usage.journal));
@@ -101,13 +93,6 @@ fn table(document: &Document) -> String {
         text += &format!("\n{} hold {}: {ratio:.2} to 1\n", human(takes(usage)), human(usage.logical));
     }
     text
-}
-
-fn share(part: u64, whole: u64) -> String {
-    match whole {
-        0 => "-".to_string(),
-        _ => format!("{:.1}%", part as f64 * 100.0 / whole as f64),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The verbs, a file each.
 
 pub(crate) mod df;
+pub(crate) mod info;
 pub(crate) mod mount;
+pub(crate) mod stats;
 pub(crate) mod sync;
 pub(crate) mod umount;
+pub(crate) mod why;

@@ -16,11 +16,8 @@ pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
     }
     let (dir, mountpoint) = checks::before_mount(&args.dir, &args.mountpoint)?;
     if args.foreground {
-        return daemon::run(
-            &Plan { dir, mountpoint, options },
-            &Log::to_standard_error(),
-            Report::ToTerminal,
-        );
+        let log = Log::to_standard_error(options.log_format);
+        return daemon::run(&Plan { dir, mountpoint, options }, &log, Report::ToTerminal);
     }
     detach::start(args, &dir, &mountpoint)
 }
@@ -28,8 +25,9 @@ pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
 /// This process was started by [`detach::start`], which checked both directories.
 fn be_daemon(args: &MountArgs, options: MountOptions) -> Result<(), Failure> {
     nix::unistd::setsid().map_err(|e| Failure::new(format!("cannot detach from the terminal: {e}")))?;
+    let log = Log::pending(options.log_format);
     let plan = Plan { dir: args.dir.clone(), mountpoint: args.mountpoint.clone(), options };
-    match daemon::run(&plan, &Log::pending(), Report::ToCommand) {
+    match daemon::run(&plan, &log, Report::ToCommand) {
         // The command prints it; should it be gone, or the mount have been there already, this process does.
         Err(failure) if Report::ToCommand.failed(&failure) => std::process::exit(failure.code),
         result => result,

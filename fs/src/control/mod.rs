@@ -6,6 +6,7 @@
 //! (0600), and whoever holds the volume's lock owns the socket's name: one that nobody answers is replaced.
 
 mod client;
+mod info;
 mod server;
 
 use std::fs::File;
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::Client;
-pub(crate) use server::{Connections, Info, Server};
+pub(crate) use info::{Info, now};
+pub(crate) use server::{Connections, Server};
 
 /// The protocol's version, in every line.
 const VERSION: u32 = 1;

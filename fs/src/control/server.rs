@@ -11,36 +11,16 @@ use std::thread;
 use std::time::Duration;
 
 use cairn_volume::Volume;
-use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::{NAME, Request, VERSION, read_line, with_address};
-use crate::report::UsageReport;
+use super::{Info, NAME, Request, VERSION, read_line, with_address};
+use crate::report::{StatsReport, UsageReport};
 
 /// Connections served at a time; one more is closed at once.
 const MAX_CONNECTIONS: usize = 32;
 /// How long an answer may take to be read.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What `info` tells.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Info {
-    /// The daemon's process.
-    pub(crate) pid: u32,
-    /// This build of cairn.
-    pub(crate) version: &'static str,
-    /// The volume's directory.
-    pub(crate) dir: PathBuf,
-    /// Where it is mounted.
-    pub(crate) mountpoint: PathBuf,
-    /// The volume's identity.
-    pub(crate) uuid: String,
-    /// Its name, may be empty.
-    pub(crate) label: String,
-    /// Whether it takes no writes.
-    pub(crate) read_only: bool,
-}
 
 /// The open connections: each is told when the volume is closed, so that `cairn umount` knows how that went.
 #[derive(Default)]
@@ -181,7 +161,8 @@ fn answer(command: &str, shared: &Shared) -> Result<Value, String> {
             )
         }),
         "usage" => Ok(json!({ "usage": UsageReport::from(shared.volume.usage()) })),
-        "info" => Ok(json!({ "info": shared.info })),
+        "stats" => Ok(json!({ "stats": StatsReport::from(shared.volume.statistics()) })),
+        "info" => Ok(json!({ "info": shared.info.clone().now(&shared.volume) })),
         "stop" => {
             (shared.stop)();
             Ok(json!({}))

@@ -25,7 +25,8 @@ mod vfs;
 mod volume;
 
 pub use cairn_format::{
-    ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid,
+    ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid, VolumeState,
+    VolumeSuperblock,
 };
 pub use checkpoint::{ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain};
 pub use explain::{Explanation, PackShare};
@@ -36,10 +37,10 @@ pub use layout::{
 pub use make::{Made, MakeError, MakeOptions, make, make_on};
 pub use open::{
     Dedup, EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, open, open_on,
-    read_superblock, usage_offline,
+    read_superblock, superblock, usage_offline,
 };
 pub use statistics::Statistics;
 pub use vfs::{
     Allocate, Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode,
 };
-pub use volume::{Usage, Volume};
+pub use volume::{ReadOnly, Usage, Volume};

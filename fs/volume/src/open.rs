@@ -638,6 +638,11 @@ fn remove_orphans(core: &Core) {
     }
 }
 
+/// The superblock of the volume in a directory, mounted or not: it is replaced whole, so no lock is needed.
+pub fn superblock(dir: &Path) -> Result<VolumeSuperblock, OpenError> {
+    read_superblock(&open_dir(dir)?, &dir.display().to_string())
+}
+
 /// What a volume that nobody has mounted takes up.
 pub fn usage_offline(dir: &Path) -> Result<Usage, OpenError> {
     let options =

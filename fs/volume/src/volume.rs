@@ -36,6 +36,15 @@ pub struct Usage {
     pub journal_used: u64,
 }
 
+/// Why a volume takes no writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadOnly {
+    /// It was opened so.
+    Asked,
+    /// It stopped after this error.
+    Stopped(String),
+}
+
 /// An open volume. All operations may be called from any thread. Inode numbers are those of `st_ino`;
 /// the root directory is 1.
 pub struct Volume {
@@ -346,6 +355,14 @@ impl Volume {
     /// Whether it takes no writes: opened so, or stopped after an error.
     pub fn is_read_only(&self) -> bool {
         self.core.journal().map_or(true, |journal| journal.stopped().is_some())
+    }
+
+    /// Why it takes no writes; `None` while it does.
+    pub fn read_only(&self) -> Option<ReadOnly> {
+        match self.core.journal() {
+            Ok(journal) => journal.stopped().map(ReadOnly::Stopped),
+            Err(_) => Some(ReadOnly::Asked),
+        }
     }
 
     /// Folds everything, marks the volume clean, and lets go of it. Operations fail from here on. Where not

@@ -8,6 +8,7 @@ use std::slice;
 
 use cairn_tests::dice::noise;
 use cairn_tests::mounted::Mounted;
+use rustix::fs::copy_file_range;
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 
 const LENGTH: usize = 1 << 20;
@@ -49,5 +50,31 @@ fn mapped_files_are_read_and_written() {
     let file = File::open(m.path("f")).expect("there");
     with_mapped(&file, ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
     drop(file);
+    m.finish();
+}
+
+#[test]
+fn a_copy_has_what_was_stored_through_a_mapping() {
+    let m = Mounted::new();
+    let mut bytes = noise(2, LENGTH);
+    fs::write(m.path("f"), &bytes).expect("written");
+    m.sync();
+    let source = File::options().read(true).write(true).open(m.path("f")).expect("there");
+    let to = File::create_new(m.path("copy")).expect("new");
+    with_mapped(&source, ProtFlags::READ | ProtFlags::WRITE, |mapped| {
+        for at in (0..LENGTH).step_by(5003) {
+            mapped[at] = !mapped[at];
+            bytes[at] = !bytes[at];
+        }
+        // Nothing was synced: the kernel has to write the pages back first.
+        let copied = copy_file_range(&source, Some(&mut 0), &to, Some(&mut 0), LENGTH);
+        assert_eq!(copied, Ok(LENGTH));
+        // What is stored from now on is the source's alone.
+        mapped[0] = !mapped[0];
+    });
+    drop((source, to));
+    assert!(fs::read(m.path("copy")).expect("there") == bytes);
+    bytes[0] = !bytes[0];
+    assert!(fs::read(m.path("f")).expect("there") == bytes);
     m.finish();
 }

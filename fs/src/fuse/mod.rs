@@ -1,0 +1,84 @@
+//! The adapter between the kernel and a volume: the only module that names `fuser`.
+//!
+//! Each request is turned into one call of the volume and its result into one reply ([`adapter`]). There is no state here
+//! but the volume: the kernel's node ids are its inode numbers, look-ups are not counted, and an open file is a count in
+//! the volume. What may wait runs in [`crate::lanes`].
+//!
+//! Only this daemon changes the volume, so the kernel may keep what it was told: names, attributes and the absence of
+//! names for an hour, pages and listings until they are changed through it.
+
+mod adapter;
+mod convert;
+mod listing;
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, OnceLock};
+
+use cairn_volume::Volume;
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+
+use crate::lanes::{self, Lanes};
+use crate::options::MountOptions;
+use adapter::Adapter;
+
+/// A mounted volume whose requests are being answered.
+pub(crate) struct Mounted {
+    /// Never dropped: fuser 0.18 would then unmount whatever is at the mountpoint by that time (its `is_mounted` takes
+    /// "gone" for "there"), after a lazy unmount some other filesystem. The daemon unmounts by itself, and what is left
+    /// here, a descriptor of a connection that has ended, goes with the process.
+    _session: ManuallyDrop<BackgroundSession>,
+    /// Disconnected when the adapter is dropped.
+    alive: Receiver<()>,
+}
+
+impl Mounted {
+    /// Returns when the kernel will send nothing more and every request has been answered.
+    pub(crate) fn wait(self) {
+        // Nothing is ever sent.
+        let _ = self.alive.recv();
+    }
+}
+
+/// Mounts `volume` at `mountpoint` and starts answering. `source` is what mountinfo shows: the volume's directory.
+///
+/// When this returns, the kernel and the adapter have agreed on everything; the mount answers.
+pub(crate) fn mount(
+    volume: Arc<Volume>,
+    mountpoint: &Path,
+    source: &str,
+    options: &MountOptions,
+) -> io::Result<Mounted> {
+    let readers = lanes::readers();
+    let notifier = Arc::new(OnceLock::new());
+    let (answering, alive) = channel();
+    let adapter = Adapter::new(volume, notifier.clone(), Lanes::new(readers)?, answering);
+    let session = Session::new(adapter, mountpoint, &config(readers, source, options))?;
+    // Empty until now, so this sets it.
+    let _ = notifier.set(session.notifier());
+    session.spawn().map(|session| Mounted { _session: ManuallyDrop::new(session), alive })
+}
+
+/// `fuser` makes a mount nosuid and nodev unless told otherwise.
+fn config(readers: usize, source: &str, options: &MountOptions) -> Config {
+    let chosen = [
+        (options.read_only, MountOption::RO),
+        (options.suid, MountOption::Suid),
+        (options.dev, MountOption::Dev),
+        (options.noexec, MountOption::NoExec),
+        (options.noatime, MountOption::NoAtime),
+    ];
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(source.to_string()),
+        // Not `Subtype`, which `fuser` does not hand to the kernel when it mounts by itself.
+        MountOption::CUSTOM("subtype=cairn".to_string()),
+        MountOption::DefaultPermissions,
+    ];
+    config.mount_options.extend(chosen.into_iter().filter(|(on, _)| *on).map(|(_, option)| option));
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(readers);
+    config
+}

@@ -1,0 +1,135 @@
+//! What the man pages of `cairn` and `mount.cairn` say beyond the definitions of their arguments.
+
+use std::path::Path;
+
+use cairn_manual::{Page, Section, generate};
+use clap::{Command, CommandFactory};
+
+use crate::args::{Cli, HelperArgs};
+use crate::failure;
+use crate::options::OPTIONS;
+
+/// Writes man pages and completions below `share`.
+pub(crate) fn write(share: &Path) -> Result<(), String> {
+    let mut cairn = Cli::command().disable_help_subcommand(true);
+    // Gives each verb its names: `cairn mount`, and `cairn-mount` for its page.
+    cairn.build();
+    let verbs: Vec<Command> = cairn.get_subcommands().cloned().collect();
+    let mut pages = vec![Page { command: cairn.clone(), sections: main_sections() }];
+    pages.extend(
+        verbs.into_iter().map(|command| Page { sections: verb_sections(command.get_name()), command }),
+    );
+    pages.push(Page { command: HelperArgs::command(), sections: helper_sections() });
+    generate(share, &pages, &[Cli::command()])
+}
+
+fn main_sections() -> Vec<Section> {
+    vec![
+        exit_status(),
+        Section::new("FILES")
+            .text("A volume is a plain directory:")
+            .item("superblock, superblock.backup", "what the volume is; two copies")
+            .item("journal/", "what was written last and is not folded yet: never delete it")
+            .item("store/packs/", "the files' bytes and the directory tree: never delete them")
+            .item("store/superblock*", "what the store is; two copies")
+            .item("store/index, engine/", "caches: rebuilt at the next mount if they are missing")
+            .item("lock, control.sock", "who has it mounted, and how commands reach the mount")
+            .item("log, log.1", "what the mount's daemon had to say"),
+        environment(),
+        Section::new("EXAMPLES")
+            .text("Make a volume, mount it, copy a tree, see what that takes:")
+            .example(
+                "mkfs.cairn -L photos /srv/photos\ncairn mount /srv/photos /mnt/photos\n\
+                 cp -a ~/photos /mnt/photos\ncairn sync /mnt/photos\ncairn df /mnt/photos",
+            )
+            .text("See what one file shares with others:")
+            .example("cairn why /mnt/photos/photos/one.jpg"),
+        see_also("mount.cairn(8), mkfs.cairn(8), fsck.cairn(8), cairn-mount(8)"),
+    ]
+}
+
+fn verb_sections(verb: &str) -> Vec<Section> {
+    let mut sections = match verb {
+        "mount" => vec![
+            mount_options(),
+            exit_status(),
+            environment(),
+            Section::new("SYSTEMD").text(
+                "In the foreground (-f) the daemon tells systemd when the mount answers, what it waits for, and when it \
+                 ends (Type=notify). The template cairn@.service mounts what /etc/cairn/NAME.conf names.",
+            ),
+        ],
+        _ => vec![exit_status()],
+    };
+    if let Some(lines) = example(verb) {
+        sections.push(Section::new("EXAMPLES").example(lines));
+    }
+    sections.push(see_also("cairn(8)"));
+    sections
+}
+
+fn example(verb: &str) -> Option<&'static str> {
+    match verb {
+        "mount" => Some("cairn mount /srv/photos /mnt/photos -o noatime,cache_size=256M"),
+        "umount" => Some("cairn umount /mnt/photos"),
+        "sync" => Some("cairn sync /mnt/photos"),
+        "df" => Some("cairn df --json /mnt/photos"),
+        "info" => Some("cairn info /srv/photos"),
+        "stats" => Some("cairn stats /mnt/photos --interval 1"),
+        "why" => Some("cairn why /mnt/photos/one.jpg /mnt/photos/two.jpg"),
+        _ => None,
+    }
+}
+
+fn helper_sections() -> Vec<Section> {
+    let status = [(0, "mounted"), (1, "wrong usage"), (32, "not mounted")];
+    vec![
+        mount_options(),
+        Section::new("EXIT STATUS")
+            .text("Those of mount(8):")
+            .items(status.map(|(code, meaning)| (code.to_string(), meaning.to_string()))),
+        Section::new("EXAMPLES").text("By hand, and at boot by a line in /etc/fstab:").example(
+            "mount -t cairn /srv/photos /mnt/photos -o noatime\n\
+                 /srv/photos  /mnt/photos  cairn  defaults,nofail  0 0",
+        ),
+        see_also("mount(8), fstab(5), cairn(8)"),
+    ]
+}
+
+fn exit_status() -> Section {
+    let codes = failure::EXIT_CODES.iter().map(|(code, meaning)| (code.to_string(), (*meaning).to_string()));
+    Section::new("EXIT STATUS").items(codes)
+}
+
+fn mount_options() -> Section {
+    Section::new("MOUNT OPTIONS")
+        .text("Separated by commas; of two that contradict each other the later one holds. SIZE may have a unit: 64M, 1G.")
+        .items(OPTIONS.iter().map(|known| (known.syntax(), known.help.to_string())))
+        .text(
+            "Those that are for mount(8) and systemd (defaults, nofail, noauto, _netdev, user, x-...) are accepted. Any \
+             other is refused by name, except with -s.",
+        )
+}
+
+fn environment() -> Section {
+    Section::new("ENVIRONMENT").item(
+        "CAIRN_LOG",
+        "what the daemon logs: error, warn, info (the default), debug, or by module as in cairn_volume=trace",
+    )
+}
+
+fn see_also(pages: &str) -> Section {
+    Section::new("SEE ALSO").text(pages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_an_example() {
+        for verb in Cli::command().get_subcommands() {
+            assert!(example(verb.get_name()).is_some(), "{}", verb.get_name());
+        }
+    }
+}
