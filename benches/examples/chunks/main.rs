@@ -50,13 +50,18 @@ fn main() -> ExitCode {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    match options(&arguments).and_then(|options| measure(&options).map_err(|e| e.to_string())) {
-        Ok(()) => ExitCode::SUCCESS,
+    let options = match options(&arguments) {
+        Ok(options) => options,
         Err(error) => {
             eprintln!("chunks: {error}");
-            ExitCode::FAILURE
+            return ExitCode::from(2);
         }
+    };
+    if let Err(error) = measure(&options) {
+        eprintln!("chunks: {error}");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
 
 fn options(arguments: &[OsString]) -> Result<Options, String> {
@@ -78,6 +83,11 @@ fn options(arguments: &[OsString]) -> Result<Options, String> {
             }
             "--json" => options.json = Some(value.to_owned()),
             option if option.starts_with('-') => return Err(format!("there is no {option}; see --help")),
+            set if !set.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) => {
+                return Err(format!(
+                    "a data set's name is letters, digits, '-', '_' and '.', and '{set}' is not"
+                ));
+            }
             set => options.sets.push((set.to_owned(), value.to_owned())),
         }
     }
@@ -119,7 +129,11 @@ fn measure(options: &Options) -> io::Result<()> {
         eprintln!("{name}");
         let mut tally = Tally::new(&options.chunks, &options.frames, options.level);
         walk(Path::new(dir), &mut tally)?;
-        sets.push((name.clone(), tally.finish()?));
+        let figures = tally.finish()?;
+        if figures.logical == 0 {
+            return Err(io::Error::other(format!("{}: there is not a byte in its files", dir.display())));
+        }
+        sets.push((name.clone(), figures));
     }
     let report = report::Report { load, level: options.level, sets };
     print!("{}", report.tables());

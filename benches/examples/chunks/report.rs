@@ -203,7 +203,7 @@ impl Report {
             let comma = if i > 0 { "," } else { "" };
             let _ = write!(
                 out,
-                "{comma}\n{{\"name\":{name:?},\"files\":{},\"logical\":{},\"whole_file_duplicates\":{},\"chunks\":[",
+                "{comma}\n{{\"name\":\"{name}\",\"files\":{},\"logical\":{},\"whole_file_duplicates\":{},\"chunks\":[",
                 set.files, set.logical, set.whole_file_duplicates
             );
             let chunks: Vec<_> = set.chunks.iter().map(|c| chunk_json(c, set.logical)).collect();
