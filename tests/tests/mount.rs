@@ -27,10 +27,10 @@ mod metrics;
 mod names;
 #[path = "mount/owners.rs"]
 mod owners;
-#[path = "mount/semantics.rs"]
-mod semantics;
 #[path = "mount/ranges.rs"]
 mod ranges;
+#[path = "mount/semantics.rs"]
+mod semantics;
 #[path = "mount/sparse.rs"]
 mod sparse;
 #[path = "mount/trees.rs"]
