@@ -23,6 +23,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// After a failure it waits this long before it tries again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// By how much folding is nicer than what answers requests.
+const NICENESS: i32 = 5;
+
 /// What folds and checkpoints go on from.
 pub(crate) struct Maintainer {
     pub(crate) checkpoints: CheckpointState,
@@ -217,6 +220,11 @@ pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
 
 /// The maintenance's thread.
 pub(crate) fn run(core: &Arc<Core>) {
+    // Those it starts are as nice. It does what nobody waits for: whoever writes comes first until the journal is full,
+    // and then waits for this and takes no time.
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!("folding has the priority of everything else: {error}");
+    }
     loop {
         let urgent = {
             let wanted = core.signal.wanted();
