@@ -20,6 +20,8 @@ pub(crate) struct MountOptions {
     pub(crate) noatime: bool,
     /// Other users than the one who mounts may use it.
     pub(crate) allow_other: bool,
+    /// Have every open and close told, as kernels do that cannot do without: for tests of that.
+    pub(crate) count_opens: bool,
     /// Bytes of decoded frames kept; `None`: the volume's default.
     pub(crate) cache_size: Option<u64>,
     /// Bytes of the chunk index; `None`: the volume's default.
@@ -63,6 +65,7 @@ impl MountOptions {
             "noatime" => self.noatime = true,
             "atime" | "relatime" | "strictatime" => self.noatime = false,
             "allow_other" => self.allow_other = true,
+            "x-cairn.count-opens" => self.count_opens = true,
             _ => return self.apply_value(option),
         }
         Ok(true)

@@ -18,6 +18,8 @@ mod lifecycle;
 mod mapping;
 #[path = "mount/names.rs"]
 mod names;
+#[path = "mount/opens.rs"]
+mod opens;
 #[path = "mount/owners.rs"]
 mod owners;
 #[path = "mount/ranges.rs"]
