@@ -94,3 +94,34 @@ fn remove_unreachable(volume: &Volume, cache: &KernelCache, inos: &[u64]) {
         Ok(())
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_volume::{Caller, Error, MakeOptions, OpenOptions, make, open};
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_the_kernel_has_again_stays_though_it_was_forgotten_once() {
+        let dir = std::env::temp_dir().join(format!("cairn-forgets-{}", std::process::id()));
+        let small = MakeOptions { journal_size: 64 << 20, segment_size: 4 << 20, ..MakeOptions::default() };
+        make(&dir, &small).expect("a new volume");
+        let volume = open(&dir, OpenOptions::default()).expect("a volume");
+        volume.expect_forgets();
+        let caller = Caller { uid: 0, gid: 0 };
+        let ino = volume.mknod(1, b"f", 0o100_600, 0, 0, &caller).expect("made").ino;
+        let cache = KernelCache::default();
+        // It takes every message, so it knows every inode.
+        cache.connect(File::create("/dev/null").expect("there").as_fd()).expect("a descriptor");
+        remove_unreachable(&volume, &cache, &[ino]);
+        assert_eq!(volume.getattr(ino).map(|a| a.nlink), Ok(1), "it has a name");
+        volume.unlink(1, b"f").expect("there");
+        remove_unreachable(&volume, &cache, &[ino]);
+        assert_eq!(volume.getattr(ino).map(|a| a.nlink), Ok(0), "the kernel has it");
+        volume.forget(&[ino]);
+        assert_eq!(volume.getattr(ino), Err(Error::Stale));
+        volume.close().expect("folds");
+        fs::remove_dir_all(&dir).expect("removed");
+    }
+}
