@@ -1,6 +1,6 @@
 //! What follows `-o`: one table of what is known, everything else refused by name.
 
-use cairn_volume::OpenOptions;
+use cairn_volume::{Compression, Dedup, OpenOptions};
 
 use crate::failure::Failure;
 use crate::size;
@@ -26,7 +26,14 @@ pub(crate) struct MountOptions {
     pub(crate) cache_size: Option<u64>,
     /// Bytes of the chunk index; `None`: the volume's default.
     pub(crate) index_mem: Option<u64>,
+    /// How new data is compressed; `None`: as the volume was made.
+    pub(crate) compression: Option<Compression>,
+    /// Whether new data is looked for among what is stored.
+    pub(crate) dedup: Dedup,
 }
+
+/// The level of `compress=zstd`.
+const ZSTD_LEVEL: i8 = 3;
 
 impl MountOptions {
     /// Reads comma-separated lists, in order: of two that contradict each other the later one holds.
@@ -76,6 +83,8 @@ impl MountOptions {
         match option.split_once('=').unwrap_or((option, "")) {
             ("cache_size", value) => self.cache_size = Some(size_of(option, value)?),
             ("index_mem", value) => self.index_mem = Some(size_of(option, value)?),
+            ("compress", value) => self.compression = Some(compression_of(option, value)?),
+            ("dedup", value) => self.dedup = dedup_of(option, value)?,
             // The kernel checks permissions on every cairn mount.
             ("defaults" | "default_permissions" | "async", "") => {}
             (
@@ -91,7 +100,12 @@ impl MountOptions {
 
     /// What the volume is opened with.
     pub(crate) fn to_open(&self) -> OpenOptions {
-        let mut open = OpenOptions { read_only: self.read_only, ..OpenOptions::default() };
+        let mut open = OpenOptions {
+            read_only: self.read_only,
+            compression: self.compression,
+            dedup: self.dedup,
+            ..OpenOptions::default()
+        };
         if let Some(bytes) = self.cache_size {
             open.cache_size = bytes;
         }
@@ -104,6 +118,29 @@ impl MountOptions {
 
 fn size_of(option: &str, value: &str) -> Result<u64, Failure> {
     size::parse(value).map_err(|why| Failure::usage(format!("mount option '{option}': {why}")))
+}
+
+fn compression_of(option: &str, value: &str) -> Result<Compression, Failure> {
+    let level = match value.split_once(':') {
+        None if value == "off" => return Ok(Compression::None),
+        None if value == "zstd" => Some(ZSTD_LEVEL),
+        Some(("zstd", level)) => level.parse().ok().filter(|level| (1..=19).contains(level)),
+        _ => None,
+    };
+    level.map(Compression::Zstd).ok_or_else(|| {
+        Failure::usage(format!(
+            "mount option '{option}': say compress=off, compress=zstd or compress=zstd:LEVEL with a level from 1 to 19"
+        ))
+    })
+}
+
+fn dedup_of(option: &str, value: &str) -> Result<Dedup, Failure> {
+    match value {
+        "on" => Ok(Dedup::On),
+        "off" => Ok(Dedup::Off),
+        "verify" => Ok(Dedup::Verify),
+        _ => Err(Failure::usage(format!("mount option '{option}': say dedup=on, dedup=off or dedup=verify"))),
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +173,26 @@ mod tests {
         let error = parse("cache_size=lots").expect_err("not a size");
         assert!(error.code == 2 && error.message.contains("cache_size=lots"), "{error}");
         assert!(parse("cache_size").is_err());
+    }
+
+    #[test]
+    fn how_new_data_is_stored_can_be_said() {
+        let open = |list: &str| parse(list).map(|options| options.to_open());
+        assert_eq!(open("").expect("nothing said").compression, None);
+        assert_eq!(open("compress=off").expect("known").compression, Some(Compression::None));
+        assert_eq!(open("compress=zstd").expect("known").compression, Some(Compression::Zstd(3)));
+        let both = open("compress=zstd:19,dedup=verify").expect("known");
+        assert_eq!((both.compression, both.dedup), (Some(Compression::Zstd(19)), Dedup::Verify));
+        for bad in
+            ["compress", "compress=", "compress=lz4", "compress=zstd:", "compress=zstd:0", "compress=zstd:20"]
+        {
+            let error = parse(bad).expect_err(bad);
+            assert!(error.code == 2 && error.message.contains(bad), "{error}");
+        }
+        assert!(parse("dedup=maybe").is_err() && parse("dedup").is_err());
+        for later in ["profile=vm", "parity=16+2", "heal=on", "gpu=auto"] {
+            assert!(parse(later).expect_err("not there").message.contains("unknown"), "{later}");
+        }
     }
 
     #[test]
