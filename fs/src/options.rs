@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use cairn_volume::OpenOptions;
+use cairn_volume::{Compression, Dedup, OpenOptions};
 
 use crate::failure::Failure;
 use crate::logging::Format;
@@ -28,6 +28,12 @@ pub(crate) struct MountOptions {
     pub(crate) cache_size: Option<u64>,
     /// Bytes of the chunk index; `None`: the volume's default.
     pub(crate) index_mem: Option<u64>,
+    /// How new data is compressed; `None`: as the volume was made.
+    pub(crate) compression: Option<Compression>,
+    /// Whether new data is looked for among what is stored.
+    pub(crate) dedup: Dedup,
+    /// Have every open and close told, as kernels do that cannot do without: for tests of that.
+    pub(crate) count_opens: bool,
     /// How the daemon's log is written.
     pub(crate) log_format: Format,
     /// Where figures are served to Prometheus; `None`: nowhere.
@@ -35,6 +41,9 @@ pub(crate) struct MountOptions {
     /// Those that were known, as they were given.
     pub(crate) given: Vec<String>,
 }
+
+/// The level of `compress=zstd`.
+const ZSTD_LEVEL: i8 = 3;
 
 /// An option of a mount.
 pub(crate) struct Known {
@@ -80,6 +89,22 @@ pub(crate) const OPTIONS: &[Known] = &[
         take: Take::Flag(|o| o.allow_other = true),
     },
     Known {
+        name: "compress",
+        help: "how new data is compressed: off, zstd, or zstd:LEVEL from 1 to 19; as mkfs chose unless given",
+        take: Take::Value("METHOD", |o, value| {
+            o.compression = Some(compression_of(value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "dedup",
+        help: "whether new data is looked for among what is stored: on, off, or verify: reads and compares it first",
+        take: Take::Value("WHEN", |o, value| {
+            o.dedup = dedup_of(value)?;
+            Ok(())
+        }),
+    },
+    Known {
         name: "cache_size",
         help: "memory for decoded data",
         take: Take::Value("SIZE", |o, value| {
@@ -113,8 +138,9 @@ pub(crate) const OPTIONS: &[Known] = &[
     },
 ];
 
-/// What takes back what the table, or the default, says.
+/// What takes back what the table, or the default, says; and what people are not told of.
 const TAKEN_BACK: &[(&str, Set)] = &[
+    ("x-cairn.count-opens", |o| o.count_opens = true),
     ("rw", |o| o.read_only = false),
     ("nosuid", |o| o.suid = false),
     ("nodev", |o| o.dev = false),
@@ -208,7 +234,12 @@ impl MountOptions {
 
     /// What the volume is opened with.
     pub(crate) fn to_open(&self) -> OpenOptions {
-        let mut open = OpenOptions { read_only: self.read_only, ..OpenOptions::default() };
+        let mut open = OpenOptions {
+            read_only: self.read_only,
+            compression: self.compression,
+            dedup: self.dedup,
+            ..OpenOptions::default()
+        };
         if let Some(bytes) = self.cache_size {
             open.cache_size = bytes;
         }
@@ -224,6 +255,26 @@ fn is_not_ours(name: &str, value: Option<&str>) -> bool {
         || NOT_OURS_WITH_VALUE.contains(&name)
         || name.starts_with("x-")
         || name.starts_with("X-")
+}
+
+fn compression_of(value: &str) -> Result<Compression, String> {
+    let level = match value.split_once(':') {
+        None if value == "off" => return Ok(Compression::None),
+        None if value == "zstd" => Some(ZSTD_LEVEL),
+        Some(("zstd", level)) => level.parse().ok().filter(|level| (1..=19).contains(level)),
+        _ => None,
+    };
+    let wrong = "say compress=off, compress=zstd or compress=zstd:LEVEL with a level from 1 to 19";
+    level.map(Compression::Zstd).ok_or_else(|| wrong.to_string())
+}
+
+fn dedup_of(value: &str) -> Result<Dedup, String> {
+    match value {
+        "on" => Ok(Dedup::On),
+        "off" => Ok(Dedup::Off),
+        "verify" => Ok(Dedup::Verify),
+        _ => Err("say dedup=on, dedup=off or dedup=verify".to_string()),
+    }
 }
 
 /// Figures tell what is done with a volume, and whoever reaches the port may read them: only this machine may.
@@ -270,6 +321,26 @@ mod tests {
         let error = parse("cache_size=lots").expect_err("not a size");
         assert!(error.code == 2 && error.message.contains("cache_size=lots"), "{error}");
         assert!(parse("cache_size").is_err());
+    }
+
+    #[test]
+    fn how_new_data_is_stored_can_be_said() {
+        let open = |list: &str| parse(list).map(|options| options.to_open());
+        assert_eq!(open("").expect("nothing said").compression, None);
+        assert_eq!(open("compress=off").expect("known").compression, Some(Compression::None));
+        assert_eq!(open("compress=zstd").expect("known").compression, Some(Compression::Zstd(3)));
+        let both = open("compress=zstd:19,dedup=verify").expect("known");
+        assert_eq!((both.compression, both.dedup), (Some(Compression::Zstd(19)), Dedup::Verify));
+        for bad in
+            ["compress", "compress=", "compress=lz4", "compress=zstd:", "compress=zstd:0", "compress=zstd:20"]
+        {
+            let error = parse(bad).expect_err(bad);
+            assert!(error.code == 2 && error.message.contains(bad), "{error}");
+        }
+        assert!(parse("dedup=maybe").is_err() && parse("dedup").is_err());
+        for later in ["profile=vm", "parity=16+2", "heal=on", "gpu=auto"] {
+            assert!(parse(later).expect_err("not there").message.contains("unknown"), "{later}");
+        }
     }
 
     #[test]

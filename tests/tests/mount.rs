@@ -25,6 +25,8 @@ mod mapping;
 mod metrics;
 #[path = "mount/names.rs"]
 mod names;
+#[path = "mount/opens.rs"]
+mod opens;
 #[path = "mount/owners.rs"]
 mod owners;
 #[path = "mount/ranges.rs"]
@@ -35,6 +37,8 @@ mod semantics;
 mod sparse;
 #[path = "mount/trees.rs"]
 mod trees;
+#[path = "mount/virtual_files.rs"]
+mod virtual_files;
 #[path = "mount/worker.rs"]
 mod worker;
 #[path = "mount/xattrs.rs"]

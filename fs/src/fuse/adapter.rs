@@ -4,26 +4,30 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use cairn_volume::{SeekTo, SetAttr, Volume};
+use cairn_volume::{Error, SeekTo, SetAttr, Volume};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
+use serde_json::json;
 use tracing::debug;
 
+use super::attributes::Told;
 use super::convert::{
     TTL, allocate, call, caller, file_attr, file_type, generation, may_not_keep_privileges, no_such_name,
     rename_mode, reply_attr, reply_empty, reply_entry, reply_xattr, time_change, xattr_mode,
 };
+use super::forgets::Forgets;
+use super::kernel::KernelCache;
 use super::listing::{LISTING_BATCH, list};
+use super::virtual_files::{VirtualFile, VirtualFiles};
 use crate::lanes::Lanes;
 
 /// Bytes in one `write` of the kernel's.
@@ -31,11 +35,13 @@ const MAX_WRITE: u32 = 1 << 20;
 /// Requests that nobody waits for (readahead, asynchronous I/O) in flight.
 const MAX_BACKGROUND: u16 = 64;
 
+/// With both the kernel takes `ENOSYS` for an answer to opens once and for all: they succeed, and are not told any more.
+const OPENS_UNTOLD: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT.union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+
 /// What is asked of the kernel. What it does not offer is done without.
 const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
@@ -44,44 +50,52 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_PARALLEL_DIROPS,
+    // Handles of files outlive the kernel's cache: it looks up "." in what they name.
+    InitFlags::FUSE_EXPORT_SUPPORT,
 ];
 
 // Linux's values, which the FUSE protocol passes through.
-const O_TRUNC: i32 = 0o1000;
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
+const S_IFREG: u32 = 0o100_000;
 const SET_ID_BITS: u16 = 0o6000;
 
 /// Answers requests from a volume.
 pub(super) struct Adapter {
     volume: Arc<Volume>,
-    /// The volume takes no writes, so what is open need not be counted.
-    read_only: bool,
-    /// Read-only, and the kernel does without telling of open and close.
-    no_open: AtomicBool,
-    /// Set before the first request but INIT.
-    notifier: Arc<OnceLock<Notifier>>,
+    /// Opens are counted even where the kernel can do without telling of them.
+    count_opens: bool,
+    /// The kernel does without telling of open and close.
+    no_open: bool,
+    cache: Arc<KernelCache>,
     lanes: Lanes,
+    forgets: Arc<Forgets>,
+    files: Arc<VirtualFiles>,
     /// Dropped after the lanes, so when they have done what they had to do.
     _answering: Sender<()>,
 }
 
 impl Adapter {
-    /// `notifier` is set before the first request but INIT; `answering` is dropped when all requests are answered.
+    /// `cache` is connected before the first request but INIT; `answering` is dropped when all requests are answered.
     pub(super) fn new(
         volume: Arc<Volume>,
-        notifier: Arc<OnceLock<Notifier>>,
+        files: VirtualFiles,
+        cache: Arc<KernelCache>,
         lanes: Lanes,
+        count_opens: bool,
         answering: Sender<()>,
-    ) -> Adapter {
-        Adapter {
-            no_open: AtomicBool::new(false),
-            read_only: volume.is_read_only(),
-            notifier,
+    ) -> io::Result<Adapter> {
+        let forgets = Arc::new(Forgets::new(volume.clone(), cache.clone())?);
+        Ok(Adapter {
             volume,
+            count_opens,
+            no_open: false,
+            cache,
             lanes,
+            forgets,
+            files: Arc::new(files),
             _answering: answering,
-        }
+        })
     }
 
     /// Runs `f`, which changes names or attributes, where it may wait.
@@ -100,7 +114,7 @@ impl Adapter {
     /// the kernel forget the mode it remembers, which it does not by itself.
     fn change_content<T>(
         volume: &Volume,
-        notifier: &OnceLock<Notifier>,
+        cache: &KernelCache,
         ino: u64,
         clear_privileges: bool,
         f: impl FnOnce() -> Result<T, Errno>,
@@ -108,23 +122,32 @@ impl Adapter {
         let had_privileges =
             clear_privileges && call("getattr", ino, || volume.getattr(ino))?.perm & SET_ID_BITS != 0;
         let done = f()?;
-        if let (true, Some(notifier)) = (had_privileges, notifier.get()) {
-            // A negative offset: attributes only, no pages, so this waits for nobody. It fails if the kernel has
-            // forgotten the inode, which is as good.
-            let _ = notifier.inval_inode(INodeNo(ino), -1, 0);
+        if had_privileges {
+            cache.forget_attributes(ino);
         }
         Ok(done)
     }
 
+    fn read_virtual(&self, file: VirtualFile, offset: u64, size: u32, reply: ReplyData) {
+        let (files, forgets) = (self.files.clone(), self.forgets.clone());
+        self.transfer(move |_| match call("read", file.ino(), || Ok(files.read(file, offset, size))) {
+            Ok(data) => {
+                reply.data(&data);
+                forgets.drop_pages(file.ino());
+            }
+            Err(e) => reply.error(e),
+        });
+    }
+
     fn write_to(
         volume: &Volume,
-        notifier: &OnceLock<Notifier>,
+        cache: &KernelCache,
         ino: u64,
         offset: u64,
         data: &[u8],
         clear_privileges: bool,
     ) -> Result<u32, Errno> {
-        Self::change_content(volume, notifier, ino, clear_privileges, || {
+        Self::change_content(volume, cache, ino, clear_privileges, || {
             call("write", ino, || volume.write(ino, offset, data, clear_privileges))
         })?;
         // At most MAX_WRITE.
@@ -132,8 +155,17 @@ impl Adapter {
     }
 }
 
+/// Whether a name leads to a virtual file, and not to a real one.
+fn is_virtual(volume: &Volume, parent: u64, name: &[u8]) -> Result<bool, Error> {
+    match VirtualFile::named(parent, name) {
+        Some(_) => Ok(volume.lookup(parent, name)?.is_none()),
+        None => Ok(false),
+    }
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = WANTED.iter().fold(InitFlags::empty(), |all, flag| all | *flag);
         for flag in WANTED {
             if config.add_capabilities(*flag).is_err() {
                 debug!(?flag, "the kernel does not offer this");
@@ -142,23 +174,43 @@ impl Filesystem for Adapter {
         // Both are within fuser's limits; were they not, its own values would do.
         let _ = config.set_max_write(MAX_WRITE);
         let _ = config.set_max_background(MAX_BACKGROUND);
-        let zero_message = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
-        self.no_open.store(self.read_only && config.capabilities().contains(zero_message), Ordering::Relaxed);
+        self.no_open = config.capabilities().contains(OPENS_UNTOLD) && !self.count_opens;
+        if self.no_open {
+            self.volume.expect_forgets();
+        }
+        let features = (wanted & config.capabilities()).iter_names();
+        let features = features.map(|(name, _)| name.trim_start_matches("FUSE_").to_lowercase());
+        let kernel = json!({
+            "protocol": config.kernel_abi().to_string(),
+            "no_open": self.no_open,
+            "features": features.collect::<Vec<_>>(),
+        });
+        if let Some(files) = Arc::get_mut(&mut self.files) {
+            files.set_kernel(kernel);
+        }
         Ok(())
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match call("lookup", parent.0, || self.volume.lookup(parent.0, name.as_bytes())) {
             Ok(Some(attr)) => reply_entry(reply, Ok(attr)),
-            Ok(None) => reply.entry(&TTL, &no_such_name(), Generation(0)),
+            Ok(None) => match VirtualFile::named(parent.0, name.as_bytes()) {
+                Some(file) => reply.entry(&Duration::ZERO, &self.files.attr(file), Generation(0)),
+                None => reply.entry(&TTL, &no_such_name(), Generation(0)),
+            },
             Err(e) => reply.error(e),
         }
     }
 
-    fn forget(&self, _request: &Request, _ino: INodeNo, _lookups: u64) {}
+    fn forget(&self, _request: &Request, ino: INodeNo, _lookups: u64) {
+        self.forgets.add(ino.0);
+    }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        reply_attr(reply, call("getattr", ino.0, || self.volume.getattr(ino.0)));
+        match VirtualFile::numbered(ino.0) {
+            Some(file) => reply.attr(&Duration::ZERO, &self.files.attr(file)),
+            None => reply_attr(reply, call("getattr", ino.0, || self.volume.getattr(ino.0))),
+        }
     }
 
     fn setattr(
@@ -179,6 +231,9 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if VirtualFile::numbered(ino.0).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let change = SetAttr {
             mode: mode.map(|m| m & 0o7777),
             uid,
@@ -238,7 +293,11 @@ impl Filesystem for Adapter {
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
         self.change(move |volume| {
-            reply_empty(reply, call("unlink", parent.0, || volume.unlink(parent.0, &name)));
+            let removed = call("unlink", parent.0, || match is_virtual(volume, parent.0, &name)? {
+                true => Err(Error::NotPermitted),
+                false => volume.unlink(parent.0, &name),
+            });
+            reply_empty(reply, removed);
         });
     }
 
@@ -276,40 +335,38 @@ impl Filesystem for Adapter {
         };
         let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
         self.change(move |volume| {
-            let renamed =
-                call("rename", parent.0, || volume.rename(parent.0, &name, new_parent.0, &new_name, mode));
+            let renamed = call("rename", parent.0, || {
+                if is_virtual(volume, parent.0, &name)? || is_virtual(volume, new_parent.0, &new_name)? {
+                    return Err(Error::NotPermitted);
+                }
+                volume.rename(parent.0, &name, new_parent.0, &new_name, mode)
+            });
             reply_empty(reply, renamed);
         });
     }
 
     fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if VirtualFile::numbered(ino.0).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let name = name.as_bytes().to_vec();
         self.change(move |volume| {
             reply_entry(reply, call("link", ino.0, || volume.link(ino.0, parent.0, &name)));
         });
     }
 
-    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if self.no_open.load(Ordering::Relaxed) {
-            // The kernel takes this to mean that every open succeeds, and asks no more.
+    /// `O_TRUNC` does not come here: the kernel truncates by a `setattr` of its own.
+    fn open(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.no_open {
             return reply.error(Errno::ENOSYS);
         }
-        let opened = |reply: ReplyOpen, result| match result {
+        if VirtualFile::numbered(ino.0).is_some() {
+            return reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+        }
+        match call("open", ino.0, || self.volume.open(ino.0)) {
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
             Err(e) => reply.error(e),
-        };
-        if flags.0 & O_TRUNC == 0 {
-            return opened(reply, call("open", ino.0, || self.volume.open(ino.0)));
         }
-        let caller = caller(request);
-        self.change(move |volume| {
-            let result = call("open", ino.0, || {
-                volume.open(ino.0)?;
-                let empty = SetAttr { size: Some(0), ..SetAttr::default() };
-                volume.setattr(ino.0, &empty, &caller).map(drop).inspect_err(|_| volume.release(ino.0))
-            });
-            opened(reply, result);
-        });
     }
 
     fn read(
@@ -323,6 +380,9 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if let Some(file) = VirtualFile::numbered(ino.0) {
+            return self.read_virtual(file, offset, size, reply);
+        }
         self.transfer(move |volume| match call("read", ino.0, || volume.read(ino.0, offset, size)) {
             Ok(data) => reply.data(&data),
             Err(e) => reply.error(e),
@@ -341,17 +401,20 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        if VirtualFile::numbered(ino.0).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let written = |reply: ReplyWrite, result| match result {
             Ok(count) => reply.written(count),
             Err(e) => reply.error(e),
         };
         if let Some(_leave) = self.lanes.data.enter() {
-            return written(reply, Self::write_to(&self.volume, &self.notifier, ino.0, offset, data, clear));
+            return written(reply, Self::write_to(&self.volume, &self.cache, ino.0, offset, data, clear));
         }
-        let (volume, notifier, data) = (self.volume.clone(), self.notifier.clone(), data.to_vec());
+        let (volume, cache, data) = (self.volume.clone(), self.cache.clone(), data.to_vec());
         self.lanes.data.hand_over(Box::new(move || {
-            written(reply, Self::write_to(&volume, &notifier, ino.0, offset, &data, clear));
+            written(reply, Self::write_to(&volume, &cache, ino.0, offset, &data, clear));
         }));
     }
 
@@ -400,7 +463,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if self.no_open.load(Ordering::Relaxed) {
+        if self.no_open {
             return reply.error(Errno::ENOSYS);
         }
         match call("opendir", ino.0, || self.volume.open(ino.0)) {
@@ -502,6 +565,9 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        if VirtualFile::numbered(ino.0).is_some() || Told::named(name.as_bytes()).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let mode = match xattr_mode(flags) {
             Ok(mode) => mode,
             Err(e) => return reply.error(e),
@@ -513,7 +579,15 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, call("getxattr", ino.0, || self.volume.getxattr(ino.0, name.as_bytes())));
+        let Some(told) = Told::named(name.as_bytes()) else {
+            let value = call("getxattr", ino.0, || self.volume.getxattr(ino.0, name.as_bytes()));
+            return reply_xattr(reply, size, value);
+        };
+        self.transfer(move |volume| match call("getxattr", ino.0, || told.of(volume, ino.0)) {
+            // It may have grown by the time it is fetched.
+            Ok(value) if size == 0 => reply.size(value.len().next_multiple_of(1024) as u32),
+            value => reply_xattr(reply, size, value),
+        });
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -521,6 +595,9 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if VirtualFile::numbered(ino.0).is_some() || Told::named(name.as_bytes()).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let name = name.as_bytes().to_vec();
         self.change(move |volume| {
             reply_empty(reply, call("removexattr", ino.0, || volume.removexattr(ino.0, &name)));
@@ -543,8 +620,14 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
+        let counted = !self.no_open;
         self.change(move |volume| {
-            match call("create", parent.0, || volume.create(parent.0, &name, mode, umask, &caller)) {
+            let made = call("create", parent.0, || match counted {
+                true => volume.create(parent.0, &name, mode, umask, &caller),
+                // Whether its RELEASE is sent where opens are not told depends on the kernel's version.
+                false => volume.mknod(parent.0, &name, S_IFREG | mode & 0o7777, umask, 0, &caller),
+            });
+            match made {
                 Ok(attr) => reply.created(
                     &TTL,
                     &file_attr(&attr),
@@ -597,6 +680,9 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        if VirtualFile::numbered(ino.0).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let Some(how) = allocate(mode) else { return reply.error(Errno::EOPNOTSUPP) };
         let clear = may_not_keep_privileges(request);
         self.transfer(move |volume| {
@@ -620,6 +706,14 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        if let Some(file) = VirtualFile::numbered(ino.0) {
+            let end = self.files.attr(file).size;
+            return match to {
+                _ if offset >= end => reply.error(Errno::ENXIO),
+                SeekTo::Data => reply.offset(offset as i64),
+                SeekTo::Hole => reply.offset(end as i64),
+            };
+        }
         self.transfer(move |volume| match call("lseek", ino.0, || volume.seek(ino.0, offset, to)) {
             // A file is no longer than i64 can tell.
             Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
@@ -644,10 +738,17 @@ impl Filesystem for Adapter {
         if !flags.is_empty() {
             return reply.error(Errno::EINVAL);
         }
+        if VirtualFile::numbered(to_ino.0).is_some() {
+            return reply.error(Errno::EPERM);
+        }
+        if VirtualFile::numbered(ino.0).is_some() {
+            // The kernel reads and writes instead.
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         let clear = may_not_keep_privileges(request);
-        let notifier = self.notifier.clone();
+        let cache = self.cache.clone();
         self.transfer(move |volume| {
-            let copied = Self::change_content(volume, &notifier, to_ino.0, clear, || {
+            let copied = Self::change_content(volume, &cache, to_ino.0, clear, || {
                 call("copy_file_range", to_ino.0, || {
                     volume.copy_range((ino.0, offset), (to_ino.0, to_offset), length, clear)
                 })

@@ -265,7 +265,8 @@ fn a_copy_of_a_gib_takes_no_room_and_survives_a_kill() {
 fn another_users_change_of_a_range_takes_privileges_away_and_stat_says_so() {
     let m = Mounted::with(&cairn_tests::mounted::SMALL, &["suid,allow_other"]);
     fs::write(m.path("source"), noise(1, 1 << 16)).expect("written");
-    let ways: [(&str, fn(&File, &File)); 5] = [
+    type Way = (&'static str, fn(&File, &File));
+    let ways: [Way; 5] = [
         ("copied to", |from, to| assert_eq!(copy(from, 0, to, 0, 4096), Ok(4096))),
         ("punched", |_, to| fallocate(to, PUNCH, 0, 4096).expect("punched")),
         ("zeroed", |_, to| fallocate(to, FallocateFlags::ZERO_RANGE, 0, 4096).expect("zeroed")),
