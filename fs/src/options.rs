@@ -24,6 +24,8 @@ pub(crate) struct MountOptions {
     pub(crate) noatime: bool,
     /// Other users than the one who mounts may use it.
     pub(crate) allow_other: bool,
+    /// Have every open and close told, as kernels do that cannot do without: for tests of that.
+    pub(crate) count_opens: bool,
     /// Bytes of decoded frames kept; `None`: the volume's default.
     pub(crate) cache_size: Option<u64>,
     /// Bytes of the chunk index; `None`: the volume's default.
@@ -113,8 +115,8 @@ pub(crate) const OPTIONS: &[Known] = &[
     },
 ];
 
-/// What takes back what the table, or the default, says.
-const TAKEN_BACK: &[(&str, Set)] = &[
+/// What people are not told of: it takes back what the table, or the default, says, or is for tests.
+const UNTOLD: &[(&str, Set)] = &[
     ("rw", |o| o.read_only = false),
     ("nosuid", |o| o.suid = false),
     ("nodev", |o| o.dev = false),
@@ -122,6 +124,7 @@ const TAKEN_BACK: &[(&str, Set)] = &[
     ("atime", |o| o.noatime = false),
     ("relatime", |o| o.noatime = false),
     ("strictatime", |o| o.noatime = false),
+    ("x-cairn.count-opens", |o| o.count_opens = true),
 ];
 
 /// What is for others (mount(8), systemd), or always on: the kernel checks permissions on every cairn mount.
@@ -196,13 +199,13 @@ impl MountOptions {
             (Some(Take::Value(_, set)), value) => {
                 set(self, value.unwrap_or("")).map_err(|why| wrong(&why))?
             }
-            (None, value) => return Ok(self.take_back(name, value) || is_not_ours(name, value)),
+            (None, value) => return Ok(self.apply_untold(name, value) || is_not_ours(name, value)),
         }
         Ok(true)
     }
 
-    fn take_back(&mut self, name: &str, value: Option<&str>) -> bool {
-        let found = TAKEN_BACK.iter().find(|(known, _)| *known == name && value.is_none());
+    fn apply_untold(&mut self, name: &str, value: Option<&str>) -> bool {
+        let found = UNTOLD.iter().find(|(known, _)| *known == name && value.is_none());
         found.map(|(_, take)| take(self)).is_some()
     }
 
@@ -318,7 +321,7 @@ mod tests {
     #[test]
     fn every_name_is_known_once() {
         let mut names: Vec<_> = OPTIONS.iter().map(|known| known.name).collect();
-        names.extend(TAKEN_BACK.iter().map(|(name, _)| name));
+        names.extend(UNTOLD.iter().map(|(name, _)| name));
         names.extend(NOT_OURS.iter().chain(NOT_OURS_WITH_VALUE));
         let count = names.len();
         names.sort_unstable();

@@ -22,6 +22,8 @@ mod mapping;
 mod metrics;
 #[path = "mount/names.rs"]
 mod names;
+#[path = "mount/opens.rs"]
+mod opens;
 #[path = "mount/owners.rs"]
 mod owners;
 #[path = "mount/ranges.rs"]

@@ -4,18 +4,17 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use cairn_volume::{SeekTo, SetAttr, Volume};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 use tracing::debug;
 
@@ -23,6 +22,8 @@ use super::convert::{
     TTL, allocate, call, caller, file_attr, file_type, generation, may_not_keep_privileges, no_such_name,
     rename_mode, reply_attr, reply_empty, reply_entry, reply_xattr, time_change, xattr_mode,
 };
+use super::forgets::Forgets;
+use super::kernel::KernelCache;
 use super::listing::{LISTING_BATCH, list};
 use crate::lanes::Lanes;
 
@@ -31,11 +32,13 @@ const MAX_WRITE: u32 = 1 << 20;
 /// Requests that nobody waits for (readahead, asynchronous I/O) in flight.
 const MAX_BACKGROUND: u16 = 64;
 
+/// With both the kernel takes `ENOSYS` for an answer to opens once and for all: they succeed, and are not told any more.
+const OPENS_UNTOLD: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT.union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+
 /// What is asked of the kernel. What it does not offer is done without.
 const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
@@ -47,41 +50,36 @@ const WANTED: &[InitFlags] = &[
 ];
 
 // Linux's values, which the FUSE protocol passes through.
-const O_TRUNC: i32 = 0o1000;
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
+const S_IFREG: u32 = 0o100_000;
 const SET_ID_BITS: u16 = 0o6000;
 
 /// Answers requests from a volume.
 pub(super) struct Adapter {
     volume: Arc<Volume>,
-    /// The volume takes no writes, so what is open need not be counted.
-    read_only: bool,
-    /// Read-only, and the kernel does without telling of open and close.
-    no_open: AtomicBool,
-    /// Set before the first request but INIT.
-    notifier: Arc<OnceLock<Notifier>>,
+    /// Opens are counted even where the kernel can do without telling of them.
+    count_opens: bool,
+    /// The kernel does without telling of open and close.
+    no_open: bool,
+    cache: Arc<KernelCache>,
     lanes: Lanes,
+    forgets: Forgets,
     /// Dropped after the lanes, so when they have done what they had to do.
     _answering: Sender<()>,
 }
 
 impl Adapter {
-    /// `notifier` is set before the first request but INIT; `answering` is dropped when all requests are answered.
+    /// `cache` is connected before the first request but INIT; `answering` is dropped when all requests are answered.
     pub(super) fn new(
         volume: Arc<Volume>,
-        notifier: Arc<OnceLock<Notifier>>,
+        cache: Arc<KernelCache>,
         lanes: Lanes,
+        count_opens: bool,
         answering: Sender<()>,
-    ) -> Adapter {
-        Adapter {
-            no_open: AtomicBool::new(false),
-            read_only: volume.is_read_only(),
-            notifier,
-            volume,
-            lanes,
-            _answering: answering,
-        }
+    ) -> io::Result<Adapter> {
+        let forgets = Forgets::new(volume.clone(), cache.clone())?;
+        Ok(Adapter { volume, count_opens, no_open: false, cache, lanes, forgets, _answering: answering })
     }
 
     /// Runs `f`, which changes names or attributes, where it may wait.
@@ -100,7 +98,7 @@ impl Adapter {
     /// the kernel forget the mode it remembers, which it does not by itself.
     fn change_content<T>(
         volume: &Volume,
-        notifier: &OnceLock<Notifier>,
+        cache: &KernelCache,
         ino: u64,
         clear_privileges: bool,
         f: impl FnOnce() -> Result<T, Errno>,
@@ -108,23 +106,21 @@ impl Adapter {
         let had_privileges =
             clear_privileges && call("getattr", ino, || volume.getattr(ino))?.perm & SET_ID_BITS != 0;
         let done = f()?;
-        if let (true, Some(notifier)) = (had_privileges, notifier.get()) {
-            // A negative offset: attributes only, no pages, so this waits for nobody. It fails if the kernel has
-            // forgotten the inode, which is as good.
-            let _ = notifier.inval_inode(INodeNo(ino), -1, 0);
+        if had_privileges {
+            cache.forget_attributes(ino);
         }
         Ok(done)
     }
 
     fn write_to(
         volume: &Volume,
-        notifier: &OnceLock<Notifier>,
+        cache: &KernelCache,
         ino: u64,
         offset: u64,
         data: &[u8],
         clear_privileges: bool,
     ) -> Result<u32, Errno> {
-        Self::change_content(volume, notifier, ino, clear_privileges, || {
+        Self::change_content(volume, cache, ino, clear_privileges, || {
             call("write", ino, || volume.write(ino, offset, data, clear_privileges))
         })?;
         // At most MAX_WRITE.
@@ -142,8 +138,10 @@ impl Filesystem for Adapter {
         // Both are within fuser's limits; were they not, its own values would do.
         let _ = config.set_max_write(MAX_WRITE);
         let _ = config.set_max_background(MAX_BACKGROUND);
-        let zero_message = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
-        self.no_open.store(self.read_only && config.capabilities().contains(zero_message), Ordering::Relaxed);
+        self.no_open = config.capabilities().contains(OPENS_UNTOLD) && !self.count_opens;
+        if self.no_open {
+            self.volume.expect_forgets();
+        }
         Ok(())
     }
 
@@ -155,7 +153,9 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn forget(&self, _request: &Request, _ino: INodeNo, _lookups: u64) {}
+    fn forget(&self, _request: &Request, ino: INodeNo, _lookups: u64) {
+        self.forgets.add(ino.0);
+    }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         reply_attr(reply, call("getattr", ino.0, || self.volume.getattr(ino.0)));
@@ -289,27 +289,15 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if self.no_open.load(Ordering::Relaxed) {
-            // The kernel takes this to mean that every open succeeds, and asks no more.
+    /// `O_TRUNC` does not come here: the kernel truncates by a `setattr` of its own.
+    fn open(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.no_open {
             return reply.error(Errno::ENOSYS);
         }
-        let opened = |reply: ReplyOpen, result| match result {
+        match call("open", ino.0, || self.volume.open(ino.0)) {
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
             Err(e) => reply.error(e),
-        };
-        if flags.0 & O_TRUNC == 0 {
-            return opened(reply, call("open", ino.0, || self.volume.open(ino.0)));
         }
-        let caller = caller(request);
-        self.change(move |volume| {
-            let result = call("open", ino.0, || {
-                volume.open(ino.0)?;
-                let empty = SetAttr { size: Some(0), ..SetAttr::default() };
-                volume.setattr(ino.0, &empty, &caller).map(drop).inspect_err(|_| volume.release(ino.0))
-            });
-            opened(reply, result);
-        });
     }
 
     fn read(
@@ -347,11 +335,11 @@ impl Filesystem for Adapter {
             Err(e) => reply.error(e),
         };
         if let Some(_leave) = self.lanes.data.enter() {
-            return written(reply, Self::write_to(&self.volume, &self.notifier, ino.0, offset, data, clear));
+            return written(reply, Self::write_to(&self.volume, &self.cache, ino.0, offset, data, clear));
         }
-        let (volume, notifier, data) = (self.volume.clone(), self.notifier.clone(), data.to_vec());
+        let (volume, cache, data) = (self.volume.clone(), self.cache.clone(), data.to_vec());
         self.lanes.data.hand_over(Box::new(move || {
-            written(reply, Self::write_to(&volume, &notifier, ino.0, offset, &data, clear));
+            written(reply, Self::write_to(&volume, &cache, ino.0, offset, &data, clear));
         }));
     }
 
@@ -400,7 +388,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if self.no_open.load(Ordering::Relaxed) {
+        if self.no_open {
             return reply.error(Errno::ENOSYS);
         }
         match call("opendir", ino.0, || self.volume.open(ino.0)) {
@@ -543,8 +531,14 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
+        let counted = !self.no_open;
         self.change(move |volume| {
-            match call("create", parent.0, || volume.create(parent.0, &name, mode, umask, &caller)) {
+            let made = call("create", parent.0, || match counted {
+                true => volume.create(parent.0, &name, mode, umask, &caller),
+                // Whether its RELEASE is sent where opens are not told depends on the kernel's version.
+                false => volume.mknod(parent.0, &name, S_IFREG | mode & 0o7777, umask, 0, &caller),
+            });
+            match made {
                 Ok(attr) => reply.created(
                     &TTL,
                     &file_attr(&attr),
@@ -645,9 +639,9 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EINVAL);
         }
         let clear = may_not_keep_privileges(request);
-        let notifier = self.notifier.clone();
+        let cache = self.cache.clone();
         self.transfer(move |volume| {
-            let copied = Self::change_content(volume, &notifier, to_ino.0, clear, || {
+            let copied = Self::change_content(volume, &cache, to_ino.0, clear, || {
                 call("copy_file_range", to_ino.0, || {
                     volume.copy_range((ino.0, offset), (to_ino.0, to_offset), length, clear)
                 })

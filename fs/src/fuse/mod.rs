@@ -1,21 +1,27 @@
 //! The adapter between the kernel and a volume: the only module that names `fuser`.
 //!
 //! Each request is turned into one call of the volume and its result into one reply ([`adapter`]). There is no state here
-//! but the volume: the kernel's node ids are its inode numbers, look-ups are not counted, and an open file is a count in
-//! the volume. What may wait runs in [`crate::lanes`].
+//! but the volume: the kernel's node ids are its inode numbers, and look-ups are not counted. What may wait runs in
+//! [`crate::lanes`].
+//!
+//! Opens are not told, where the kernel can do without (since 5.1): a file that has lost its last name stays until the
+//! kernel has forgotten it ([`forgets`]). Elsewhere each open file is a count in the volume.
 //!
 //! Only this daemon changes the volume, so the kernel may keep what it was told: names, attributes and the absence of
 //! names for an hour, pages and listings until they are changed through it.
 
 mod adapter;
 mod convert;
+mod forgets;
+mod kernel;
 mod listing;
 
 use std::io;
 use std::mem::ManuallyDrop;
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, OnceLock};
 
 use cairn_volume::Volume;
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
@@ -23,6 +29,7 @@ use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use crate::lanes::{self, Lanes};
 use crate::options::MountOptions;
 use adapter::Adapter;
+use kernel::KernelCache;
 
 /// A mounted volume whose requests are being answered.
 pub(crate) struct Mounted {
@@ -52,12 +59,11 @@ pub(crate) fn mount(
     options: &MountOptions,
 ) -> io::Result<Mounted> {
     let readers = lanes::readers();
-    let notifier = Arc::new(OnceLock::new());
+    let cache = Arc::new(KernelCache::default());
     let (answering, alive) = channel();
-    let adapter = Adapter::new(volume, notifier.clone(), Lanes::new(readers)?, answering);
+    let adapter = Adapter::new(volume, cache.clone(), Lanes::new(readers)?, options.count_opens, answering)?;
     let session = Session::new(adapter, mountpoint, &config(readers, source, options))?;
-    // Empty until now, so this sets it.
-    let _ = notifier.set(session.notifier());
+    cache.connect(session.as_fd())?;
     session.spawn().map(|session| Mounted { _session: ManuallyDrop::new(session), alive })
 }
 

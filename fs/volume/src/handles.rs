@@ -66,6 +66,12 @@ impl Handles {
         self.state().nameless.insert(ino);
     }
 
+    /// Those of `inos` that are kept without a name.
+    pub(crate) fn nameless(&self, inos: impl Iterator<Item = Ino>) -> Vec<Ino> {
+        let state = self.state();
+        inos.filter(|ino| state.nameless.contains(ino)).collect()
+    }
+
     /// Those of `inos` that were kept without a name and that nobody has open, now no longer kept: whoever takes
     /// them removes them.
     pub(crate) fn take_unused(&self, inos: &[Ino]) -> Vec<Ino> {
@@ -103,6 +109,7 @@ mod tests {
         assert!(handles.may_be_open(INO), "nobody knows");
         handles.open(INO);
         handles.keep(INO);
+        assert_eq!(handles.nameless([Ino(8), INO].into_iter()), [INO]);
         assert!(!handles.close(INO), "others may have it open");
         assert_eq!(handles.take_unused(&[Ino(8), INO]), [INO], "the one with names stays");
     }

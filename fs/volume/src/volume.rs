@@ -189,6 +189,11 @@ impl Volume {
         self.core.handles.expect_forgets();
     }
 
+    /// Those of `inos` that have lost their last name and stay until nobody uses them.
+    pub fn nameless(&self, inos: &[u64]) -> Vec<u64> {
+        self.core.nameless(inos)
+    }
+
     /// Nobody can reach these inodes any more but by their names.
     pub fn forget(&self, inos: &[u64]) {
         self.core.forget(inos);

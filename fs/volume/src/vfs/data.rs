@@ -4,7 +4,7 @@ use cairn_format::key::{self, Key, tag};
 use cairn_format::{FileKind, Ino, Inode, Mutation, PieceKind};
 
 use super::attributes::clear_privileges;
-use super::{Change, Error, FILE_MAX, SeekTo, now, split};
+use super::{Change, Error, FILE_MAX, SeekTo, now, split, st_ino};
 use crate::core::{BytesError, Core, journal_error};
 use crate::journal::{JournalError, Need};
 use crate::namespace::FileRun;
@@ -37,6 +37,11 @@ impl Core {
         for some in inos.chunks(REMOVED_TOGETHER) {
             self.remove_unused(some);
         }
+    }
+
+    pub(crate) fn nameless(&self, inos: &[u64]) -> Vec<u64> {
+        let inos = inos.iter().filter_map(|ino| split(*ino).ok());
+        self.handles.nameless(inos).into_iter().map(|ino| st_ino(self.view, ino)).collect()
     }
 
     /// Removes those of `inos` that have no name and that nobody uses.
