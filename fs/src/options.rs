@@ -138,8 +138,8 @@ pub(crate) const OPTIONS: &[Known] = &[
     },
 ];
 
-/// What takes back what the table, or the default, says; and what people are not told of.
-const TAKEN_BACK: &[(&str, Set)] = &[
+/// What people are not told of: it takes back what the table, or the default, says, or is for tests.
+const UNTOLD: &[(&str, Set)] = &[
     ("x-cairn.count-opens", |o| o.count_opens = true),
     ("rw", |o| o.read_only = false),
     ("nosuid", |o| o.suid = false),
@@ -222,13 +222,13 @@ impl MountOptions {
             (Some(Take::Value(_, set)), value) => {
                 set(self, value.unwrap_or("")).map_err(|why| wrong(&why))?
             }
-            (None, value) => return Ok(self.take_back(name, value) || is_not_ours(name, value)),
+            (None, value) => return Ok(self.apply_untold(name, value) || is_not_ours(name, value)),
         }
         Ok(true)
     }
 
-    fn take_back(&mut self, name: &str, value: Option<&str>) -> bool {
-        let found = TAKEN_BACK.iter().find(|(known, _)| *known == name && value.is_none());
+    fn apply_untold(&mut self, name: &str, value: Option<&str>) -> bool {
+        let found = UNTOLD.iter().find(|(known, _)| *known == name && value.is_none());
         found.map(|(_, take)| take(self)).is_some()
     }
 
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn every_name_is_known_once() {
         let mut names: Vec<_> = OPTIONS.iter().map(|known| known.name).collect();
-        names.extend(TAKEN_BACK.iter().map(|(name, _)| name));
+        names.extend(UNTOLD.iter().map(|(name, _)| name));
         names.extend(NOT_OURS.iter().chain(NOT_OURS_WITH_VALUE));
         let count = names.len();
         names.sort_unstable();

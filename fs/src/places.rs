@@ -64,6 +64,14 @@ fn untouched(path: &Path) -> Option<PathBuf> {
         .map(|parent| parent.join(path.file_name().unwrap_or_default()))
 }
 
+/// That nobody has the volume in `dir` mounted, with `hint` behind it; or that there is none.
+pub(crate) fn not_mounted(dir: &Path, hint: &str) -> Failure {
+    match cairn_volume::superblock(dir) {
+        Ok(_) => Failure::new(format!("{} is not mounted: {hint}", dir.display())),
+        Err(e) => e.into(),
+    }
+}
+
 /// Why `path` could not be resolved, and what to do.
 pub(crate) fn cannot_reach(path: &Path, error: &io::Error) -> String {
     let path = path.display();

@@ -95,14 +95,10 @@ impl Source {
             (Ok(None), Some(_)) => {
                 Err(Failure::new(format!("the daemon of {} has died: mount it again", place.dir.display())))
             }
-            // Says so where there is no volume at all.
-            (Ok(None), None) => match cairn_volume::superblock(&place.dir) {
-                Ok(_) => Err(Failure::new(format!(
-                    "{} is not mounted, so that nothing is done with it: `cairn df` and `cairn info` work without a mount",
-                    place.dir.display()
-                ))),
-                Err(e) => Err(e.into()),
-            },
+            (Ok(None), None) => {
+                let hint = "nothing is done with it; `cairn df` and `cairn info` work without a mount";
+                Err(places::not_mounted(&place.dir, hint))
+            }
         }
     }
 

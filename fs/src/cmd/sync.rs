@@ -16,10 +16,7 @@ pub(crate) fn run(args: &SyncArgs) -> Result<(), Failure> {
     }
     match Client::connect(&place.dir)? {
         Some(mut daemon) => daemon.call("sync").map(drop),
-        None => Err(Failure::new(format!(
-            "{} is not mounted: there is nothing to sync, and nobody to do it",
-            args.path.display()
-        ))),
+        None => Err(places::not_mounted(&place.dir, "there is nothing to sync, and nobody to do it")),
     }
 }
 

@@ -70,10 +70,10 @@ fn what_is_no_volume_is_not_mounted() {
     assert!(!other.join("lock").exists(), "not even a lock's file is made");
     mount(&m.beside("none")).refused(10, &[text(&m.beside("none")), "does not exist", "mkfs.cairn"]);
     mount(&other.join("letter")).refused(10, &["letter", "not a directory"]);
-    for verb in ["sync", "umount"] {
-        run("cairn", [verb, text(&other)]).refused(1, &[text(&other), "not mounted"]);
+    run("cairn", ["umount", text(&other)]).refused(1, &[text(&other), "not mounted"]);
+    for verb in ["sync", "df", "info", "stats"] {
+        run("cairn", [verb, text(&other)]).refused(10, &[text(&other), "not a cairn volume"]);
     }
-    run("cairn", ["df", text(&other)]).refused(10, &[text(&other), "not a cairn volume"]);
     m.fsck();
 }
 

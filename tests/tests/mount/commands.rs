@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -80,7 +81,7 @@ fn no_volume_has_the_same_code_with_every_command() {
     let m = Mounted::unmounted(&SMALL, &[]);
     let empty = m.beside("empty");
     fs::create_dir(&empty).expect("a new name");
-    for verb in ["info", "stats", "df", "why"] {
+    for verb in ["info", "stats", "df", "sync", "why"] {
         cairn(verb, &empty, &[]).refused(10, &[empty.to_str().expect("UTF-8")]);
     }
     cairn("stats", m.dir(), &[]).refused(1, &["not mounted"]);
@@ -131,6 +132,54 @@ fn stats_go_on_until_the_count_or_sigint() {
     running.signal(Signal::SIGINT);
     // What a shell calls 130.
     assert_eq!(running.0.wait().expect("a child").signal(), Some(Signal::SIGINT as i32));
+    m.finish();
+}
+
+#[test]
+fn why_tells_what_a_file_shares_with_others() {
+    let m = Mounted::new();
+    for (name, seed) in [("one", 1), ("two", 1), ("alone", 2)] {
+        fs::write(m.path(name), noise(seed, LENGTH)).expect("written");
+    }
+    m.sync();
+    let one = document("why", &m.path("one"));
+    assert_eq!((one["kind"].as_str(), one["size"].as_u64()), (Some("file"), Some(LENGTH as u64)));
+    assert_eq!((one["sharers"].as_u64(), one["complete"].as_bool()), (Some(1), Some(true)));
+    assert!(one["shared"].as_u64().expect("a number") > LENGTH as u64 / 2, "{one}");
+    assert_eq!(one["journalled"].as_u64(), Some(0));
+    let text = cairn("why", &m.path("one"), &[]).ok();
+    assert!(text.contains("with 1 other file") && text.contains("pack"), "{text}");
+    assert!(cairn("why", &m.path("alone"), &[]).ok().contains("with no other file"));
+
+    let missing = m.path("missing");
+    cairn("why", &m.path("one"), &[missing.to_str().expect("UTF-8")])
+        .refused(3, &["missing", "does not exist"]);
+    cairn("why", &missing, &[]).refused(1, &["does not exist"]);
+    cairn("why", Path::new("/proc/self/status"), &[]).refused(10, &["not on a cairn volume"]);
+    // A directory says how files in it will be stored.
+    assert_eq!(document("why", m.at())["kind"].as_str(), Some("directory"));
+    m.finish();
+}
+
+#[test]
+fn why_needs_no_root_but_the_right_to_read() {
+    let m = Mounted::with(&SMALL, &["allow_other"]);
+    fs::set_permissions(m.at(), fs::Permissions::from_mode(0o755)).expect("its owner");
+    fs::write(m.path("open"), noise(1, LENGTH)).expect("written");
+    fs::write(m.path("closed"), "x").expect("written");
+    fs::set_permissions(m.path("closed"), fs::Permissions::from_mode(0o600)).expect("its owner");
+    // Where other users find it, too.
+    let copy = m.beside("cairn");
+    fs::copy(program("cairn"), &copy).expect("room");
+    let nobody = |name: &str| {
+        let mut command = Command::new(&copy);
+        command.arg("why").arg(m.path(name)).uid(65534).gid(65534).current_dir("/");
+        command.output().expect("runs")
+    };
+    assert!(nobody("open").status.success(), "{:?}", nobody("open"));
+    let closed = nobody("closed");
+    assert_eq!(closed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&closed.stderr).contains("permission denied"), "{closed:?}");
     m.finish();
 }
 
