@@ -1,6 +1,7 @@
 //! Real mounts through /dev/fuse, as root: what programs see of cairn, what survives its daemon, and what is refused.
 //!
-//! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in all).
+//! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in all);
+//! `CAIRN_TOOL_KILLS` (rounds for each tool).
 
 #[path = "mount/acls.rs"]
 mod acls;
@@ -22,6 +23,8 @@ mod names;
 mod owners;
 #[path = "mount/sparse.rs"]
 mod sparse;
+#[path = "mount/tools/mod.rs"]
+mod tools;
 #[path = "mount/trees.rs"]
 mod trees;
 #[path = "mount/worker.rs"]

@@ -1,0 +1,38 @@
+# shellcheck shell=bash
+# cp: with everything kept, with holes made, by reflink where there are any, from mount to mount.
+
+tree=$BESIDE/tree
+
+prepare() {
+    plant_tree "$tree"
+    head -c 3M /dev/urandom >"$BESIDE/zeros"
+    head -c 30M /dev/zero >>"$BESIDE/zeros"
+    head -c 3M /dev/urandom >>"$BESIDE/zeros"
+}
+
+work() {
+    cp -a "$tree" "$AT/all"
+    ack all
+    cp -a --reflink=auto "$AT/all" "$AT/reflinked"
+    ack reflinked
+    cp --sparse=always "$BESIDE/zeros" "$AT/zeros"
+    cp --sparse=never "$AT/zeros" "$AT/full"
+    cp -a --sparse=auto "$AT/zeros" "$AT/sparse"
+    cp --sparse=always "$AT/full" "$AT/again"
+    ack zeros
+    # What a program does that was told to keep what is there.
+    cp -n "$BESIDE/zeros" "$AT/all"
+    cp --backup=numbered "$tree/planted/lengths/4097" "$AT/zeros" && mv "$AT/zeros.~1~" "$AT/zeros"
+    rm "$AT/all/zeros"
+    ack kept
+}
+
+verify() {
+    if acked all && acked kept; then same_trees "$tree" "$AT/all"; fi
+    if acked reflinked; then same_trees "$tree" "$AT/reflinked"; fi
+    acked zeros || return 0
+    local file
+    for file in full sparse again; do cmp "$BESIDE/zeros" "$AT/$file"; done
+    if acked kept; then cmp "$BESIDE/zeros" "$AT/zeros"; fi
+    [ "$(stat -c %b "$AT/sparse")" -lt 16000 ] || fail 'a hole was filled'
+}
