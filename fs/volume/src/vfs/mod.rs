@@ -131,12 +131,16 @@ impl Core {
     }
 
     /// Bytes on disk that a file answers for: what the last checkpoint counted, and what came since.
+    ///
+    /// From the top, since what a checkpoint counts moves down meanwhile: that is counted twice then, never not at all.
+    /// Programs take a file without blocks for one hole (`tar -S` packs no byte of it), and the kernel remembers this.
     fn stored(&self, ino: Ino) -> Result<u64, Error> {
+        let since = self.ns.overlay_stored(self.view, ino);
         let key = Key::Inode(ino, self.view).encode();
         let counted = match self.checked(self.ns.engine().get(&key).map_err(Into::into))? {
             Some(value) => self.checked(Inode::decode(&value).map_err(Into::into))?.stored,
             None => 0,
         };
-        Ok(counted + self.ns.overlay_stored(self.view, ino))
+        Ok(counted + since)
     }
 }

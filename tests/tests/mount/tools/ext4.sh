@@ -29,7 +29,8 @@ part() {
 
 work() {
     truncate -s 300M "$image"
-    mkfs.ext4 -q -F "$image"
+    # Blocks of 4 KiB, for the longest symlink there is.
+    mkfs.ext4 -q -F -b 4096 "$image"
     ack made
     trap let_go EXIT
     mount -o loop "$image" "$disk"

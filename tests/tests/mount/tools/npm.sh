@@ -8,7 +8,7 @@ export npm_config_cache=$AT/cache npm_config_offline=true npm_config_audit=false
 packages=40
 
 prepare() {
-    local i j dir needs
+    local i j dir needs dirs=()
     mkdir "$BESIDE/packs"
     for ((i = 1; i <= packages; i++)); do
         dir=$BESIDE/packages/part$i
@@ -29,8 +29,9 @@ JSON
             [ $i = 1 ] || echo "sum += require('part$((i - 1))').sum();"
             echo 'exports.sum = () => sum;'
         } >"$dir/index.js"
-        (cd "$BESIDE/packs" && npm_config_cache=$BESIDE/cache npm pack --silent "$dir" >/dev/null)
+        dirs+=("$dir")
     done
+    (cd "$BESIDE/packs" && npm_config_cache=$BESIDE/cache npm pack --silent "${dirs[@]}" >/dev/null)
     {
         echo '{ "name": "app", "version": "1.0.0", "license": "MIT", "dependencies": {'
         for ((i = 1; i <= packages; i++)); do

@@ -56,7 +56,7 @@ work() {
     install
     ack installed
     run_it
-    "$AT/venv/bin/python" -m compileall -q -f "$AT/venv/lib"
+    "$AT/venv/bin/python" -m compileall -q -f "$AT"/venv/lib/python3*/site-packages/stones
     ack compiled
     "$AT/venv/bin/python" -m pip uninstall -q -y stones
     [ ! -e "$AT/venv/bin/stones" ] || fail 'the program stays when its package goes'
