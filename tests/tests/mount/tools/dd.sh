@@ -29,8 +29,8 @@ work() {
         # Steps that no page has.
         both 'conv=notrunc' "odd$i" if="$BESIDE/input" bs=$((1000 + i)) count=500 seek=$((i * 3)) conv=notrunc
         ack "file odd$i"
-        dd if="$BESIDE/input" of="$AT/appended" bs=100003 count=$i oflag=append conv=notrunc status=none
-        dd if="$BESIDE/input" of="$BESIDE/appended" bs=100003 count=$i oflag=append conv=notrunc status=none
+        dd if="$BESIDE/input" of="$AT/appended" bs=100003 count="$i" oflag=append conv=notrunc status=none
+        dd if="$BESIDE/input" of="$BESIDE/appended" bs=100003 count="$i" oflag=append conv=notrunc status=none
         ack "appended $(stat -c %s "$BESIDE/appended")"
     done
 }

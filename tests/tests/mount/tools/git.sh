@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2164 # run.sh ends at the first error
 # git: a clone of this repository, commits on branches, a merge, the hardest gc there is, a second clone by hard links.
 
 # The real user's configuration stays out of it. upload-pack does not see GIT_CONFIG_COUNT, so this is a file; the

@@ -21,7 +21,7 @@ prepare() {
 JSON
         printf '#!/usr/bin/env node\nconsole.log("part %d says " + require("./index.js").sum());\n' $i >"$dir/say.js"
         for j in {1..15}; do
-            printf '// %s\nexports.value = %d;\n' "$(head -c 3000 /dev/urandom | base64 -w 0)" $j >"$dir/lib/$j.js"
+            printf '// %s\nexports.value = %d;\n' "$(head -c 3000 /dev/urandom | base64 -w 0)" "$j" >"$dir/lib/$j.js"
         done
         {
             echo 'let sum = 0;'

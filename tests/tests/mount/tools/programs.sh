@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # run.sh says where it is
 # What programs do that no tool here does: mappings, locks, appending from two processes, offsets beyond 4 GiB.
 
 far=$((5 << 30))

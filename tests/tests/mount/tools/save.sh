@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # run.sh says where it is
 # How editors save: a new file beside the old, fsync, rename over it; by sed, by install, by a program.
 
 prepare() { :; }
