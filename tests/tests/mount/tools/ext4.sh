@@ -35,8 +35,8 @@ work() {
     trap let_go EXIT
     mount -o loop "$image" "$disk"
     local name
-    for name in perl zoneinfo planted; do part "$name" "$tree/$name"; done
-    rm -r "$disk/zoneinfo"
+    for name in perl sources planted; do part "$name" "$tree/$name"; done
+    rm -r "$disk/sources"
     sync -f "$disk"
     ack removed
     part again "$tree/perl"
@@ -66,7 +66,7 @@ verify() {
     while read -r name from; do
         case $name in
             # Removed once all three were there.
-            zoneinfo) acked "part planted $tree/planted" || same_trees "$from" "$disk/$name/zoneinfo" ;;
+            sources) acked "part planted $tree/planted" || same_trees "$from" "$disk/$name/sources" ;;
             # Copied anew at the end.
             perl) acked unmounted || same_trees "$from" "$disk/$name/perl" ;;
             *) same_trees "$from" "$disk/$name/$(basename "$from")" ;;

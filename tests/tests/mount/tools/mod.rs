@@ -125,7 +125,16 @@ fn survives_kills(tool: &'static str, longest: Duration) {
         m.take_away();
         m.fsck();
         m.mount();
+        work.stage("readable");
         work.stage("verify");
+        if round % 2 == 1 {
+            // Once more from the packs, and without the engine and the index.
+            m.unmount();
+            fs::remove_dir_all(m.dir().join("engine")).expect("an engine");
+            fs::remove_file(m.dir().join("store/index")).expect("an index");
+            m.mount();
+            work.stage("verify");
+        }
         work.remove();
         m.be_patient();
     }

@@ -35,7 +35,7 @@ fail() {
     exit 1
 }
 
-# same_trees ONE OTHER: fails if rsync finds any difference, in either direction, times of day included.
+# same_trees ONE OTHER: fails if rsync finds any difference, in either direction.
 same_trees() {
     local found
     found=$(rsync -aHAXn --checksum --delete --itemize-changes "$1/" "$2/"
@@ -43,14 +43,11 @@ same_trees() {
     [ -z "$found" ] || fail "$1 and $2 differ: $(head -n 20 <<<"$found")"
 }
 
-# plant_tree DIR: some thousand files, real ones and one of everything odd, in some directories.
+# plant_tree DIR: some thousand files in three directories: Perl's modules, this project's sources, one of everything odd.
 plant_tree() {
-    mkdir -p "$1/planted"
-    local tree
-    for tree in /usr/share/perl /usr/share/zoneinfo; do
-        [ -d "$tree" ] && cp -a "$tree" "$1/"
-    done
-    [ "$(find "$1" -type f | wc -l)" -gt 1000 ] || fail "no real files to copy: /usr/share/perl and zoneinfo have too few"
+    mkdir -p "$1/planted" "$1/sources"
+    cp -a /usr/share/perl "$1/"
+    cp -a "$REPO/docs" "$REPO/fs" "$REPO/tests" "$1/sources/"
     "$REPO/scripts/plant" "$1/planted"
     # These are a GiB long, and every comparison here reads them twice.
     truncate -s 20M "$1/planted/sparse/hole" "$1/planted/sparse/tail"
@@ -61,6 +58,11 @@ plant_tree() {
     done
     # A socket is no file that anybody archives.
     rm "$1/planted/special/socket"
+}
+
+# readable: every byte of every file can be read, acknowledged or not.
+readable() {
+    find "$AT" -type f -exec cat {} + >/dev/null
 }
 
 # shellcheck source=/dev/null
