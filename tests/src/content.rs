@@ -61,6 +61,15 @@ impl Content {
         self.size = size;
     }
 
+    /// Has a range read as zeros, as far as the file reaches.
+    pub fn zero(&mut self, offset: u64, len: u64) {
+        let end = (offset + len).min(self.size);
+        let zeros = end.saturating_sub(offset) as usize;
+        let size = self.size;
+        self.write(offset.min(end), &vec![0; zeros]);
+        self.size = size;
+    }
+
     /// Reads up to `len` bytes; fewer only at the end.
     pub fn read(&self, offset: u64, len: usize) -> Vec<u8> {
         let len = self.size.saturating_sub(offset).min(len as u64) as usize;

@@ -95,6 +95,14 @@ impl Driver {
                 volume.write(self.ino(*id), *offset, &data(*seed, *len), *clear)?;
                 Answer::Done
             }
+            Op::Allocate { id, offset, len, how, clear } => {
+                volume.allocate(self.ino(*id), *offset, *len, *how, *clear)?;
+                Answer::Done
+            }
+            Op::Copy { from, to, len, clear } => {
+                let (from, to) = ((self.ino(from.0), from.1), (self.ino(to.0), to.1));
+                Answer::Copied(volume.copy_range(from, to, *len, *clear)?)
+            }
             Op::SetAttr { id, set, caller } => {
                 let change = SetAttr {
                     mode: set.mode,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_volume::{Error, FileKind, RenameMode, Timestamp, XattrMode};
+use cairn_volume::{Allocate, Error, FileKind, RenameMode, Timestamp, XattrMode};
 
 use crate::content::Content;
 
@@ -359,6 +359,61 @@ impl Model {
             clear_privileges(node);
         }
         Ok(())
+    }
+
+    /// A file's node, to be changed.
+    fn file_mut(&mut self, id: Id, clear: bool) -> Result<&mut Content, Error> {
+        let node = self.node_mut(id)?;
+        match node.body {
+            Body::File(_) => {}
+            Body::Dir(..) => return Err(Error::IsDirectory),
+            _ => return Err(Error::Invalid),
+        }
+        node.mtime = None;
+        if clear {
+            clear_privileges(node);
+        }
+        match &mut node.body {
+            Body::File(content) => Ok(content),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// Makes room, or a hole.
+    pub fn allocate(
+        &mut self,
+        id: Id,
+        offset: u64,
+        len: u64,
+        how: Allocate,
+        clear: bool,
+    ) -> Result<(), Error> {
+        let content = self.file_mut(id, clear)?;
+        let size = content.size;
+        if !matches!(how, Allocate::Reserve | Allocate::ReserveKeepSize) {
+            content.zero(offset, len);
+        }
+        if matches!(how, Allocate::Reserve | Allocate::Zero) {
+            content.truncate(size.max(offset + len));
+        }
+        Ok(())
+    }
+
+    /// Copies a range; gives how much of it there was.
+    pub fn copy(&mut self, from: (Id, u64), to: (Id, u64), len: u64, clear: bool) -> Result<u64, Error> {
+        let bytes = match &self.node(from.0)?.body {
+            Body::File(content) => content.read(from.1, len as usize),
+            Body::Dir(..) => return Err(Error::IsDirectory),
+            _ => return Err(Error::Invalid),
+        };
+        let len = bytes.len() as u64;
+        if from.0 == to.0 && from.1 < to.1 + len && to.1 < from.1 + len {
+            return Err(Error::Invalid);
+        }
+        if !bytes.is_empty() {
+            self.file_mut(to.0, clear)?.write(to.1, &bytes);
+        }
+        Ok(bytes.len() as u64)
     }
 
     /// Changes attributes.

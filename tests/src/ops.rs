@@ -1,6 +1,6 @@
 //! Operations: drawn as numbers, so that they shrink, and made concrete by the model they meet.
 
-use cairn_volume::{Error, FileKind, RenameMode, Timestamp, XattrMode};
+use cairn_volume::{Allocate, Error, FileKind, RenameMode, Timestamp, XattrMode};
 
 use crate::dice::{Dice, data};
 use crate::model::{Body, Id, Model, ROOT, Set};
@@ -80,6 +80,19 @@ pub enum Op {
         offset: u64,
         len: usize,
         seed: u64,
+        clear: bool,
+    },
+    Allocate {
+        id: Id,
+        offset: u64,
+        len: u64,
+        how: Allocate,
+        clear: bool,
+    },
+    Copy {
+        from: (Id, u64),
+        to: (Id, u64),
+        len: u64,
         clear: bool,
     },
     SetAttr {
@@ -225,7 +238,31 @@ impl Raw {
                 let new = if d % 4 < 2 { there(to, d / 8) } else { name((d / 8).into()) };
                 Op::Rename { from, name: there(from, c), to, new, mode }
             }
-            90..=144 => {
+            90..=96 => {
+                let id = file(a);
+                let how = [
+                    Allocate::Reserve,
+                    Allocate::ReserveKeepSize,
+                    Allocate::Zero,
+                    Allocate::ZeroKeepSize,
+                    Allocate::Punch,
+                    Allocate::Punch,
+                ];
+                let how = how[b as usize % how.len()];
+                let len = 1 + u64::from(c) % if b % 16 == 5 { sizes.sparse } else { sizes.write };
+                Op::Allocate { id, offset: offset(id), len, how, clear: d % 16 == 9 }
+            }
+            97..=106 => {
+                let (from, to) = (file(a), file(b));
+                let start = match c % 4 {
+                    0 => 0,
+                    1 => u64::from(c) % sizes.file,
+                    _ => u64::from(c) % (size_of(from) + 1),
+                };
+                let len = if c % 8 == 7 { sizes.file * 2 } else { u64::from(c) % sizes.write };
+                Op::Copy { from: (from, start), to: (to, offset(to)), len, clear: d % 16 == 9 }
+            }
+            107..=144 => {
                 let id = file(a);
                 let len = match b % 8 {
                     0 => 1,
@@ -308,6 +345,7 @@ pub enum Answer {
     Made(FileKind),
     Bytes(Vec<u8>),
     Names(Vec<Vec<u8>>),
+    Copied(u64),
     Found(Option<FileKind>),
     Failed(Error),
 }
@@ -338,6 +376,10 @@ impl Op {
             Op::Write { id, offset, len, seed, clear } => {
                 model.write(*id, *offset, &data(*seed, *len), *clear).map(|()| Answer::Done)
             }
+            Op::Allocate { id, offset, len, how, clear } => {
+                model.allocate(*id, *offset, *len, *how, *clear).map(|()| Answer::Done)
+            }
+            Op::Copy { from, to, len, clear } => model.copy(*from, *to, *len, *clear).map(Answer::Copied),
             Op::SetAttr { id, set, caller } => model.setattr(*id, set, *caller).map(|()| Answer::Done),
             Op::SetXattr { id, name, len, seed, mode } => {
                 model.setxattr(*id, name, &data(*seed, *len), *mode).map(|()| Answer::Done)

@@ -1,7 +1,7 @@
 //! Real mounts through /dev/fuse, as root: what programs see of cairn, what survives its daemon, and what is refused.
 //!
 //! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in all);
-//! `CAIRN_TOOL_KILLS` (rounds for each tool).
+//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_MANY` is how many files "many" are.
 
 #[path = "mount/acls.rs"]
 mod acls;
@@ -15,12 +15,16 @@ mod full;
 mod kills;
 #[path = "mount/lifecycle.rs"]
 mod lifecycle;
+#[path = "mount/many.rs"]
+mod many;
 #[path = "mount/mapping.rs"]
 mod mapping;
 #[path = "mount/names.rs"]
 mod names;
 #[path = "mount/owners.rs"]
 mod owners;
+#[path = "mount/semantics.rs"]
+mod semantics;
 #[path = "mount/sparse.rs"]
 mod sparse;
 #[path = "mount/tools/mod.rs"]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_format::{
     ChunkEntry, ChunkId, ChunkPiece, Footer, FrameEntry, FrameHead, IndexSnapshot, PackId, PackKind,
@@ -57,6 +58,8 @@ pub struct Store {
     open_packs: ByteLru<PackId, OpenPack>,
     chunk_tables: ByteLru<PackId, ChunkTable>,
     frames: ByteLru<(PackId, u32), DecodedFrame>,
+    frame_hits: AtomicU64,
+    frame_misses: AtomicU64,
 }
 
 /// Bytes that a store holds.
@@ -136,6 +139,8 @@ impl Store {
             open_packs: ByteLru::new(OPEN_PACKS_BYTES, 1),
             chunk_tables: ByteLru::new(CHUNK_TABLES_BYTES, 1),
             frames: ByteLru::new(options.cache_size, 8),
+            frame_hits: AtomicU64::new(0),
+            frame_misses: AtomicU64::new(0),
         };
         store.load_hub(options.read_only)?;
         Ok(store)
@@ -298,6 +303,11 @@ impl Store {
         usage
     }
 
+    /// How often a frame was found in the cache, and how often it had to be read and decoded.
+    pub fn cache_use(&self) -> (u64, u64) {
+        (self.frame_hits.load(Ordering::Relaxed), self.frame_misses.load(Ordering::Relaxed))
+    }
+
     /// Opens a pack past the caches.
     pub fn reader(&self, pack: PackId) -> Result<PackReader, ReadError> {
         PackReader::open(&*self.disk, pack)
@@ -330,8 +340,10 @@ impl Store {
     fn frame(&self, pack: PackId, number: u32) -> Result<Arc<DecodedFrame>, ReadError> {
         let hint = number as usize ^ pack.0[15] as usize;
         if let Some(frame) = self.frames.get(hint, &(pack, number)) {
+            self.frame_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(frame);
         }
+        self.frame_misses.fetch_add(1, Ordering::Relaxed);
         let open = self.open_pack(pack)?;
         let Some(entry) = open.frames.get(number as usize) else {
             let reason = format!("frame {number} of {}", open.frames.len());

@@ -1,12 +1,13 @@
 //! What every operation leans on: one volume's namespace, journal, store and locks, and the way an
 //! operation's record goes.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use cairn_format::key::Key;
-use cairn_format::{Geometry, Ino, JournalRef, Mutation, PackId, Totals, Uuid, View};
+use cairn_format::{Geometry, Ino, JournalRef, Lsn, Mutation, PackId, Totals, Uuid, View};
 use cairn_store::disk::Disk;
 use cairn_store::{ReadError, Store};
 
@@ -15,14 +16,19 @@ use crate::handles::Handles;
 use crate::journal::{Appended, Chain, Journal, JournalError, JournalShape, Need};
 use crate::locks::InodeLocks;
 use crate::maintenance::{Maintainer, Signal};
-use crate::namespace::{Namespace, NamespaceError};
-use crate::open::EngineSource;
+use crate::namespace::{FileRun, Namespace, NamespaceError};
+use crate::open::Writing;
+use crate::rebuild::EngineKeeper;
+use crate::reserve::Reserve;
+use crate::statistics::Counters;
 use crate::vfs::Error;
 
 /// Inode numbers reserved at a time: the next block is synced before its first number is used.
 const INO_BLOCK: u64 = 1 << 16;
 /// Overlay layers may grow to this many bytes before writers wait; a checkpoint begins at half of it.
 pub(crate) const OVERLAY_LIMIT: usize = 96 << 20;
+/// Keys read from the namespace at a time.
+const PAGE: usize = 256;
 /// Kept free on the disk for checkpoints, so that deleting works when the volume is full.
 const DISK_RESERVE: u64 = 24 << 20;
 
@@ -84,14 +90,20 @@ pub(crate) struct Core {
     /// Held by whoever folds or checkpoints. Never taken while an inode is locked.
     pub(crate) maintainer: Mutex<Maintainer>,
     pub(crate) signal: Signal,
-    /// Set when the engine failed: the next maintenance rebuilds it.
-    pub(crate) engine_failed: AtomicBool,
-    pub(crate) engine_source: EngineSource,
+    pub(crate) engine: EngineKeeper,
     /// What the last checkpoint's state adds up to.
     pub(crate) totals: Mutex<Totals>,
     /// Whether a thread does the maintenance; else callers do.
     pub(crate) background: bool,
     pub(crate) space: SpaceGauge,
+    pub(crate) kept: Reserve,
+    /// Inode numbers from here on were given out by this mount.
+    pub(crate) first_new: u64,
+    /// Whether this mount gave any file capabilities.
+    pub(crate) capabilities: AtomicBool,
+    /// How what is written from now on is stored, where its file says nothing else.
+    pub(crate) writing: Writing,
+    pub(crate) counters: Counters,
     /// Serialises renames of directories, so that no two of them make a cycle.
     pub(crate) tree: Mutex<()>,
 }
@@ -140,7 +152,7 @@ impl Core {
             if journal.stopped().is_some() {
                 return Err(Error::ReadOnly);
             }
-            if journal.has_room(len + 512, need, self.has_room_for_spares())
+            if journal.has_room(len + 512, need, self.journal_may_grow(need))
                 && self.overlay_has_room()
                 && self.disk_has_room(need, len)
             {
@@ -162,6 +174,11 @@ impl Core {
             let since = *stuck_since.get_or_insert_with(Instant::now);
             let idle = self.signal.is_idle_or_failing();
             if idle && (!self.background || since.elapsed() > Duration::from_millis(300)) {
+                // What was kept for this makes another segment.
+                if need == Need::Shrink && self.kept.release(&*self.disk) {
+                    self.space.refresh();
+                    continue;
+                }
                 return Err(Error::NoSpace);
             }
         }
@@ -180,9 +197,28 @@ impl Core {
 
     /// Whether what waits to be folded, and `len` bytes more, will find room on the disk.
     fn disk_has_room(&self, need: Need, len: u64) -> bool {
-        if need != Need::Grow {
-            return true;
-        }
+        need != Need::Grow || self.available() >= self.reserved(len)
+    }
+
+    /// Bytes of new data that the disk has room for, beside all that waits to be folded.
+    pub(crate) fn room(&self) -> u64 {
+        self.available().saturating_sub(self.reserved(0))
+    }
+
+    /// Bytes that the disk has free, or has for us.
+    fn available(&self) -> u64 {
+        self.space.available(&*self.disk).saturating_add(self.kept.bytes())
+    }
+
+    /// Sees to it that there is a reserve, where the disk has room for one.
+    pub(crate) fn keep_reserve(&self) {
+        let spare = self.space.available(&*self.disk).saturating_sub(self.reserved(0));
+        self.kept.make(&*self.disk, spare);
+    }
+
+    /// What has to stay free: for what waits to be folded and `len` bytes more, parity and all; for the checkpoints of
+    /// what is in memory; and for deleting.
+    fn reserved(&self, len: u64) -> u64 {
         let parity = self.geometry.parity;
         let plain = self.dirty.backlog().0 + len;
         let coded = match parity.data {
@@ -190,8 +226,7 @@ impl Core {
             k => plain + plain * u64::from(parity.parity) / u64::from(k),
         };
         let (active, frozen) = self.ns.overlay_bytes();
-        let available = self.space.available(&*self.disk);
-        available >= coded + 2 * (active + frozen) as u64 + DISK_RESERVE
+        coded + 2 * (active + frozen) as u64 + DISK_RESERVE
     }
 
     /// Whether the journal may grow: a segment takes little of what is free. On a small disk folding sooner
@@ -200,19 +235,29 @@ impl Core {
         self.space.available(&*self.disk) > DISK_RESERVE + 16 * u64::from(self.geometry.segment)
     }
 
+    /// Whether the journal may grow for this. What frees room may take nearly the last of it.
+    fn journal_may_grow(&self, need: Need) -> bool {
+        let segment = u64::from(self.geometry.segment);
+        self.has_room_for_spares()
+            || (need == Need::Shrink && self.space.available(&*self.disk) > segment + segment / 4)
+    }
+
+    /// Whether the disk has room for a batch of folding, which must not take what is kept for deleting.
+    pub(crate) fn has_room_to_fold(&self) -> bool {
+        let batch = self.dirty.backlog().0.min(self.fold_start());
+        self.kept.bytes() > 0 || self.space.available(&*self.disk) > batch + self.kept.len()
+    }
+
     /// Appends an operation's record and applies it. The caller holds the locks of all inodes whose keys
     /// it read, and reserved room before.
     pub(crate) fn commit(&self, mutations: &[Mutation], payload: &[u8]) -> Result<Appended, Error> {
         let journal = self.journal()?;
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let at = journal.append(mutations, payload).map_err(journal_error)?;
-        for mutation in mutations {
-            if let Mutation::Data { view, ino, offset, len, .. } = mutation {
-                self.dirty.note((*view, *ino), *offset, offset + u64::from(*len), at.lsn);
-            }
-        }
+        mutations.iter().for_each(|m| self.dirty.note_mutation(m, at.lsn, Lsn::ZERO));
         self.ns.apply(mutations, &at);
         drop(gate);
+        self.counters.records.add(1);
         if self.background && self.dirty.backlog().0 > self.fold_start() {
             self.signal.wake();
         }
@@ -250,21 +295,58 @@ impl Core {
         Ok(Ino(block.next - 1))
     }
 
-    /// The result of reading the namespace. Where the engine failed, the next maintenance rebuilds it.
+    /// Reads from the namespace. An engine that fails is rebuilt, and asked again.
+    pub(crate) fn look<T>(
+        &self,
+        read: impl Fn(&Namespace) -> Result<T, NamespaceError>,
+    ) -> Result<T, NamespaceError> {
+        let generation = self.ns.generation();
+        match read(&self.ns) {
+            Err(NamespaceError::Engine(error)) => match self.replace_engine(generation, &error) {
+                Ok(()) => read(&self.ns),
+                Err(_) => Err(error.into()),
+            },
+            result => result,
+        }
+    }
+
+    /// What was read of the namespace, or an I/O error.
     pub(crate) fn checked<T>(&self, result: Result<T, NamespaceError>) -> Result<T, Error> {
         result.map_err(|error| {
             tracing::error!("{error}");
-            if matches!(error, NamespaceError::Engine(_)) {
-                self.engine_failed.store(true, Ordering::Release);
-                self.signal.wake_urgently();
-            }
+            self.counters.io_errors.add(1);
             Error::Io
         })
     }
 
     /// The value of a key.
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
-        self.checked(self.ns.get(key))
+        self.checked(self.look(|ns| ns.get(key)))
+    }
+
+    /// The runs of a part of a file.
+    pub(crate) fn runs(&self, ino: Ino, offset: u64, len: u64) -> Result<Vec<FileRun>, Error> {
+        self.checked(self.look(|ns| ns.runs(self.view, ino, offset, len)))
+    }
+
+    /// Calls `each` with all keys in `from..to` and their values, until it breaks.
+    pub(crate) fn for_each(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut next = Some(from.to_vec());
+        while let Some(from) = next {
+            let (page, rest) = self.checked(self.look(|ns| ns.page(&from, to, PAGE)))?;
+            for (key, value) in &page {
+                if each(key, value).is_break() {
+                    return Ok(());
+                }
+            }
+            next = rest;
+        }
+        Ok(())
     }
 }
 

@@ -1,41 +1,109 @@
-//! Which inodes are open: the only state kept per inode, and only while it is.
+//! Which inodes somebody uses: the only state kept per inode, and only while it is open, or has lost its last
+//! name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_format::Ino;
 
-/// Counts of open handles.
+/// When an inode that has lost its last name can go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Until {
+    /// With its last handle: every open and close is told.
+    #[default]
+    Released,
+    /// When it is forgotten: opens are not told, but that nobody can reach it any more is.
+    Forgotten,
+}
+
 #[derive(Default)]
-pub(crate) struct Handles(Mutex<HashMap<Ino, u32>>);
+struct State {
+    /// Open handles, of those that are told.
+    open: HashMap<Ino, u32>,
+    /// Inodes without a name that are kept.
+    nameless: HashSet<Ino>,
+    until: Until,
+}
+
+/// Open handles, and inodes kept without a name.
+#[derive(Default)]
+pub(crate) struct Handles(Mutex<State>);
 
 impl Handles {
-    fn counts(&self) -> MutexGuard<'_, HashMap<Ino, u32>> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on inodes without a name stay until they are forgotten, since not every open is told.
+    pub(crate) fn expect_forgets(&self) {
+        self.state().until = Until::Forgotten;
     }
 
     /// One more handle.
     pub(crate) fn open(&self, ino: Ino) {
-        *self.counts().entry(ino).or_default() += 1;
+        *self.state().open.entry(ino).or_default() += 1;
     }
 
-    /// One handle less; whether it was the last.
+    /// One handle less; whether that makes it one that [`Handles::take_unused`] gives.
     pub(crate) fn close(&self, ino: Ino) -> bool {
-        let mut counts = self.counts();
-        match counts.get_mut(&ino) {
-            Some(count) if *count > 1 => {
-                *count -= 1;
-                false
-            }
-            _ => {
-                counts.remove(&ino);
-                true
-            }
+        let mut state = self.state();
+        match state.open.get_mut(&ino) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(state.open.remove(&ino)),
         }
+        state.until == Until::Released && !state.open.contains_key(&ino) && state.nameless.contains(&ino)
     }
 
-    /// Whether anybody has it open.
-    pub(crate) fn is_open(&self, ino: Ino) -> bool {
-        self.counts().contains_key(&ino)
+    /// Whether an inode that loses its last name now has to stay.
+    pub(crate) fn may_be_open(&self, ino: Ino) -> bool {
+        let state = self.state();
+        state.until == Until::Forgotten || state.open.contains_key(&ino)
+    }
+
+    /// An inode lost its last name and stays.
+    pub(crate) fn keep(&self, ino: Ino) {
+        self.state().nameless.insert(ino);
+    }
+
+    /// Those of `inos` that were kept without a name and that nobody has open, now no longer kept: whoever takes
+    /// them removes them.
+    pub(crate) fn take_unused(&self, inos: &[Ino]) -> Vec<Ino> {
+        let mut state = self.state();
+        let State { open, nameless, .. } = &mut *state;
+        inos.iter().copied().filter(|ino| !open.contains_key(ino) && nameless.remove(ino)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INO: Ino = Ino(7);
+
+    #[test]
+    fn a_nameless_inode_goes_with_its_last_handle() {
+        let handles = Handles::default();
+        assert!(!handles.may_be_open(INO));
+        handles.open(INO);
+        handles.open(INO);
+        assert!(handles.may_be_open(INO));
+        handles.keep(INO);
+        assert!(!handles.close(INO));
+        assert!(handles.take_unused(&[INO]).is_empty(), "open still");
+        assert!(handles.close(INO));
+        assert_eq!(handles.take_unused(&[INO]), [INO]);
+        assert!(handles.take_unused(&[INO]).is_empty(), "only once");
+    }
+
+    #[test]
+    fn where_opens_are_not_told_it_goes_when_it_is_forgotten() {
+        let handles = Handles::default();
+        handles.expect_forgets();
+        assert!(handles.may_be_open(INO), "nobody knows");
+        handles.open(INO);
+        handles.keep(INO);
+        assert!(!handles.close(INO), "others may have it open");
+        assert_eq!(handles.take_unused(&[Ino(8), INO]), [INO], "the one with names stays");
     }
 }

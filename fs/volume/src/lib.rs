@@ -8,6 +8,7 @@
 mod checkpoint;
 mod core;
 pub mod engine;
+mod explain;
 mod fold;
 mod handles;
 pub mod journal;
@@ -17,19 +18,28 @@ mod maintenance;
 mod make;
 mod namespace;
 mod open;
+mod rebuild;
+mod reserve;
+mod statistics;
 mod vfs;
 mod volume;
 
-pub use cairn_format::{FileKind, Timestamp, Uuid};
+pub use cairn_format::{
+    ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid,
+};
 pub use checkpoint::{ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain};
+pub use explain::{Explanation, PackShare};
 pub use layout::{
     CONTROL_SOCKET, ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README_PATH, STORE_DIR, VolumeLock,
     lock_volume, store_disk,
 };
 pub use make::{Made, MakeError, MakeOptions, make, make_on};
 pub use open::{
-    EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, open, open_on, read_superblock,
-    usage_offline,
+    Dedup, EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, open, open_on,
+    read_superblock, usage_offline,
 };
-pub use vfs::{Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode};
+pub use statistics::Statistics;
+pub use vfs::{
+    Allocate, Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode,
+};
 pub use volume::{Usage, Volume};

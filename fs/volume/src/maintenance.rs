@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use cairn_format::Lsn;
+use cairn_store::Pins;
+
 use crate::checkpoint::{CheckpointState, MaintainError, checkpoint};
 use crate::core::{Core, OVERLAY_LIMIT};
 use crate::fold::fold_batch;
@@ -64,7 +67,7 @@ impl Signal {
         }
     }
 
-    /// Somebody waits for room, or the engine failed.
+    /// Somebody waits for room.
     pub(crate) fn wake_urgently(&self) {
         let mut wanted = self.wanted();
         wanted.wake = true;
@@ -93,14 +96,17 @@ impl Signal {
 /// anything.
 pub(crate) fn maintain(core: &Core, urgent: bool) -> Result<bool, MaintainError> {
     let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
+    let generation = core.ns.generation();
     let result = round(core, &mut maintainer, urgent);
-    if let Err(MaintainError::Namespace(NamespaceError::Engine(_))) = &result {
-        core.engine_failed.store(true, Ordering::Release);
+    if let Err(MaintainError::Namespace(NamespaceError::Engine(error))) = &result {
+        // A checkpoint met it; the next finds another. What fails here is logged there.
+        let _ = core.replace_engine(generation, error);
     }
     core.signal.idle_or_failing.store(!matches!(result, Ok(true)), Ordering::Release);
     if let Ok(true) = result {
         core.signal.progress.fetch_add(1, Ordering::AcqRel);
     }
+    core.counters.fold_errors.add(u64::from(result.is_err()));
     report(&mut maintainer, result.as_ref().err());
     if let Ok(journal) = core.journal() {
         journal.notify_room();
@@ -125,24 +131,24 @@ fn report(maintainer: &mut Maintainer, error: Option<&MaintainError>) {
 }
 
 fn round(core: &Core, maintainer: &mut Maintainer, urgent: bool) -> Result<bool, MaintainError> {
-    if core.engine_failed.load(Ordering::Acquire) {
-        crate::open::rebuild_engine(core, &mut maintainer.checkpoints)?;
-        core.engine_failed.store(false, Ordering::Release);
-    }
     let Ok(journal) = core.journal() else { return Ok(false) };
     if journal.stopped().is_some() {
         return Ok(false);
     }
     if core.has_room_for_spares() {
         journal.prepare_spare();
+        core.keep_reserve();
     }
     let (backlog, oldest) = core.dirty.backlog();
-    let mut changed = false;
+    let mut folded = Ok(false);
     let pressed = urgent || backlog > core.fold_start() || journal.pressure() >= CHECKPOINT_PRESSURE;
     if backlog > 0 && (pressed || oldest >= QUIET) {
         let age = if pressed { Duration::ZERO } else { QUIET };
-        let folded = fold_batch(core, &mut maintainer.checkpoints.pins, age)?;
-        changed = folded.chunks > 0;
+        folded = fold_some(core, &mut maintainer.checkpoints.pins, age);
+        // On a full disk a checkpoint may make room all the same.
+        if folded.as_ref().is_err_and(|error| !error.is_full()) {
+            return folded;
+        }
     }
     let (active, frozen) = core.ns.overlay_bytes();
     let due = frozen > 0
@@ -150,14 +156,28 @@ fn round(core: &Core, maintainer: &mut Maintainer, urgent: bool) -> Result<bool,
         || journal.pressure() >= CHECKPOINT_PRESSURE
         || maintainer.last_checkpoint.elapsed() >= CHECKPOINT_AGE
         || (urgent && core.dirty.backlog().0 == 0);
-    if due {
-        changed |= write_checkpoint(core, maintainer)?;
+    let written = due && write_checkpoint(core, maintainer)?;
+    if written {
+        // Also where folding failed: a checkpoint alone may have made room.
+        core.signal.progress.fetch_add(1, Ordering::AcqRel);
     }
-    Ok(changed)
+    folded.map(|folded| folded || written)
+}
+
+/// Folds a batch; whether that changed anything.
+fn fold_some(core: &Core, pins: &mut Vec<(Lsn, Pins)>, age: Duration) -> Result<bool, MaintainError> {
+    if !core.has_room_to_fold() {
+        return Err(MaintainError::NoRoom);
+    }
+    Ok(fold_batch(core, pins, age)?.chunks > 0)
 }
 
 fn write_checkpoint(core: &Core, maintainer: &mut Maintainer) -> Result<bool, MaintainError> {
-    let written = checkpoint(core, &mut maintainer.checkpoints)?;
+    let mut written = checkpoint(core, &mut maintainer.checkpoints);
+    if written.as_ref().is_err_and(MaintainError::is_full) && core.kept.release(&*core.disk) {
+        written = checkpoint(core, &mut maintainer.checkpoints);
+    }
+    let written = written?;
     maintainer.last_checkpoint = Instant::now();
     core.space.refresh();
     Ok(written)
@@ -174,7 +194,7 @@ pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
     while core.dirty.floor().is_some_and(|floor| floor <= target) {
         let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
         let before = core.dirty.floor();
-        let folded = fold_batch(core, &mut maintainer.checkpoints.pins, Duration::ZERO)?;
+        let folded = fold_some(core, &mut maintainer.checkpoints.pins, Duration::ZERO)?;
         if journal.pressure() >= CHECKPOINT_PRESSURE || core.ns.overlay_bytes().0 > OVERLAY_LIMIT / 2 {
             write_checkpoint(core, &mut maintainer)?;
         }
@@ -182,7 +202,7 @@ pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
         core.signal.progress.fetch_add(1, Ordering::AcqRel);
         journal.notify_room();
         // Runs that come back again and again cannot be folded: their bytes cannot be read.
-        let progress = folded.chunks > 0 || core.dirty.floor() != before;
+        let progress = folded || core.dirty.floor() != before;
         without_progress = if progress { 0 } else { without_progress + 1 };
         if without_progress > 3 {
             let reason = "some files cannot be folded, the log says which and why".to_owned();

@@ -21,7 +21,7 @@ use crate::open::{EngineChoice, OpenError, OpenOn, OpenOptions, open, open_on};
 /// Segments made at once; others follow when they are needed.
 const FIRST_SEGMENTS: u32 = 4;
 /// Names that a volume's directory may hold, and that replacing one removes.
-const OWN_NAMES: [&str; 11] = [
+const OWN_NAMES: [&str; 12] = [
     "superblock",
     "superblock.backup",
     "superblock.new",
@@ -33,6 +33,7 @@ const OWN_NAMES: [&str; 11] = [
     README_PATH,
     "control.sock",
     "log",
+    "reserve",
 ];
 
 /// What a volume is to be.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use cairn_format::key::{self, Key, tag};
 use cairn_format::{
-    CheckpointRef, FileKind, FormatError, Ino, Inode, Lsn, Mutation, PieceKind, Totals, Uuid, View,
-    VolumeState, VolumeSuperblock,
+    CheckpointRef, Compression, FileKind, FormatError, Ino, Inode, Lsn, Mutation, PieceKind, Totals, Uuid,
+    View, VolumeState, VolumeSuperblock,
 };
 use cairn_store::disk::{Disk, FileDisk};
 use cairn_store::{Pins, Store, StoreError, StoreOptions, read_replicas, write_replicas};
@@ -25,6 +25,9 @@ use crate::layout::{ENGINE_DIR, LockError, LockHolder, VolumeLock, lock_volume, 
 use crate::locks::InodeLocks;
 use crate::maintenance::{Maintainer, Signal, maintain};
 use crate::namespace::{Namespace, NamespaceError};
+use crate::rebuild::{EngineKeeper, unseal};
+use crate::reserve::Reserve;
+use crate::statistics::Counters;
 use crate::volume::{Usage, Volume};
 
 /// The engine's cache, by default.
@@ -51,6 +54,29 @@ pub struct OpenOptions {
     pub on_wait: Option<Listener>,
     /// Where it is going to be mounted, for those who find it locked.
     pub mountpoint: Option<PathBuf>,
+    /// How new data is compressed; `None`: as mkfs chose.
+    pub compression: Option<Compression>,
+    /// Whether new data is looked for among what is stored.
+    pub dedup: Dedup,
+}
+
+/// Whether new data is looked for among what is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dedup {
+    /// A chunk whose id is there already is not stored again.
+    #[default]
+    On,
+    /// As [`Dedup::On`], once the stored chunk was read back and compared.
+    Verify,
+    /// Everything is stored as it comes.
+    Off,
+}
+
+/// How new data is stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Writing {
+    pub(crate) compression: Compression,
+    pub(crate) dedup: Dedup,
 }
 
 impl Default for OpenOptions {
@@ -62,6 +88,8 @@ impl Default for OpenOptions {
             wait: false,
             on_wait: None,
             mountpoint: None,
+            compression: None,
+            dedup: Dedup::On,
         }
     }
 }
@@ -357,7 +385,8 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     let failed = |reason: String| OpenError::Failed { dir: name.clone(), reason };
     let damaged = |reason: String| OpenError::Damaged { dir: name.clone(), reason };
     let source = on.engine.source();
-    let engine = filled_engine(&source, &store, &checkpoints).map_err(|e| match e {
+    let whole = place.as_ref().is_some_and(|(_, dir)| !on.options.read_only && unseal(&dir.join(ENGINE_DIR)));
+    let engine = filled_engine(&source, &store, &checkpoints, whole).map_err(|e| match e {
         MaintainError::Chain(error) => damaged(error.to_string()),
         other => failed(other.to_string()),
     })?;
@@ -372,6 +401,11 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         Some(value) => value.try_into().map(u64::from_le_bytes).unwrap_or(FIRST_INO),
         None => FIRST_INO,
     };
+    let kept = Reserve::find(&*on.disk, &superblock.geometry);
+    let least = u64::from(superblock.geometry.segment) * 3 / 2;
+    if !on.options.read_only && on.disk.space().is_ok_and(|space| space.available < least) {
+        kept.release(&*on.disk);
+    }
     let mut inos = InoBlock { next, end: next };
     let mut epoch = superblock.epoch;
     let log = if on.options.read_only {
@@ -417,11 +451,18 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         gate: RwLock::default(),
         maintainer: Mutex::new(Maintainer::new(CheckpointState::new(tip, &checkpoints, Totals::default()))),
         signal: Signal::default(),
-        engine_failed: AtomicBool::new(false),
-        engine_source: source,
+        engine: EngineKeeper::new(source, tip),
         totals: Mutex::default(),
         background: on.background && !on.options.read_only,
         space: SpaceGauge::default(),
+        writing: Writing {
+            compression: on.options.compression.unwrap_or(superblock.geometry.compression),
+            dedup: on.options.dedup,
+        },
+        counters: Counters::default(),
+        kept,
+        first_new: next,
+        capabilities: AtomicBool::new(false),
         tree: Mutex::new(()),
     };
     load_counts(&core, &mut state).map_err(|e| failed(e.to_string()))?;
@@ -436,11 +477,13 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
 }
 
 /// An engine that holds the newest checkpoint. What it holds already is used where it is one of the
-/// chain's; one that errs, or stands anywhere else, is made anew.
+/// chain's; one that errs, or stands anywhere else, is made anew. Unless it is known to be `whole`, all of it is looked
+/// through.
 fn filled_engine(
     source: &EngineSource,
     store: &Store,
     checkpoints: &CheckpointChain,
+    whole: bool,
 ) -> Result<Arc<dyn Engine>, MaintainError> {
     let reuse = || -> Result<Option<Arc<dyn Engine>>, String> {
         let engine = source(false).map_err(|e| e.to_string())?;
@@ -449,7 +492,7 @@ fn filled_engine(
         if stands.is_some() && !known {
             return Err("it does not stand at any of the volume's checkpoints".into());
         }
-        if known {
+        if known && !whole {
             verify_engine(&*engine)?;
         }
         fill_engine(store, checkpoints, &*engine).map_err(|e| e.to_string())?;
@@ -460,6 +503,15 @@ fn filled_engine(
         Ok(None) => {}
         Err(reason) => tracing::warn!("the engine is rebuilt from the metadata packs: {reason}"),
     }
+    new_engine(source, store, checkpoints)
+}
+
+/// An engine made anew, filled with the newest checkpoint.
+pub(crate) fn new_engine(
+    source: &EngineSource,
+    store: &Store,
+    checkpoints: &CheckpointChain,
+) -> Result<Arc<dyn Engine>, MaintainError> {
     let engine = source(true).map_err(NamespaceError::from)?;
     match fill_engine(store, checkpoints, &*engine) {
         Ok(()) => Ok(engine),
@@ -485,19 +537,6 @@ fn verify_engine(engine: &dyn Engine) -> Result<(), String> {
     }
 }
 
-/// Puts a rebuilt engine in the place of one that failed.
-pub(crate) fn rebuild_engine(core: &Core, state: &mut CheckpointState) -> Result<(), MaintainError> {
-    tracing::warn!("the engine is rebuilt from the metadata packs");
-    let checkpoints = load_chain(&core.store, core.uuid, state.at)?;
-    // The old one's file goes first; who still reads from it has it open.
-    let engine = filled_engine(&core.engine_source, &core.store, &checkpoints)?;
-    core.ns.replace_engine(engine);
-    // The counts may have gone with a checkpoint that was not recorded any more.
-    state.refs.clear();
-    load_counts(core, state)?;
-    Ok(())
-}
-
 /// Brings the overlay to where the journal ends, and notes what has to be folded.
 fn replay(
     chain: &Chain,
@@ -513,10 +552,8 @@ fn replay(
         for mutation in record.mutations {
             // A run in a record before the checkpoint may be named by its state still, but for those below its
             // floor; the fold finds out.
-            if let Mutation::Data { view, ino, offset, len, .. } = mutation
-                && lsn >= floor
-            {
-                dirty.note((*view, *ino), *offset, offset + u64::from(*len), lsn);
+            if lsn >= floor {
+                dirty.note_mutation(mutation, lsn, floor);
             }
             if let Mutation::Map { pieces, .. } = mutation {
                 // Until a checkpoint counts these references, nothing else keeps the packs.
@@ -583,7 +620,7 @@ fn make_root(core: &Core, tip: CheckpointRef) -> Result<(), crate::Error> {
 fn remove_orphans(core: &Core) {
     let (from, to) = key::all_tagged(tag::ORPHAN);
     let mut orphans = Vec::new();
-    let listed = core.ns.for_each(&from, &to, |key, _| {
+    let listed = core.for_each(&from, &to, |key, _| {
         if let Some(Key::Orphan(ino, view)) = Key::decode(key)
             && view == core.view
         {
@@ -594,9 +631,9 @@ fn remove_orphans(core: &Core) {
     if let Err(error) = listed {
         tracing::warn!("orphans stay until the next mount: {error}");
     }
-    for ino in orphans {
-        if let Err(error) = core.remove_orphan(ino) {
-            tracing::warn!("inode {ino} has no name but stays until the next mount: {error}");
+    for some in orphans.chunks(64) {
+        if let Err(error) = core.remove_orphans(some) {
+            tracing::warn!("{} inodes without a name stay until the next mount: {error}", some.len());
         }
     }
 }

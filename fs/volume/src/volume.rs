@@ -4,14 +4,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use cairn_format::{PieceKind, Uuid, VolumeState, VolumeSuperblock};
+use cairn_format::{Compression, Geometry, PieceKind, Uuid, VolumeState, VolumeSuperblock};
 use cairn_store::write_replicas;
 
 use crate::core::{Core, Log};
+use crate::explain::Explanation;
 use crate::layout::{ENGINE_DIR, VolumeLock};
 use crate::maintenance::{fold_all, maintain, run};
-use crate::vfs::{Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, XattrMode};
+use crate::open::Dedup;
+use crate::statistics::Statistics;
+use crate::vfs::{Allocate, Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, XattrMode};
 
 /// What a volume takes up, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,6 +174,17 @@ impl Volume {
         self.core.release(ino);
     }
 
+    /// From here on not every open is told, but [`Volume::forget`] is called for what nobody can reach any more: what
+    /// loses its last name stays until then. To be called before the first operation.
+    pub fn expect_forgets(&self) {
+        self.core.handles.expect_forgets();
+    }
+
+    /// Nobody can reach these inodes any more but by their names.
+    pub fn forget(&self, inos: &[u64]) {
+        self.core.forget(inos);
+    }
+
     /// Reads up to `len` bytes; fewer only at the file's end.
     pub fn read(&self, ino: u64, offset: u64, len: u32) -> Result<Vec<u8>, Error> {
         self.core.read(ino, offset, len)
@@ -184,6 +199,52 @@ impl Volume {
     /// Makes what was acknowledged certain: of this file or directory, and of all others.
     pub fn fsync(&self, ino: u64, _data_only: bool) -> Result<(), Error> {
         self.core.fsync(ino)
+    }
+
+    /// Makes room in a file, or a hole; `clear_privileges` as for [`Volume::write`].
+    pub fn allocate(
+        &self,
+        ino: u64,
+        offset: u64,
+        len: u64,
+        how: Allocate,
+        clear_privileges: bool,
+    ) -> Result<(), Error> {
+        self.core.allocate(ino, offset, len, how, clear_privileges)
+    }
+
+    /// Has `len` bytes of one file, from an offset on, be those of another (or of the same, where the ranges do not
+    /// overlap), without copying any: gives how many bytes that were, fewer than asked at the source's end or where
+    /// it would take long.
+    pub fn copy_range(
+        &self,
+        from: (u64, u64),
+        to: (u64, u64),
+        len: u64,
+        clear_privileges: bool,
+    ) -> Result<u64, Error> {
+        self.core.copy_range(from, to, len, clear_privileges)
+    }
+
+    /// What a file is made of and what it shares with others. Looking for those goes through all extents of the
+    /// volume, for `patience` at most.
+    pub fn explain(&self, ino: u64, patience: Duration) -> Result<Explanation, Error> {
+        self.core.explain(ino, patience)
+    }
+
+    /// What was done since the volume was opened, and how it stands.
+    pub fn statistics(&self) -> Statistics {
+        self.core.statistics()
+    }
+
+    /// What mkfs chose.
+    pub fn geometry(&self) -> Geometry {
+        self.core.geometry
+    }
+
+    /// How new data is stored, where its file says nothing else.
+    pub fn writes(&self) -> (Compression, Dedup) {
+        (self.core.writing.compression, self.core.writing.dedup)
     }
 
     /// The next data, or the next hole.
@@ -305,6 +366,9 @@ impl Volume {
         {
             journal.close();
         }
+        let engine = self.dir.as_ref().map(|dir| dir.join(ENGINE_DIR));
+        let sealed = closed.is_ok() && self.core.journal().is_ok();
+        self.core.close_engine(engine.as_deref().filter(|_| sealed));
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         closed
     }

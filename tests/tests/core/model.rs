@@ -137,7 +137,7 @@ fn the_operations_drawn_are_of_every_kind_and_mostly_succeed() {
         count.0 += 1;
         count.1 += u32::from(!failed);
     }
-    assert_eq!(kinds.len(), 21, "{kinds:?}");
+    assert_eq!(kinds.len(), 23, "{kinds:?}");
     assert!(kinds.values().all(|(all, good)| good * 5 > *all), "{kinds:?}");
     assert!(model.names(ROOT).is_ok());
 }

@@ -3,16 +3,20 @@
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use cairn_format::{Lsn, SEGMENT_DATA_START, SegmentHeader, Uuid};
+use cairn_format::{CheckpointRef, Lsn, SEGMENT_DATA_START, SegmentHeader, Uuid};
 use cairn_store::disk::{Access, Crash, Disk, MemoryDisk};
 use cairn_store::{Store, StoreOptions};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::engine::Survival;
 use cairn_tests::world::{World, small};
+use cairn_volume::engine::{Change, Engine, EngineError, MemoryEngine, Visit};
 use cairn_volume::journal::{JournalShape, scan};
-use cairn_volume::{Caller, Error, MakeOptions, OpenError, OpenOptions, SetAttr, Volume};
+use cairn_volume::{
+    Caller, EngineChoice, Error, MakeOptions, OpenError, OpenOn, OpenOptions, SetAttr, Volume, open_on,
+};
 
 use super::crash::consistent;
 
@@ -725,4 +729,95 @@ fn the_journal_stays_under_its_cap_whatever_is_written_where() {
     }
     assert_eq!(volume.read(cold, 0, 3_000), Ok(noise(1, 3_000)));
     volume.close().expect("close");
+}
+
+/// An engine that errs from when it is told to.
+struct Breakable {
+    inner: MemoryEngine,
+    broken: Arc<AtomicBool>,
+}
+
+impl Breakable {
+    fn check(&self) -> Result<(), EngineError> {
+        match self.broken.load(Ordering::SeqCst) {
+            true => Err(EngineError::Failed { engine: "breakable", reason: "it was told to".into() }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Engine for Breakable {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        self.check()?;
+        self.inner.get(key)
+    }
+    fn scan(&self, from: &[u8], to: &[u8], each: Visit<'_>) -> Result<(), EngineError> {
+        self.check()?;
+        self.inner.scan(from, to, each)
+    }
+    fn apply(&self, changes: &mut dyn Iterator<Item = Change>, at: CheckpointRef) -> Result<(), EngineError> {
+        self.check()?;
+        self.inner.apply(changes, at)
+    }
+    fn position(&self) -> Result<Option<CheckpointRef>, EngineError> {
+        self.inner.position()
+    }
+}
+
+#[test]
+fn an_engine_that_fails_while_mounted_is_rebuilt_and_nobody_sees_an_error() {
+    let world = World::make(&small());
+    // Each engine made is the test's to break.
+    let made: Arc<Mutex<Vec<Arc<AtomicBool>>>> = Arc::default();
+    let engines = made.clone();
+    let source = move |_fresh: bool| -> Result<Arc<dyn Engine>, EngineError> {
+        let broken = Arc::new(AtomicBool::new(false));
+        engines.lock().expect("not poisoned").push(broken.clone());
+        Ok(Arc::new(Breakable { inner: MemoryEngine::new(), broken }))
+    };
+    let volume = open_on(OpenOn {
+        disk: Arc::new(world.disk.clone()),
+        store: world.store_disk(),
+        engine: EngineChoice::By(Box::new(source)),
+        background: true,
+        session: 5,
+        options: OpenOptions::default(),
+        name: "volume".into(),
+    })
+    .expect("mount");
+    let names: Vec<Vec<u8>> = (0..40).map(|i| format!("n{i}").into_bytes()).collect();
+    for (i, name) in names.iter().enumerate() {
+        put(&volume, name, &noise(i as u64, 3000));
+    }
+    volume.sync().expect("sync");
+    for round in 0..20u64 {
+        made.lock().expect("not poisoned").last().expect("one").store(true, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            for worker in 0..4u64 {
+                let (volume, names) = (&volume, &names);
+                scope.spawn(move || {
+                    for (i, name) in names.iter().enumerate() {
+                        match (worker + round + i as u64) % 4 {
+                            0 => assert_eq!(bytes_of(volume, name), Some(Ok(noise(i as u64, 3000)))),
+                            1 => assert!(volume.lookup(1, name).expect("looked up").is_some()),
+                            2 => drop(put(volume, format!("w{worker}-{round}-{i}").as_bytes(), name)),
+                            _ => {
+                                let mut count = 0;
+                                let listed = volume.readdir(1, 0, &mut |_| {
+                                    count += 1;
+                                    true
+                                });
+                                assert!(listed.is_ok() && count >= names.len(), "{listed:?}");
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        volume.sync().expect("sync");
+    }
+    assert!(volume.statistics().engine_rebuilds >= 10, "{:?}", volume.statistics());
+    assert_eq!(volume.statistics().io_errors, 0);
+    volume.close().expect("close");
+    assert_eq!(volume.lookup(1, &names[0]), Err(Error::Io), "a closed volume answers nothing");
 }

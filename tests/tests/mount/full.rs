@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cairn_tests::dice::noise;
-use cairn_tests::mounted::{Mounted, SmallDisk};
+use cairn_tests::mounted::{Mounted, SmallDisk, wait_until};
 use rustix::io::Errno;
 
 use crate::worker::Worker;
@@ -183,4 +183,30 @@ fn many_names_on_a_full_disk_are_enospc_too() {
     write(&m.path("again"), 1).expect("there is room again");
     m.finish();
     drop(disk);
+}
+
+#[test]
+fn on_a_disk_that_others_filled_to_the_last_byte_deleting_and_unmounting_work() {
+    let disk = SmallDisk::new(256);
+    let m = Mounted::elsewhere(disk.path().join("volume"), &MKFS, &[]);
+    m.mount();
+    for seed in 0..20 {
+        write(&m.path(seed.to_string()), seed).expect("there is room");
+    }
+    m.sync();
+    wait_until("room is kept for a full disk", || m.dir().join("reserve").exists());
+    let mut other = File::create(disk.path().join("filler")).expect("a new name");
+    for size in [1 << 16, 4096, 512, 1] {
+        while other.write_all(&vec![7; size]).is_ok() {}
+    }
+    for seed in 0..20 {
+        fs::remove_file(m.path(seed.to_string())).expect("deleting works");
+    }
+    m.sync();
+    wait_until("what was deleted makes room", || write(&m.path("new"), 1).is_ok());
+    m.remount();
+    all_there(&m, 0..0);
+    assert!(fs::read(m.path("new")).expect("there") == noise(1, FILE));
+    m.finish();
+    drop((other, disk));
 }

@@ -46,6 +46,9 @@ pub enum MaintainError {
     /// The metadata packs cannot be read.
     #[error(transparent)]
     Chain(#[from] ChainReadError),
+    /// What room there is is kept for what frees some.
+    #[error("no room on the disk for folding")]
+    NoRoom,
     /// Bytes that were acknowledged cannot be read back.
     #[error("{0}")]
     Unfoldable(String),
@@ -57,6 +60,7 @@ impl MaintainError {
         match self {
             MaintainError::Store(error) => error.is_full(),
             MaintainError::Journal(error) => matches!(error, JournalError::Full),
+            MaintainError::NoRoom => true,
             _ => false,
         }
     }
@@ -120,6 +124,7 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
         }
     };
     journal.sync(frozen.lsn)?;
+    let mut truth = core.engine.truth();
     let engine = core.ns.engine();
     let merged = merge(&*engine, &overlay, &state.refs, state.totals)?;
     let base_due = state.base_bytes == 0
@@ -133,6 +138,8 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
     };
     let written = write_checkpoint(core, &*engine, &plan, &merged.changes)?;
     engine.apply(&mut merged.changes.into_iter(), written.at).map_err(NamespaceError::from)?;
+    truth.advance(written.at);
+    drop(truth);
     // The counts go with the engine, so that a checkpoint that fails behind here can be tried again.
     for (pack, refs) in merged.refs {
         if refs.pieces == 0 {
@@ -159,6 +166,7 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
     } else {
         state.delta_bytes += written.bytes;
     }
+    core.counters.checkpoints.add(1);
     drop_packs(core, state, &superseded);
     Ok(true)
 }

@@ -75,7 +75,8 @@ fn commit_file(
     let mut end = None;
     let mut count = 0;
     for chunk in part {
-        let unchanged = core.ns.runs(view, ino, chunk.offset, chunk.len.into()).map(|now| now == chunk.was);
+        let unchanged =
+            core.look(|ns| ns.runs(view, ino, chunk.offset, chunk.len.into())).map(|now| now == chunk.was);
         let piece = match unchanged.map_err(MaintainError::from)? {
             true => piece(chunk, shares),
             false => None,

@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cairn_format::{Ino, Lsn, View};
+use cairn_format::{Ino, Lsn, Mutation, PieceKind, View};
 
 /// Runs are kept apart beyond this length, so that folding the front of a long stream lets the journal go.
 const RANGE_MAX: u64 = 8 << 20;
+
+/// No file reaches further.
+const FILE_MAX: u64 = i64::MAX as u64;
 
 /// A file of a view.
 pub(crate) type File = (View, Ino);
@@ -48,7 +51,43 @@ impl DirtySet {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a run. Parts of it that are dirty already keep their older LSN.
+    /// Adds what a mutation of record `lsn` leaves to be folded; `floor` is where the journal begins that its state
+    /// may name.
+    pub(crate) fn note_mutation(&self, mutation: &Mutation, lsn: Lsn, floor: Lsn) {
+        match mutation {
+            Mutation::Data { view, ino, offset, len, .. } => {
+                self.note((*view, *ino), *offset, offset + u64::from(*len), lsn);
+            }
+            // A chunk that a hole cuts short at its end or its start is no longer what chunking the file anew would give.
+            Mutation::Hole { view, ino, offset, len } => {
+                let file = (*view, *ino);
+                if *offset > 0 {
+                    self.note(file, offset - 1, *offset, lsn);
+                }
+                if let Some(end) = offset.checked_add(*len)
+                    && end < FILE_MAX
+                {
+                    self.note(file, end, end + 1, lsn);
+                }
+            }
+            // A copy of bytes that are not folded yet keeps them in the journal as the original does.
+            Mutation::Map { view, ino, offset, pieces } => {
+                let mut at = *offset;
+                for piece in pieces {
+                    let end = at + u64::from(piece.len);
+                    if let PieceKind::Journal(place) = piece.kind
+                        && place.lsn >= floor
+                    {
+                        self.note((*view, *ino), at, end, place.lsn);
+                    }
+                    at = end;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds a run. Parts of it that are dirty already have the older of both LSNs.
     pub(crate) fn note(&self, file: File, start: u64, end: u64, lsn: Lsn) {
         self.state().note(file, start, end, lsn, Instant::now());
     }
@@ -116,9 +155,12 @@ impl State {
         while at < end {
             let ranges = self.files.entry(file).or_default();
             let before = ranges.range(..=at).next_back().map(|(s, r)| (*s, *r));
-            if let Some((_, range)) = before
+            if let Some((from, range)) = before
                 && range.end > at
             {
+                if range.first > lsn {
+                    self.age(file, from, range, lsn);
+                }
                 at = range.end;
                 continue;
             }
@@ -134,6 +176,15 @@ impl State {
             }
             self.bytes += stop - at;
             at = stop;
+        }
+    }
+
+    /// Has a run be as old as `lsn`.
+    fn age(&mut self, file: File, start: u64, range: Range, lsn: Lsn) {
+        self.order.remove(&(range.first, file, start));
+        self.order.insert((lsn, file, start));
+        if let Some(range) = self.files.get_mut(&file).and_then(|ranges| ranges.get_mut(&start)) {
+            range.first = lsn;
         }
     }
 
@@ -180,6 +231,18 @@ mod tests {
         assert_eq!(dirty.floor(), Some(Lsn(6)));
         dirty.forget(FILE);
         assert_eq!((dirty.floor(), dirty.backlog().0), (None, 0));
+    }
+
+    #[test]
+    fn a_copy_of_older_bytes_makes_a_dirty_run_older() {
+        let dirty = DirtySet::default();
+        dirty.note(FILE, 0, 100, Lsn(9));
+        dirty.note(FILE, 50, 60, Lsn(3));
+        assert_eq!(dirty.floor(), Some(Lsn(3)));
+        let taken = dirty.take(1000, Duration::ZERO);
+        assert_eq!(taken, [Taken { file: FILE, start: 0, end: 100, first: Lsn(3) }]);
+        dirty.done(&taken[0]);
+        assert_eq!(dirty.floor(), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod recut;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use cairn_format::{Lsn, PackKind, Piece};
+use cairn_format::{Compression, Lsn, PackKind, Piece};
 use cairn_store::{Located, Pins};
 
 pub(crate) use dirty::{DirtySet, File, Taken};
@@ -20,6 +20,7 @@ pub(crate) use dirty::{DirtySet, File, Taken};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
 use crate::namespace::FileRun;
+use crate::vfs::Policy;
 use commit::commit_batch;
 use pipeline::with_packer;
 use recut::{Recut, recut};
@@ -98,6 +99,7 @@ fn fold_taken(core: &Core, taken: &[Taken], pins: &mut Pins) -> Result<usize, Ma
                 continue;
             }
             let from = reached.filter(|(file, _)| *file == run.file).map_or(0, |(_, at)| at);
+            packer.compress_with(compression_of(core, run.file)?);
             match recut(core, &run, from, packer, pins, &mut mapped)? {
                 Recut::Done(at) => reached = Some((run.file, at)),
                 Recut::Full(at) => core.dirty.put_back(run.file, at, run.end.max(at + 1), run.first),
@@ -107,9 +109,19 @@ fn fold_taken(core: &Core, taken: &[Taken], pins: &mut Pins) -> Result<usize, Ma
         Ok(())
     })?;
     if let Some(sealed) = &sealed {
+        core.counters.packs_written.add(1);
+        core.counters.stored_bytes.add(sealed.file_len);
         core.store.publish(sealed, Some(pins));
     }
     commit_batch(core, mapped, sealed.as_ref().map(|s| &s.footer))
+}
+
+/// How a file's new chunks are compressed.
+fn compression_of(core: &Core, (view, ino): File) -> Result<Compression, MaintainError> {
+    let _lock = core.locks.read(ino);
+    let said = core.look(|ns| ns.get(&Policy::key(ino, view))).map_err(MaintainError::from)?;
+    let policy = said.and_then(|value| Policy::decode(&value));
+    Ok(policy.map_or(core.writing.compression, |policy| policy.compression))
 }
 
 /// Runs of a file that follow each other, made one; in the order in which their files were written first. All runs of

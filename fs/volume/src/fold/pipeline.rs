@@ -7,12 +7,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use cairn_codec::Compressor;
-use cairn_format::{ChunkEntry, ChunkId, Codec, Compression};
-use cairn_store::{PackWriter, Pins, SealedPack, StoreError};
+use cairn_format::{ChunkEntry, ChunkId, ChunkPiece, Codec, Compression};
+use cairn_store::{Located, PackWriter, Pins, SealedPack, StoreError};
 
 use super::{KIND, Place, lock};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
+use crate::open::Dedup;
 
 /// Frames that wait for a compressor or for the file, per compressor.
 const QUEUE: usize = 4;
@@ -26,6 +27,7 @@ struct Frame {
 
 struct Job {
     number: u32,
+    compression: Compression,
     frame: Frame,
 }
 
@@ -40,6 +42,8 @@ struct Coded {
 /// Takes chunks, and knows which are new.
 pub(crate) struct Packer<'a> {
     frame: Frame,
+    /// How the frame being filled, and those behind it, are compressed.
+    compression: Compression,
     frames: u32,
     /// Chunks of the pack being filled: its own table, before any footer lists them.
     placed: HashMap<ChunkId, Place>,
@@ -61,14 +65,15 @@ impl Packer<'_> {
         plain: &[u8],
         pins: &mut Pins,
     ) -> Result<Place, MaintainError> {
-        if let Some(place) = self.placed.get(id) {
-            return Ok(*place);
+        let known = match core.writing.dedup {
+            Dedup::Off => None,
+            _ => self.placed.get(id).copied().or_else(|| stored(core, id, plain, pins).map(Place::Found)),
+        };
+        if let Some(place) = known {
+            core.counters.deduped_bytes.add(plain.len() as u64);
+            return Ok(place);
         }
-        if let Some(located) = core.store.lookup_pin(id, pins)
-            && located.len as usize == plain.len()
-        {
-            return Ok(Place::Found(located));
-        }
+        core.counters.new_bytes.add(plain.len() as u64);
         if !self.frame.chunks.is_empty() && self.frame.plain.len() + plain.len() > self.frame_size {
             self.send();
         }
@@ -80,6 +85,16 @@ impl Packer<'_> {
         Ok(place)
     }
 
+    /// What comes from here on is compressed like this.
+    pub(super) fn compress_with(&mut self, compression: Compression) {
+        if self.compression != compression {
+            if !self.frame.chunks.is_empty() {
+                self.send();
+            }
+            self.compression = compression;
+        }
+    }
+
     /// Whether the pack has all it should hold.
     pub(super) fn is_full(&self) -> bool {
         self.written.load(Ordering::Relaxed) >= self.pack_size || self.plain >= self.plain_limit
@@ -88,9 +103,41 @@ impl Packer<'_> {
     fn send(&mut self) {
         let frame = std::mem::take(&mut self.frame);
         // A compressor or the writer that ended early reports why at the end.
-        let _ = self.jobs.send(Job { number: self.frames, frame });
+        let _ = self.jobs.send(Job { number: self.frames, compression: self.compression, frame });
         self.frames += 1;
     }
+}
+
+/// Where a chunk is stored already, if it is; its pack is pinned.
+fn stored(core: &Core, id: &ChunkId, plain: &[u8], pins: &mut Pins) -> Option<Located> {
+    let located = core.store.lookup_pin(id, pins).filter(|located| located.len as usize == plain.len())?;
+    if core.writing.dedup == Dedup::Verify {
+        let piece = ChunkPiece {
+            chunk: *id,
+            pack: located.pack,
+            frame: located.frame,
+            slot: located.slot,
+            offset: 0,
+            chunk_len: located.len,
+            stored: located.stored,
+        };
+        let mut there = vec![0; plain.len()];
+        match core.store.read(&piece, 0, &mut there) {
+            Ok(()) if there == plain => {}
+            Ok(()) => {
+                tracing::error!(
+                    "chunk {id} in pack {} holds other bytes than its id says: it is stored anew",
+                    located.pack
+                );
+                return None;
+            }
+            Err(error) => {
+                tracing::error!("chunk {id} is stored anew, its stored copy cannot be read: {error}");
+                return None;
+            }
+        }
+    }
+    Some(located)
 }
 
 /// Runs `fill` with a packer. The pack it filled, sealed and synced; none where nothing was new.
@@ -106,17 +153,17 @@ pub(crate) fn with_packer(
     let (jobs, waiting) = sync_channel(compressors * QUEUE);
     let (coded, in_order) = sync_channel(compressors * QUEUE);
     let waiting = Arc::new(Mutex::new(waiting));
-    let compression = core.geometry.compression;
     std::thread::scope(|scope| {
         for _ in 0..compressors {
             let (waiting, coded) = (waiting.clone(), coded.clone());
-            scope.spawn(move || compress(compression, &waiting, &coded));
+            scope.spawn(move || compress(&waiting, &coded));
         }
         drop((coded, waiting));
         let written_so_far = &written;
         let writer = scope.spawn(move || write(core, &in_order, written_so_far));
         let mut packer = Packer {
             frame: Frame::default(),
+            compression: core.writing.compression,
             frames: 0,
             placed: HashMap::new(),
             jobs,
@@ -148,11 +195,15 @@ pub(crate) fn with_packer(
     })
 }
 
-fn compress(compression: Compression, waiting: &Mutex<Receiver<Job>>, coded: &SyncSender<Coded>) {
-    let mut compressor = Compressor::new(compression);
+fn compress(waiting: &Mutex<Receiver<Job>>, coded: &SyncSender<Coded>) {
+    let mut last: Option<(Compression, Compressor)> = None;
     loop {
         let next = lock(waiting).recv();
-        let Ok(Job { number, frame }) = next else { return };
+        let Ok(Job { number, compression, frame }) = next else { return };
+        let (_, compressor) = match &mut last {
+            Some(kept) if kept.0 == compression => kept,
+            _ => last.insert((compression, Compressor::new(compression))),
+        };
         let (codec, stored) = compressor.encode(&frame.plain);
         let plain_len = frame.plain.len() as u32;
         if coded.send(Coded { number, codec, stored, plain_len, chunks: frame.chunks }).is_err() {

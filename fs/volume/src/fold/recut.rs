@@ -196,13 +196,13 @@ impl Window {
 
 fn file_size(core: &Core, run: &Taken) -> Result<Option<u64>, NamespaceError> {
     let _lock = core.locks.read(run.file.1);
-    let value = core.ns.get(&Key::Inode(run.file.1, run.file.0))?;
+    let value = core.look(|ns| ns.get(&Key::Inode(run.file.1, run.file.0)))?;
     Ok(value.map(|value| Inode::decode(&value)).transpose()?.map(|inode| inode.size))
 }
 
 fn runs(core: &Core, run: &Taken, at: u64, len: u64) -> Result<Vec<FileRun>, NamespaceError> {
     let _lock = core.locks.read(run.file.1);
-    core.ns.runs(run.file.0, run.file.1, at, len)
+    core.look(|ns| ns.runs(run.file.0, run.file.1, at, len))
 }
 
 /// Where cutting begins: at the start of the chunk that holds the byte before the run. That byte's chunk may

@@ -5,10 +5,13 @@ mod overlay;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cairn_format::key::Key;
-use cairn_format::{EXTENT_RANGE, FormatError, Ino, Mutation, Piece, PieceKind, View, decode_pieces};
+use cairn_format::{
+    ChunkId, EXTENT_RANGE, FormatError, Ino, Mutation, Piece, PieceKind, View, decode_pieces,
+};
 
 pub(crate) use extent_map::{ExtentMap, Run};
 pub(crate) use overlay::Overlay;
@@ -42,6 +45,8 @@ struct Layers {
 pub(crate) struct Namespace {
     layers: RwLock<Layers>,
     engine: RwLock<Arc<dyn Engine>>,
+    /// How many engines there were before.
+    generation: AtomicU64,
 }
 
 /// Keys with their values, in order, and the key to go on with, if there are more.
@@ -52,7 +57,7 @@ pub(crate) type FileRun = (u64, Run);
 
 impl Namespace {
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Namespace {
-        Namespace { layers: RwLock::default(), engine: RwLock::new(engine) }
+        Namespace { layers: RwLock::default(), engine: RwLock::new(engine), generation: AtomicU64::new(0) }
     }
 
     fn layers(&self) -> RwLockReadGuard<'_, Layers> {
@@ -68,9 +73,17 @@ impl Namespace {
         self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Tells engines apart, without keeping one.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// Puts a rebuilt engine in place.
     pub(crate) fn replace_engine(&self, engine: Arc<dyn Engine>) {
-        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = engine;
+        let old =
+            std::mem::replace(&mut *self.engine.write().unwrap_or_else(PoisonError::into_inner), engine);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        drop(old);
     }
 
     /// Applies a record.
@@ -110,17 +123,22 @@ impl Namespace {
 
     /// The value of a key.
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, NamespaceError> {
+        Ok(self.find(key)?.0)
+    }
+
+    /// The value of a key, and whether it is the engine's: that of the last checkpoint.
+    pub(crate) fn find(&self, key: &Key) -> Result<(Option<Vec<u8>>, bool), NamespaceError> {
         let key = key.encode();
         {
             let layers = self.layers();
             if let Some(found) = layers.active.get(&key) {
-                return Ok(found.clone());
+                return Ok((found.clone(), false));
             }
             if let Some(found) = layers.frozen.as_ref().and_then(|f| f.get(&key)) {
-                return Ok(found.clone());
+                return Ok((found.clone(), false));
             }
         }
-        Ok(self.engine().get(&key)?)
+        Ok((self.engine().get(&key)?, true))
     }
 
     /// The first keys in `from..to`, at most about `most` of them, and where to go on, if anywhere.
@@ -158,26 +176,6 @@ impl Namespace {
         }
         let page = merged.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         Ok((page, (bound.as_slice() < to).then_some(bound)))
-    }
-
-    /// All keys in `from..to`, page by page, until `each` breaks.
-    pub(crate) fn for_each(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), NamespaceError> {
-        let mut next = Some(from.to_vec());
-        while let Some(from) = next {
-            let (page, rest) = self.page(&from, to, 256)?;
-            for (key, value) in &page {
-                if each(key, value).is_break() {
-                    return Ok(());
-                }
-            }
-            next = rest;
-        }
-        Ok(())
     }
 
     /// The runs that make up `offset..offset + len` of a file, all of it: what no layer knows is a hole.
@@ -218,6 +216,20 @@ impl Namespace {
             known.sort_by_key(|(at, _)| *at);
         }
         Ok(join(known))
+    }
+
+    /// Calls `each` with the chunks that the layers' extents name, and whose they are.
+    pub(crate) fn each_chunk_of_overlay(&self, mut each: impl FnMut(Ino, ChunkId)) {
+        let layers = self.layers();
+        for layer in layers.frozen.as_deref().into_iter().chain([&layers.active]) {
+            for ((_, ino), extents) in layer.all_extents() {
+                for (_, run) in extents.iter() {
+                    if let PieceKind::Chunk(at) = run.kind {
+                        each(*ino, at.chunk);
+                    }
+                }
+            }
+        }
     }
 
     /// What the layers answer for of a file's stored bytes, beyond what its inode in the engine says.

@@ -1,6 +1,6 @@
 //! Attributes: getattr, setattr, statfs.
 
-use cairn_format::{FileKind, Ino, Inode, Lsn};
+use cairn_format::{FileKind, Ino, Inode};
 
 use super::acl;
 use super::{Attr, Caller, Change, Error, FILE_MAX, SetAttr, StatFs, TimeChange, now, split};
@@ -27,8 +27,7 @@ impl Core {
     pub(crate) fn getattr(&self, ino: u64) -> Result<Attr, Error> {
         let ino = split(ino)?;
         let _lock = self.locks.read(ino);
-        let inode = self.inode(ino)?;
-        self.attr(ino, &inode)
+        self.attr_of(ino)
     }
 
     pub(crate) fn setattr(&self, ino: u64, set: &SetAttr, caller: &Caller) -> Result<Attr, Error> {
@@ -67,10 +66,7 @@ impl Core {
         inode.atime = set.atime.map_or(inode.atime, moment);
         inode.mtime = set.mtime.map_or(inode.mtime, moment);
         change.put_inode(ino, &inode);
-        let at = self.commit(&change.mutations, &[])?;
-        if let Some(size) = set.size {
-            self.note_cut(ino, size, at.lsn)?;
-        }
+        self.commit(&change.mutations, &[])?;
         self.attr(ino, &inode)
     }
 
@@ -94,15 +90,6 @@ impl Core {
             change.hole(ino, size, u64::MAX - size);
         }
         inode.size = size;
-        Ok(())
-    }
-
-    /// A chunk that was cut short is no longer what chunking the file anew would give: its rest is folded
-    /// again.
-    pub(super) fn note_cut(&self, ino: Ino, size: u64, lsn: Lsn) -> Result<(), Error> {
-        if size > 0 {
-            self.dirty.note((self.view, ino), size - 1, size, lsn);
-        }
         Ok(())
     }
 

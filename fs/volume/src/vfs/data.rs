@@ -13,6 +13,8 @@ use cairn_store::ReadError;
 /// How often a read looks again where its bytes are: they move when a fold, a trim or a dropped pack passes
 /// between looking and reading.
 const READ_TRIES: usize = 8;
+/// How many inodes one record removes.
+const REMOVED_TOGETHER: usize = 64;
 
 impl Core {
     pub(crate) fn open(&self, ino: u64) -> Result<(), Error> {
@@ -25,37 +27,56 @@ impl Core {
 
     pub(crate) fn release(&self, ino: u64) {
         let Ok(ino) = split(ino) else { return };
-        if self.handles.close(ino) && self.journal().is_ok() {
+        if self.handles.close(ino) {
+            self.remove_unused(&[ino]);
+        }
+    }
+
+    pub(crate) fn forget(&self, inos: &[u64]) {
+        let inos: Vec<Ino> = inos.iter().filter_map(|ino| split(*ino).ok()).collect();
+        for some in inos.chunks(REMOVED_TOGETHER) {
+            self.remove_unused(some);
+        }
+    }
+
+    /// Removes those of `inos` that have no name and that nobody uses.
+    fn remove_unused(&self, inos: &[Ino]) {
+        let unused = self.handles.take_unused(inos);
+        if unused.is_empty() || self.journal().is_err() {
+            return;
+        }
+        if let Err(error) = self.remove_orphans(&unused) {
             // What fails here stays an orphan, and goes at the next mount.
-            if let Err(error) = self.remove_if_orphan(ino) {
-                tracing::warn!("inode {ino} has no name but stays until the next mount: {error}");
-            }
+            tracing::warn!("{} inodes without a name stay until the next mount: {error}", unused.len());
         }
     }
 
-    fn remove_if_orphan(&self, ino: Ino) -> Result<(), Error> {
-        {
-            let _lock = self.locks.read(ino);
-            if self.get(&Key::Orphan(ino, self.view))?.is_none() {
-                return Ok(());
-            }
-        }
-        self.remove_orphan(ino)
-    }
-
-    /// Removes an inode that has no name and is not open.
-    pub(crate) fn remove_orphan(&self, ino: Ino) -> Result<(), Error> {
+    /// Removes inodes that have no name and that nobody can reach any more, in one record.
+    pub(crate) fn remove_orphans(&self, inos: &[Ino]) -> Result<(), Error> {
         self.reserve(Need::Shrink, 4096)?;
-        let _lock = self.locks.write(&[ino]);
-        if self.handles.is_open(ino) || self.get(&Key::Orphan(ino, self.view))?.is_none() {
-            return Ok(());
-        }
-        let inode = self.inode(ino)?;
+        let _lock = self.locks.write(inos);
+        let most = self.journal()?.record_max() as usize / 2;
         let mut change = Change::new(self);
-        change.delete(&Key::Orphan(ino, self.view));
-        self.erase(ino, &inode, &mut change)?;
-        self.commit(&change.mutations, &[])?;
-        self.dirty.forget((self.view, ino));
+        let mut bytes = 0;
+        for ino in inos {
+            if self.get(&Key::Orphan(*ino, self.view))?.is_none() {
+                continue;
+            }
+            let inode = self.inode(*ino)?;
+            let from = change.mutations.len();
+            change.delete(&Key::Orphan(*ino, self.view));
+            self.erase(*ino, &inode, &mut change)?;
+            bytes += Mutation::encode_all(&change.mutations[from..]).len();
+            // Names of extended attributes can be many.
+            if bytes > most {
+                self.commit(&std::mem::take(&mut change.mutations), &[])?;
+                bytes = 0;
+            }
+        }
+        if !change.mutations.is_empty() {
+            self.commit(&change.mutations, &[])?;
+        }
+        inos.iter().for_each(|ino| self.dirty.forget((self.view, *ino)));
         Ok(())
     }
 
@@ -70,10 +91,10 @@ impl Core {
         }
         let (from, to) = key::all_of(tag::XATTR, ino);
         let mut names = Vec::new();
-        self.checked(self.ns.for_each(&from, &to, |key, _| {
+        self.for_each(&from, &to, |key, _| {
             names.push(key.to_vec());
             std::ops::ControlFlow::Continue(())
-        }))?;
+        })?;
         change.mutations.extend(names.into_iter().map(|key| Mutation::Delete { key }));
         Ok(())
     }
@@ -86,15 +107,20 @@ impl Core {
                 let _lock = self.locks.read(ino);
                 let inode = self.inode(ino)?;
                 let len = inode.size.saturating_sub(offset).min(len.into());
-                (len, self.checked(self.ns.runs(self.view, ino, offset, len))?)
+                (len, self.runs(ino, offset, len)?)
             };
             let mut out = vec![0; len as usize];
             match self.read_runs(&runs, offset, &mut out) {
-                Ok(()) => return Ok(out),
+                Ok(()) => {
+                    self.counters.reads.add(1);
+                    self.counters.read_bytes.add(out.len() as u64);
+                    return Ok(out);
+                }
                 Err((at, error)) => {
                     // The same places again: they did not move, they are damaged.
                     if before.as_ref() == Some(&runs) {
                         tracing::error!("inode {ino} cannot be read at {at}: {error}");
+                        self.counters.io_errors.add(1);
                         return Err(Error::Io);
                     }
                     before = Some(runs);
@@ -156,12 +182,15 @@ impl Core {
         inode.ctime = inode.mtime;
         if clear {
             clear_privileges(&mut inode);
-            self.remove_capability(ino, &mut change)?;
         }
+        // Whoever writes: what the file may do was said of what it held before.
+        self.remove_capability(ino, &mut change)?;
         change.put_inode(ino, &inode);
         let len = data.len() as u32;
         change.mutations.push(Mutation::Data { view: self.view, ino, offset, len, payload_offset: 0 });
         self.commit(&change.mutations, data)?;
+        self.counters.writes.add(1);
+        self.counters.written_bytes.add(data.len() as u64);
         Ok(())
     }
 
@@ -169,6 +198,7 @@ impl Core {
     /// what one file needs cannot be had without the rest.
     pub(crate) fn fsync(&self, _ino: u64) -> Result<(), Error> {
         let Ok(journal) = self.journal() else { return Ok(()) };
+        self.counters.fsyncs.add(1);
         journal.sync_all().map_err(journal_error)
     }
 
@@ -183,7 +213,7 @@ impl Core {
         let mut from = offset;
         while from < size {
             let len = STEP.min(size - from);
-            for (at, run) in self.checked(self.ns.runs(self.view, ino, from, len))? {
+            for (at, run) in self.runs(ino, from, len)? {
                 let hole = run.kind == PieceKind::Hole;
                 if hole == (to == SeekTo::Hole) {
                     return Ok(at);
@@ -201,7 +231,7 @@ impl Core {
         let ino = split(ino)?;
         let _lock = self.locks.read(ino);
         let size = self.inode(ino)?.size;
-        let runs = self.checked(self.ns.runs(self.view, ino, 0, size))?;
+        let runs = self.runs(ino, 0, size)?;
         Ok(runs.into_iter().map(|(at, run)| (at, run.len, run.kind)).collect())
     }
 }

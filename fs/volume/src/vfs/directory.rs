@@ -1,5 +1,7 @@
 //! Listing directories, in the order their names were made: neighbours in a listing are neighbours in packs.
 
+use std::ops::ControlFlow;
+
 use cairn_format::key::{self, Key, tag};
 use cairn_format::{FileKind, Ino, OrderedEntry};
 
@@ -9,7 +11,6 @@ use crate::core::Core;
 /// Cookies of `.` and `..`; those of names are LSNs, all higher.
 const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
-const PAGE: usize = 256;
 
 impl Core {
     pub(crate) fn readdir(
@@ -35,38 +36,37 @@ impl Core {
         }
         let Some(first) = after.max(DOT_DOT).checked_add(1) else { return Ok(()) };
         let (_, to) = key::all_of(tag::ORDER, ino);
-        let mut next = Some(Key::Order(ino, first, self.view).encode());
-        while let Some(from) = next {
-            let (page, rest) = self.checked(self.ns.page(&from, &to, PAGE))?;
-            for (key, value) in &page {
-                let Some(Key::Order(_, cookie, view)) = Key::decode(key) else { continue };
-                if view != self.view {
-                    continue;
+        let from = Key::Order(ino, first, self.view).encode();
+        let mut damage = Ok(());
+        self.for_each(&from, &to, |key, value| {
+            let cookie = match Key::decode(key) {
+                Some(Key::Order(_, cookie, view)) if view == self.view => cookie,
+                _ => return ControlFlow::Continue(()),
+            };
+            let entry = match self.checked(OrderedEntry::decode(value).map_err(Into::into)) {
+                Ok(entry) => entry,
+                Err(error) => {
+                    damage = Err(error);
+                    return ControlFlow::Break(());
                 }
-                let entry = self.checked(OrderedEntry::decode(value).map_err(Into::into))?;
-                let item = DirItem {
-                    name: &entry.name,
-                    ino: st_ino(entry.view, entry.ino),
-                    kind: entry.kind,
-                    cookie,
-                };
-                if !each(&item) {
-                    return Ok(());
-                }
+            };
+            let ino = st_ino(entry.view, entry.ino);
+            match each(&DirItem { name: &entry.name, ino, kind: entry.kind, cookie }) {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
             }
-            next = rest;
-        }
-        Ok(())
+        })?;
+        damage
     }
 
     /// Whether a directory holds no name.
     pub(super) fn is_empty(&self, dir: Ino) -> Result<bool, Error> {
         let (from, to) = key::all_of(tag::ORDER, dir);
         let mut empty = true;
-        self.checked(self.ns.for_each(&from, &to, |_, _| {
+        self.for_each(&from, &to, |_, _| {
             empty = false;
-            std::ops::ControlFlow::Break(())
-        }))?;
+            ControlFlow::Break(())
+        })?;
         Ok(empty)
     }
 }

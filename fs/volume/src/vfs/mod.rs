@@ -8,6 +8,8 @@ mod attributes;
 mod data;
 mod directory;
 mod names;
+mod policy;
+mod ranges;
 mod types;
 mod xattrs;
 
@@ -16,7 +18,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cairn_format::key::{self, Key};
 use cairn_format::{DirEntry, FileKind, Ino, Inode, Mutation, Timestamp, View};
 
-pub use types::{Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode};
+pub use types::{
+    Allocate, Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode,
+};
+
+pub(crate) use policy::Policy;
 
 use crate::core::Core;
 
@@ -84,8 +90,13 @@ impl Change {
 }
 
 impl Core {
+    /// The number behind `st_ino`.
+    pub(crate) fn number(&self, ino: u64) -> Result<Ino, Error> {
+        split(ino)
+    }
+
     /// An inode that must be there.
-    fn inode(&self, ino: Ino) -> Result<Inode, Error> {
+    pub(crate) fn inode(&self, ino: Ino) -> Result<Inode, Error> {
         match self.get(&Key::Inode(ino, self.view))? {
             Some(value) => self.checked(Inode::decode(&value).map_err(Into::into)),
             None => Err(Error::Stale),
@@ -106,16 +117,33 @@ impl Core {
         }
     }
 
+    /// What `stat` tells of an inode that must be there.
+    fn attr_of(&self, ino: Ino) -> Result<Attr, Error> {
+        // First, since a checkpoint moves bytes from here to there: they may be counted twice for a moment, never not at all.
+        let above = self.ns.overlay_stored(self.view, ino);
+        let (value, counted) = self.checked(self.look(|ns| ns.find(&Key::Inode(ino, self.view))))?;
+        let Some(value) = value else { return Err(Error::Stale) };
+        let inode = self.checked(Inode::decode(&value).map_err(Into::into))?;
+        if counted && inode.kind() == FileKind::Regular {
+            return Ok(self.attr_with(ino, &inode, inode.stored + above));
+        }
+        self.attr(ino, &inode)
+    }
+
+    /// What `stat` tells of an inode that was just changed.
     fn attr(&self, ino: Ino, inode: &Inode) -> Result<Attr, Error> {
-        let kind = inode.kind();
-        let stored = match kind {
+        let stored = match inode.kind() {
             FileKind::Regular if inode.size > 0 => self.stored(ino)?,
             _ => 0,
         };
-        Ok(Attr {
+        Ok(self.attr_with(ino, inode, stored))
+    }
+
+    fn attr_with(&self, ino: Ino, inode: &Inode, stored: u64) -> Attr {
+        Attr {
             ino: st_ino(self.view, ino),
             generation: inode.generation,
-            kind,
+            kind: inode.kind(),
             perm: (inode.mode & 0o7777) as u16,
             nlink: inode.nlink,
             uid: inode.uid,
@@ -127,20 +155,19 @@ impl Core {
             mtime: inode.mtime,
             ctime: inode.ctime,
             btime: inode.btime,
-        })
+        }
     }
 
     /// Bytes on disk that a file answers for: what the last checkpoint counted, and what came since.
-    ///
-    /// From the top, since what a checkpoint counts moves down meanwhile: that is counted twice then, never not at all.
-    /// Programs take a file without blocks for one hole (`tar -S` packs no byte of it), and the kernel remembers this.
     fn stored(&self, ino: Ino) -> Result<u64, Error> {
-        let since = self.ns.overlay_stored(self.view, ino);
+        // In this order, as in `attr_of`.
+        let above = self.ns.overlay_stored(self.view, ino);
         let key = Key::Inode(ino, self.view).encode();
-        let counted = match self.checked(self.ns.engine().get(&key).map_err(Into::into))? {
+        let counted = self.look(|ns| Ok(ns.engine().get(&key)?));
+        let counted = match self.checked(counted)? {
             Some(value) => self.checked(Inode::decode(&value).map_err(Into::into))?.stored,
             None => 0,
         };
-        Ok(counted + since)
+        Ok(counted + above)
     }
 }

@@ -6,6 +6,7 @@ use cairn_format::key::Key;
 use cairn_format::{DirEntry, FileKind, Ino, Inode, OrderedEntry};
 
 use super::acl::{self, Acl};
+use super::policy;
 use super::{
     Attr, Caller, Change, Error, LINK_MAX, RenameMode, TARGET_MAX, Timestamp, check_name, now, split,
 };
@@ -19,6 +20,17 @@ enum Content<'a> {
     Nothing,
     Device(u32),
     Target(&'a [u8]),
+}
+
+/// Whether a name was an inode's last.
+#[derive(Clone, Copy)]
+enum Last {
+    /// It has others.
+    No,
+    /// It was, but somebody may have it open.
+    Kept,
+    /// It was, and the inode is gone with it.
+    Erased,
 }
 
 /// A name in a directory.
@@ -61,8 +73,8 @@ impl Core {
         };
         let ino = entry.unwrap_or(parent);
         let _lock = self.locks.read(ino);
-        match self.inode(ino) {
-            Ok(inode) => self.attr(ino, &inode).map(Some),
+        match self.attr_of(ino) {
+            Ok(attr) => Ok(Some(attr)),
             // Removed between the two locks.
             Err(Error::Stale) => Ok(None),
             Err(error) => Err(error),
@@ -210,7 +222,7 @@ impl Core {
         self.attr(ino, &inode)
     }
 
-    /// What a new inode has from its directory: the group of a set-group-id one, default ACLs.
+    /// What a new inode has from its directory: the group of a set-group-id one, default ACLs, how it is compressed.
     fn inherit(
         &self,
         dir: Ino,
@@ -228,6 +240,11 @@ impl Core {
         }
         if inode.kind() == FileKind::Symlink {
             return Ok(());
+        }
+        if matches!(inode.kind(), FileKind::Regular | FileKind::Directory)
+            && let Some(value) = self.get(&policy::key(dir, self.view))?
+        {
+            change.put(&policy::key(ino, self.view), value);
         }
         let default = self.get(&acl::default_key(dir, self.view))?;
         match default.as_deref().and_then(Acl::decode) {
@@ -312,25 +329,23 @@ impl Core {
             let time = now();
             let mut change = Change::new(self);
             change.unlink(&place, &entry);
-            let gone = self.drop_link(&entry, &mut parent, time, &mut change)?;
+            let last = self.drop_link(&entry, &mut parent, time, &mut change)?;
             touch(&mut parent, time);
             change.put_inode(dir, &parent);
             self.commit(&change.mutations, &[])?;
-            if gone {
-                self.dirty.forget((self.view, entry.ino));
-            }
+            self.lost_name(entry.ino, last);
             return Ok(());
         }
     }
 
-    /// One name less for what `entry` leads to; whether that is gone with it.
+    /// One name less for what `entry` leads to; what becomes of that.
     fn drop_link(
         &self,
         entry: &DirEntry,
         parent: &mut Inode,
         time: Timestamp,
         change: &mut Change,
-    ) -> Result<bool, Error> {
+    ) -> Result<Last, Error> {
         let mut inode = self.inode(entry.ino)?;
         inode.ctime = time;
         if entry.kind == FileKind::Directory {
@@ -341,15 +356,24 @@ impl Core {
         }
         if inode.nlink > 0 {
             change.put_inode(entry.ino, &inode);
-            return Ok(false);
+            return Ok(Last::No);
         }
-        if self.handles.is_open(entry.ino) {
+        if self.handles.may_be_open(entry.ino) {
             change.put(&Key::Orphan(entry.ino, self.view), Vec::new());
             change.put_inode(entry.ino, &inode);
-            return Ok(false);
+            return Ok(Last::Kept);
         }
         self.erase(entry.ino, &inode, change)?;
-        Ok(true)
+        Ok(Last::Erased)
+    }
+
+    /// A name was removed; the caller holds the inode's lock still.
+    fn lost_name(&self, ino: Ino, last: Last) {
+        match last {
+            Last::No => {}
+            Last::Kept => self.handles.keep(ino),
+            Last::Erased => self.dirty.forget((self.view, ino)),
+        }
     }
 
     pub(crate) fn rename(
@@ -426,7 +450,7 @@ impl Core {
         }
         let mut change = Change::new(self);
         let time = now();
-        let mut gone = None;
+        let mut lost = None;
         match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => return Err(Error::Exists),
             (RenameMode::Exchange, None) => return Err(Error::NotFound),
@@ -468,9 +492,7 @@ impl Core {
                         _ => {}
                     }
                     change.unlink(to, &target);
-                    if self.drop_link(&target, &mut to_dir, time, &mut change)? {
-                        gone = Some(target.ino);
-                    }
+                    lost = Some((target.ino, self.drop_link(&target, &mut to_dir, time, &mut change)?));
                     if same_dir {
                         from_dir.nlink = to_dir.nlink;
                     }
@@ -496,8 +518,8 @@ impl Core {
             change.put_inode(to.dir, &to_dir);
         }
         self.commit(&change.mutations, &[])?;
-        if let Some(ino) = gone {
-            self.dirty.forget((self.view, ino));
+        if let Some((ino, last)) = lost {
+            self.lost_name(ino, last);
         }
         Ok(())
     }

@@ -92,6 +92,21 @@ pub enum XattrMode {
     Replace,
 }
 
+/// What `allocate` does with a range of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocate {
+    /// Sees that there is room for it now; the file grows to its end. Nothing is set aside.
+    Reserve,
+    /// Sees that there is room for it now.
+    ReserveKeepSize,
+    /// It reads as zeros; the file grows to its end.
+    Zero,
+    /// It reads as zeros, as far as the file reaches.
+    ZeroKeepSize,
+    /// It becomes a hole, as far as the file reaches.
+    Punch,
+}
+
 /// What `seek` looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeekTo {

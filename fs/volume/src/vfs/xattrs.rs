@@ -1,11 +1,13 @@
 //! Extended attributes.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use cairn_format::key::{self, Key, tag};
 use cairn_format::{FileKind, Ino};
 
 use super::acl::{self, Acl};
+use super::policy::{self, Policy};
 use super::{Change, Error, XattrMode, now, split};
 use crate::core::Core;
 use crate::journal::Need;
@@ -20,6 +22,9 @@ fn check_name(name: &[u8]) -> Result<(), Error> {
     }
     if name.is_empty() || name.contains(&0) {
         return Err(Error::Invalid);
+    }
+    if name == policy::COMPRESS {
+        return Ok(());
     }
     let spaces: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
     if spaces.iter().any(|space| name.starts_with(space)) { Ok(()) } else { Err(Error::NotSupported) }
@@ -55,6 +60,17 @@ impl Core {
                 Acl::decode(value).ok_or(Error::Invalid)?;
                 change.put(&key, value.to_vec());
             }
+            policy::COMPRESS => {
+                if !matches!(inode.kind(), FileKind::Regular | FileKind::Directory) {
+                    return Err(Error::NotPermitted);
+                }
+                Policy::decode(value).ok_or(Error::Invalid)?;
+                change.put(&key, value.to_vec());
+            }
+            CAPABILITY => {
+                self.capabilities.store(true, Ordering::Release);
+                change.put(&key, value.to_vec());
+            }
             _ if name.starts_with(b"system.") => return Err(Error::NotSupported),
             _ => change.put(&key, value.to_vec()),
         }
@@ -77,15 +93,17 @@ impl Core {
         let _lock = self.locks.read(ino);
         let (from, to) = key::all_of(tag::XATTR, ino);
         let mut names = Vec::new();
-        self.checked(self.ns.for_each(&from, &to, |key, _| {
+        self.for_each(&from, &to, |key, _| {
             if let Some(Key::Xattr(_, name, view)) = Key::decode(key)
                 && view == self.view
+                // Not copied along by `cp -a` and `rsync -X` to where nobody knows it.
+                && name != policy::COMPRESS
             {
                 names.extend_from_slice(&name);
                 names.push(0);
             }
             ControlFlow::Continue(())
-        }))?;
+        })?;
         Ok(names)
     }
 
@@ -109,6 +127,10 @@ impl Core {
 
     /// A file whose content or owner changes loses its capabilities.
     pub(super) fn remove_capability(&self, ino: Ino, change: &mut Change) -> Result<(), Error> {
+        // Most files never had any, and need not be looked up to know.
+        if ino.0 >= self.first_new && !self.capabilities.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let key = Key::Xattr(ino, CAPABILITY.to_vec(), self.view);
         if self.get(&key)?.is_some() {
             change.delete(&key);

@@ -1,0 +1,172 @@
+//! Why a file takes what it takes: its chunks, what it shares with others, where it lies.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use cairn_format::key::{self, Key, tag};
+use cairn_format::{ChunkId, Compression, FileKind, Ino, PackId, PieceKind, decode_pieces};
+
+use crate::core::Core;
+use crate::namespace::FileRun;
+use crate::vfs::{Error, Policy};
+
+/// What a file is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Explanation {
+    /// Its length in bytes.
+    pub size: u64,
+    /// Bytes of it that are holes.
+    pub holes: u64,
+    /// Bytes that lie in the journal, not folded yet.
+    pub journalled: u64,
+    /// Bytes that lie in chunks.
+    pub chunked: u64,
+    /// Pieces of chunks that they are made of.
+    pub pieces: u64,
+    /// Distinct chunks among those.
+    pub chunks: u64,
+    /// Plain bytes of the distinct chunks, each counted once and as far as the file uses it.
+    pub unique: u64,
+    /// Stored bytes that its pieces answer for.
+    pub stored: u64,
+    /// Bytes in chunks that other files have, too.
+    pub shared: u64,
+    /// Files that have some of its chunks, itself left out.
+    pub sharers: u64,
+    /// Whether all extents of the volume were looked at: if not, there may be more sharers.
+    pub complete: bool,
+    /// The packs it lies in, the one with most of it first.
+    pub packs: Vec<PackShare>,
+    /// How what is folded from now on is compressed.
+    pub compression: Option<Compression>,
+}
+
+/// What a pack holds of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackShare {
+    /// The pack.
+    pub pack: PackId,
+    /// Bytes of the file in it.
+    pub bytes: u64,
+}
+
+/// How the files of a volume use some chunks.
+struct Sharing {
+    by_chunk: HashMap<ChunkId, bool>,
+    sharers: HashSet<Ino>,
+    complete: bool,
+}
+
+impl Core {
+    pub(crate) fn explain(&self, ino: u64, patience: Duration) -> Result<Explanation, Error> {
+        let until = Instant::now() + patience;
+        let ino = self.number(ino)?;
+        let (size, runs, compression) = {
+            let _lock = self.locks.read(ino);
+            let inode = self.inode(ino)?;
+            if inode.kind() != FileKind::Regular {
+                return Err(Error::Invalid);
+            }
+            let runs = self.runs(ino, 0, inode.size)?;
+            let said = self.get(&Policy::key(ino, self.view))?;
+            (inode.size, runs, said.and_then(|value| Policy::decode(&value)))
+        };
+        let mut explanation = Explanation { size, ..Explanation::default() };
+        explanation.compression = Some(compression.map_or(self.writing.compression, |p| p.compression));
+        let used = explanation.add_runs(&runs);
+        let sharing = self.sharing(ino, used.keys().copied(), until)?;
+        explanation.shared = runs.iter().map(|(_, run)| shared_bytes(run, &sharing)).sum();
+        explanation.sharers = sharing.sharers.len() as u64;
+        explanation.complete = sharing.complete;
+        Ok(explanation)
+    }
+
+    /// Looks for other files that have some of `chunks`.
+    fn sharing(
+        &self,
+        ino: Ino,
+        chunks: impl Iterator<Item = ChunkId>,
+        until: Instant,
+    ) -> Result<Sharing, Error> {
+        let by_chunk: HashMap<_, _> = chunks.map(|chunk| (chunk, false)).collect();
+        let mut sharing = Sharing { by_chunk, sharers: HashSet::new(), complete: true };
+        if sharing.by_chunk.is_empty() {
+            return Ok(sharing);
+        }
+        self.ns.each_chunk_of_overlay(|other, chunk| {
+            if other != ino {
+                sharing.note(other, &chunk);
+            }
+        });
+        let (from, to) = key::all_tagged(tag::EXTENT);
+        let mut seen = 0u32;
+        let engine = self.ns.engine();
+        let scanned = engine.scan(&from, &to, &mut |key, value| {
+            seen = seen.wrapping_add(1);
+            if seen.is_multiple_of(1024) && Instant::now() > until {
+                sharing.complete = false;
+                return ControlFlow::Break(());
+            }
+            let Some(Key::Extent(other, _, _)) = Key::decode(key) else { return ControlFlow::Continue(()) };
+            if other != ino {
+                // What cannot be decoded is said by whoever reads that file.
+                for piece in decode_pieces(value).unwrap_or_default() {
+                    if let PieceKind::Chunk(at) = piece.kind {
+                        sharing.note(other, &at.chunk);
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        self.checked(scanned.map_err(Into::into))?;
+        Ok(sharing)
+    }
+}
+
+impl Sharing {
+    fn note(&mut self, other: Ino, chunk: &ChunkId) {
+        if let Some(shared) = self.by_chunk.get_mut(chunk) {
+            *shared = true;
+            self.sharers.insert(other);
+        }
+    }
+}
+
+fn shared_bytes(run: &crate::namespace::Run, sharing: &Sharing) -> u64 {
+    match run.kind {
+        PieceKind::Chunk(at) if sharing.by_chunk.get(&at.chunk) == Some(&true) => run.len,
+        _ => 0,
+    }
+}
+
+impl Explanation {
+    /// Adds up the runs; gives how many bytes of each chunk they use.
+    fn add_runs(&mut self, runs: &[FileRun]) -> HashMap<ChunkId, u64> {
+        let mut used: HashMap<ChunkId, u64> = HashMap::new();
+        let mut packs: HashMap<PackId, u64> = HashMap::new();
+        for (_, run) in runs {
+            match run.kind {
+                PieceKind::Hole => self.holes += run.len,
+                PieceKind::Journal(_) => {
+                    self.journalled += run.len;
+                    self.stored += run.len;
+                }
+                PieceKind::Chunk(at) => {
+                    self.chunked += run.len;
+                    self.pieces += 1;
+                    // Pieces of chunks are never longer than a chunk can be.
+                    self.stored += cairn_format::Piece { len: run.len as u32, kind: run.kind }.stored();
+                    *packs.entry(at.pack).or_default() += run.len;
+                    let most = used.entry(at.chunk).or_default();
+                    *most = (*most).max(run.len);
+                }
+            }
+        }
+        self.chunks = used.len() as u64;
+        self.unique = used.values().sum();
+        self.packs = packs.into_iter().map(|(pack, bytes)| PackShare { pack, bytes }).collect();
+        self.packs.sort_by_key(|share| (std::cmp::Reverse(share.bytes), share.pack));
+        used
+    }
+}
