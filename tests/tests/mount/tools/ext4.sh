@@ -41,9 +41,12 @@ work() {
     ack removed
     part again "$tree/perl"
     cp -a "$tree" "$disk/tree"
+    # umount tells nobody what it could not write; this does.
+    sync -f "$disk"
+    ack whole
     umount "$disk"
-    ack unmounted
     e2fsck -fn "$image"
+    ack unmounted
     # And once past the page cache.
     local device
     device=$(losetup --direct-io=on -f --show "$image")
@@ -72,6 +75,6 @@ verify() {
             *) same_trees "$from" "$disk/$name/$(basename "$from")" ;;
         esac
     done < <(acks part)
-    if acked unmounted; then same_trees "$tree" "$disk/tree"; fi
+    if acked whole; then same_trees "$tree" "$disk/tree"; fi
     umount "$disk"
 }
