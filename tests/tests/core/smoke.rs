@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use cairn_tests::dice::noise;
 use cairn_tests::world::{World, small};
 use cairn_volume::Caller;
 
@@ -56,5 +57,33 @@ fn a_file_with_bytes_takes_room_at_every_moment() {
         watched.store(0, Ordering::Release);
         watcher.join().expect("every look found room taken");
     });
+    volume.close().expect("close");
+}
+
+/// The same where a checkpoint comes before the fold, since the journal is nearly full.
+#[test]
+fn files_that_wait_to_be_folded_take_room() {
+    let world = World::make(&small());
+    let volume = world.open().expect("mount");
+    let mut files = Vec::new();
+    for n in 0..120u64 {
+        let file = volume.create(1, n.to_string().as_bytes(), 0o644, 0, &Caller::default()).expect("create");
+        volume.write(file.ino, 0, &noise(n, 12_000), false).expect("write");
+        files.push(file.ino);
+        if n % 20 == 0 {
+            volume.maintain().expect("a batch, and a checkpoint perhaps");
+        }
+        for ino in &files {
+            assert!(
+                volume.getattr(*ino).expect("it is open").blocks > 0,
+                "after file {n}, file {ino} takes none"
+            );
+        }
+    }
+    volume.sync().expect("sync");
+    for ino in &files {
+        let blocks = volume.getattr(*ino).expect("it is open").blocks;
+        assert!((23..40).contains(&blocks), "12,000 bytes of noise take {blocks} blocks");
+    }
     volume.close().expect("close");
 }

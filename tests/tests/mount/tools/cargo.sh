@@ -49,6 +49,7 @@ verify() {
         build >"$BESIDE/again"
         ! grep Compiling "$BESIDE/again" || fail 'something was built again and nothing was changed'
     elif ! acked built; then
+        diff -r "$REPO/fs" "$AT/src/fs"
         # Over what the interrupted build left.
         build
     fi
