@@ -20,8 +20,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// No command of these tests takes this long, unless it hangs.
-const COMMAND_LIMIT: &str = "150";
+/// No command of these tests takes so many seconds, unless it hangs.
+const COMMAND_LIMIT: u64 = 150;
 /// No test has a mount for this long, unless it hangs: its daemon is killed then, so that what waits for it fails.
 const MOUNT_LIMIT: Duration = Duration::from_secs(400);
 /// How long [`wait_until`] waits.
@@ -29,6 +29,20 @@ const WAIT_LIMIT: Duration = Duration::from_secs(90);
 
 /// What `mkfs-cairn` is told where a test says nothing: a small journal, so that folds and checkpoints come often.
 pub const SMALL: [&str; 4] = ["--journal-size", "64M", "--segment-size", "4M"];
+
+/// After how many seconds a command counts as one that hangs. `CAIRN_TOOLS=full` has some that take long.
+pub fn command_limit() -> u64 {
+    if std::env::var_os("CAIRN_TOOLS").is_some_and(|v| v == "full") {
+        12 * COMMAND_LIMIT
+    } else {
+        COMMAND_LIMIT
+    }
+}
+
+/// The same for a mount.
+fn mount_limit() -> Duration {
+    MOUNT_LIMIT * u32::try_from(command_limit() / COMMAND_LIMIT).unwrap_or(1)
+}
 
 /// A program under test: `cairn`, `mkfs-cairn` or `fsck-cairn`, as built beside this test.
 pub fn program(name: &str) -> PathBuf {
@@ -103,7 +117,12 @@ pub fn run<S: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = S>) 
         other => other.into(),
     };
     let mut command = Command::new("timeout");
-    command.args(["-k", "5", COMMAND_LIMIT]).arg(program).args(arguments).env("LC_ALL", "C.UTF-8");
+    command
+        .args(["-k", "5"])
+        .arg(command_limit().to_string())
+        .arg(program)
+        .args(arguments)
+        .env("LC_ALL", "C.UTF-8");
     let line = format!("{command:?}");
     let output = command.output().expect("timeout(1) of coreutils");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -205,6 +224,11 @@ impl Mounted {
         let _watchdog = watch(dir.clone());
         let options = options.iter().map(|o| (*o).to_owned()).collect();
         Mounted { root, dir, at, options, _watchdog }
+    }
+
+    /// Has the time that it may be mounted begin anew: for tests of many rounds.
+    pub fn be_patient(&mut self) {
+        self._watchdog = watch(self.dir.clone());
     }
 
     /// The volume's directory.
@@ -350,8 +374,12 @@ impl Default for Mounted {
 fn watch(dir: PathBuf) -> Sender<()> {
     let (keep, gone) = channel();
     thread::spawn(move || {
-        if let Err(RecvTimeoutError::Timeout) = gone.recv_timeout(MOUNT_LIMIT) {
-            eprintln!("{} was mounted for {} s: its daemon is killed", dir.display(), MOUNT_LIMIT.as_secs());
+        if let Err(RecvTimeoutError::Timeout) = gone.recv_timeout(mount_limit()) {
+            eprintln!(
+                "{} was mounted for {} s: its daemon is killed",
+                dir.display(),
+                mount_limit().as_secs()
+            );
             if let Some(pid) = daemon_of(&dir) {
                 let _ = kill(pid, Signal::SIGKILL);
             }

@@ -1,7 +1,7 @@
 //! Real mounts through /dev/fuse, as root: what programs see of cairn, what survives its daemon, and what is refused.
 //!
-//! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in all); `CAIRN_MANY` is how
-//! many files "many" are.
+//! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in all);
+//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_MANY` is how many files "many" are.
 
 #[path = "mount/acls.rs"]
 mod acls;
@@ -35,6 +35,8 @@ mod ranges;
 mod semantics;
 #[path = "mount/sparse.rs"]
 mod sparse;
+#[path = "mount/tools/mod.rs"]
+mod tools;
 #[path = "mount/trees.rs"]
 mod trees;
 #[path = "mount/virtual_files.rs"]

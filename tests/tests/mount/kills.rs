@@ -12,7 +12,8 @@ use crate::worker::Worker;
 
 const WORKERS: u64 = 3;
 
-fn from_environment(name: &str, default: u64) -> u64 {
+/// A number that the environment may set.
+pub(crate) fn from_environment(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
         Err(_) => default,

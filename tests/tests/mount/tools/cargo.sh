@@ -1,0 +1,57 @@
+# shellcheck shell=bash
+# cargo: builds mkfs-cairn from sources on the mount into a target directory there, runs it there, builds it again. The
+# whole project with CAIRN_TOOLS=full. Nothing is optimised: the filesystem is under test, not the compiler.
+
+# What `cargo test` set is not for this build.
+unset CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_MANIFEST_DIR CARGO_ENCODED_RUSTFLAGS
+
+what=(-p mkfs-cairn)
+if [ "${CAIRN_TOOLS:-}" = full ]; then
+    what=(--workspace --all-targets)
+fi
+
+build() {
+    (cd "$AT/src" && "${CARGO:-cargo}" build --offline --locked --target-dir "$AT/target" --color never \
+        --config 'profile.dev.opt-level=0' --config 'profile.dev.package."*".opt-level=0' "${what[@]}" 2>&1)
+}
+
+# A volume in a volume, made by a program that lies in one.
+run_it() {
+    rm -rf "$AT/volume"
+    "$AT/target/debug/mkfs-cairn" -q "$AT/volume"
+    [ -s "$AT/volume/superblock" ]
+}
+
+prepare() { :; }
+
+work() {
+    mkdir "$AT/src"
+    local members
+    members=$(sed -n '/^members = \[/,/^\]/s/^ *"\([^"/]*\).*/\1/p' "$REPO/Cargo.toml" | sort -u)
+    # shellcheck disable=SC2086 # one word each
+    (cd "$REPO" && tar --exclude=target -cf - Cargo.toml Cargo.lock $members) | tar -C "$AT/src" -xf -
+    ack copied
+    build
+    ack built
+    run_it
+    touch "$AT/src/fs/format/src/lib.rs"
+    echo '// One more line.' >>"$AT/src/mkfs/src/main.rs"
+    build >"$BESIDE/again"
+    grep -q 'Compiling mkfs-cairn' "$BESIDE/again" || fail 'a changed source was not built again'
+    grep -q 'Compiling cairn-format' "$BESIDE/again" || fail 'a touched source was not built again'
+    ! grep -q 'Compiling blake3' "$BESIDE/again" || fail 'what was not changed was built again'
+    ack rebuilt
+}
+
+verify() {
+    acked copied || return 0
+    if acked rebuilt; then
+        build >"$BESIDE/again"
+        ! grep Compiling "$BESIDE/again" || fail 'something was built again and nothing was changed'
+    elif ! acked built; then
+        diff -r "$REPO/fs" "$AT/src/fs"
+        # Over what the interrupted build left.
+        build
+    fi
+    run_it
+}

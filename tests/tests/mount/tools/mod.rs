@@ -1,0 +1,181 @@
+//! People's tools on a mount with default options, and the same with the daemon killed under them.
+//!
+//! A tool is a script here with three stages: `prepare` what is needed beside the mount, `work` on the mount, noting what
+//! was acknowledged, and `verify` that everything acknowledged is there, finishing by the tool's own means what was
+//! interrupted. `run.sh` runs them. Nothing in them works around the filesystem.
+//!
+//! `CAIRN_TOOL_KILLS` is the number of rounds with a kill; `CAIRN_TOOLS=full` has cargo build the whole project.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cairn_tests::dice::Dice;
+use cairn_tests::mounted::{Mounted, command_limit, run};
+
+use crate::kills::from_environment;
+
+/// One tool at work in a directory of its own.
+struct Work {
+    tool: &'static str,
+    at: PathBuf,
+    beside: PathBuf,
+}
+
+impl Work {
+    /// A tool, prepared, with directories named after `round`.
+    #[track_caller]
+    fn prepare(m: &Mounted, tool: &'static str, round: u64) -> Work {
+        let (at, beside) = (m.path(format!("{tool}{round}")), m.beside(&format!("{tool}{round}")));
+        for dir in [&at, &beside] {
+            fs::create_dir(dir).expect("a new name");
+        }
+        File::create_new(beside.join("acks")).expect("a new name");
+        let work = Work { tool, at, beside };
+        work.stage("prepare");
+        work
+    }
+
+    /// The words of a command for env(1) that runs a stage.
+    fn words(&self, stage: &str) -> Vec<OsString> {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mount/tools");
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it is a member of a workspace");
+        let variable = |name: &str, value: &Path| [name.as_ref(), value.as_os_str()].join("=".as_ref());
+        vec![
+            variable("AT", &self.at),
+            variable("BESIDE", &self.beside),
+            variable("ACKS", &self.beside.join("acks")),
+            variable("REPO", sources),
+            "bash".into(),
+            scripts.join("run.sh").into(),
+            self.tool.into(),
+            stage.into(),
+        ]
+    }
+
+    #[track_caller]
+    fn stage(&self, stage: &str) {
+        let since = Instant::now();
+        let said = run("env", self.words(stage)).ok();
+        eprint!("{}, {stage}: {:.1} s\n{said}", self.tool, since.elapsed().as_secs_f64());
+    }
+
+    /// Begins to work; what it says goes to a file.
+    fn start(&self) -> Child {
+        let log = File::create(self.log()).expect("a new name");
+        let mut command = Command::new("timeout");
+        command.args(["-k", "5"]).arg(command_limit().to_string()).arg("env").args(self.words("work"));
+        command.stdin(Stdio::null()).stderr(log.try_clone().expect("a descriptor")).stdout(log);
+        command.spawn().expect("timeout(1) of coreutils")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.beside.join("log")
+    }
+
+    /// Makes room for the next.
+    fn remove(self) {
+        for dir in [&self.at, &self.beside] {
+            run("rm", ["-rf".as_ref(), "--one-file-system".as_ref(), dir.as_os_str()]).ok();
+        }
+    }
+}
+
+/// The whole work; it is verified at once, and again when nothing comes from a cache.
+fn works(tool: &'static str) {
+    let m = Mounted::new();
+    let work = Work::prepare(&m, tool, 0);
+    work.stage("work");
+    work.stage("verify");
+    m.remount();
+    work.stage("verify");
+    m.finish();
+}
+
+/// Work that a kill of the daemon ends, again and again: nothing acknowledged is lost, and it can be gone on with.
+fn survives_kills(tool: &'static str, longest: Duration) {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let seed = from_environment("CAIRN_SEED", clock);
+    eprintln!("CAIRN_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let mut m = Mounted::new();
+    for round in 0..from_environment("CAIRN_TOOL_KILLS", 1) {
+        let work = Work::prepare(&m, tool, round);
+        let after = Duration::from_millis(1 + dice.below(longest.as_millis() as u64));
+        let mut child = work.start();
+        thread::sleep(after);
+        let ended = child.try_wait().expect("a child");
+        let log = || fs::read_to_string(work.log()).unwrap_or_default();
+        assert!(ended.is_none_or(|status| status.success()), "{tool} failed before the kill: {}", log());
+        m.kill();
+        // It finds that out by itself.
+        let status = child.wait().expect("a child");
+        assert!(status.code() != Some(124), "{tool} hangs on a dead mount: {}", log());
+        let acks = fs::read_to_string(work.beside.join("acks")).expect("written by work");
+        eprintln!(
+            "{tool}, round {round}: killed after {:.1} s{}; acknowledged: {} lines, the last {:?}",
+            after.as_secs_f64(),
+            if ended.is_some() { ", when it was done" } else { "" },
+            acks.lines().count(),
+            acks.lines().last().unwrap_or_default()
+        );
+        m.take_away();
+        m.fsck();
+        m.mount();
+        work.stage("readable");
+        work.stage("verify");
+        if round % 2 == 1 {
+            // Once more from the packs, and without the engine and the index.
+            m.unmount();
+            fs::remove_dir_all(m.dir().join("engine")).expect("an engine");
+            fs::remove_file(m.dir().join("store/index")).expect("an index");
+            m.mount();
+            work.stage("verify");
+        }
+        work.remove();
+        m.be_patient();
+    }
+    m.finish();
+}
+
+/// Both tests of each tool; kills come within so many milliseconds.
+macro_rules! tools {
+    ($($tool:ident $longest:expr;)*) => {$(
+        mod $tool {
+            use std::time::Duration;
+
+            #[test]
+            fn works_on_a_mount() {
+                super::works(stringify!($tool));
+            }
+
+            #[test]
+            fn loses_nothing_acknowledged_when_the_daemon_is_killed() {
+                super::survives_kills(stringify!($tool), Duration::from_millis($longest));
+            }
+        }
+    )*};
+}
+
+tools! {
+    git 4_000;
+    cargo 20_000;
+    sqlite 4_000;
+    tar 4_000;
+    rsync 6_000;
+    cp 4_000;
+    dd 3_000;
+    fio 6_000;
+    npm 8_000;
+    python 12_000;
+    ext4 5_000;
+    save 3_000;
+}
+
+#[test]
+fn mappings_locks_and_appends_of_several_processes_work_on_a_mount() {
+    works("programs");
+}
