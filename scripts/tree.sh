@@ -1,11 +1,11 @@
 # A tree of real files to measure with; sourced after lib.sh, not run.
 # shellcheck shell=bash
 
-# choose_files FILES MIB: prints, each ended by NUL, which paths below usr to take: whole directories at even steps
-# through all of /usr, so that a part of it is like the whole, and the directories above them. The same ones each time
-# for the same /usr.
+# choose_files FILES MIB [LARGEST]: prints, each ended by NUL, which paths below usr to take: whole directories at even
+# steps through all of /usr, so that a part of it is like the whole, and the directories above them; of files over
+# LARGEST MiB, if that is given, none. The same ones each time for the same /usr.
 choose_files() {
-    (cd / && find usr -xdev ! -type d -printf '%s %p\0') | perl -0 -e '
+    (cd / && find usr -xdev ! -type d ${3:+-size "-$3M"} -printf '%s %p\0') | perl -0 -e '
         my ($files, $bytes) = @ARGV;
         my (%dirs, $total);
         while (<STDIN>) {
@@ -32,8 +32,8 @@ choose_files() {
         }' "$1" "$(($2 << 20))"
 }
 
-# gather_files FILES MIB DIR: copies them below DIR, with everything they have.
+# gather_files DIR FILES MIB [LARGEST]: copies them below DIR, with everything they have.
 gather_files() {
-    choose_files "$1" "$2" | tar -C / --no-recursion --null --verbatim-files-from -T - --format=posix --xattrs \
-        --xattrs-include='*' --acls -cf - | tar -C "$3" --xattrs --xattrs-include='*' --acls -xpf -
+    choose_files "${@:2}" | tar -C / --no-recursion --null --verbatim-files-from -T - --format=posix --xattrs \
+        --xattrs-include='*' --acls -cf - | tar -C "$1" --xattrs --xattrs-include='*' --acls -xpf -
 }

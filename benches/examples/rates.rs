@@ -23,7 +23,9 @@ fn main() -> ExitCode {
     };
     match measure(Path::new(dir), rounds) {
         Ok((stat, open)) => {
-            println!("{{\"message_type\":\"rates\",\"schema_version\":1,\"stat_us\":{stat:.4},\"open_us\":{open:.4}}}");
+            println!(
+                "{{\"message_type\":\"rates\",\"schema_version\":1,\"stat_us\":{stat:.4},\"open_us\":{open:.4}}}"
+            );
             ExitCode::SUCCESS
         }
         Err(e) => {
