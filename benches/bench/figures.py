@@ -47,8 +47,17 @@ def ratio(step, filesystem, peer, name="value"):
     ours, theirs = values(step, filesystem, name), values(step, peer, name)
     if not ours or not theirs or min(theirs) <= 0:
         return None
-    pairs = [a / b for a, b in zip(ours, theirs)]
-    return median(ours) / median(theirs), min(pairs), max(pairs)
+    pairs = [a / b for a, b in _pairs(step, filesystem, peer, name)]
+    seen = median(ours) / median(theirs)
+    return seen, min(pairs, default=seen), max(pairs, default=seen)
+
+
+def _pairs(step, filesystem, peer, name):
+    """The figures of both from each repetition that has both."""
+    by_repetition = {figures["repetition"]: figures for figures in step["measured"][peer]}
+    for figures in step["measured"][filesystem]:
+        if figures["repetition"] in by_repetition:
+            yield field(figures, name), field(by_repetition[figures["repetition"]], name)
 
 
 @dataclasses.dataclass(frozen=True)

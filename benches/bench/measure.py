@@ -7,20 +7,27 @@ from filesystems import Trouble
 
 
 def measure(chosen, names, place, inputs, repetitions, say):
-    """What each step of each workload took on each filesystem, once a repetition; as JSON has it under `workloads`.
+    """What each step of each workload took on each filesystem, once a repetition, as JSON has it under `workloads`; and a
+    sentence about each failure.
 
     A repetition goes through all workloads, and in each through the filesystems, every one of them fresh; the first
-    of them is another one each time.
+    of them is another one each time. What fails on one filesystem in one repetition does not end the rest.
     """
+    failures = []
     results = [_empty(workload, inputs) for workload in chosen]
     for repetition in range(repetitions):
         for workload, result in zip(chosen, results):
             here = [name for name in workload.filesystems if name in names]
             turn = repetition % len(here)
             for name in here[turn:] + here[:turn]:
-                say(f"repetition {repetition + 1} of {repetitions}: {workload.key} on {name}")
-                _once(workload, result, filesystems.ALL[name](place), inputs, repetition, say)
-    return results
+                turn_name = f"{workload.key} on {name}, repetition {repetition + 1} of {repetitions}"
+                say(turn_name)
+                try:
+                    _once(workload, result, filesystems.ALL[name](place), inputs, repetition, say)
+                except (Trouble, OSError) as error:
+                    say(f"  FAILED: {error}")
+                    failures.append(f"{turn_name}, failed: {error}")
+    return results, failures
 
 
 def _empty(workload, inputs):

@@ -190,6 +190,8 @@ def _times(step, names):
     if not rows:
         return ""
     scale = max(max(*values, median + settle) for _, values, median, settle in rows) or 1.0
+    # No dot is cut by the edge.
+    scale *= 1.02
     lines = [f"<h3>{text(step['title'])}</h3>"]
     for name, values, median, settle in rows:
         note = tables.rate(step["bytes"], median)

@@ -153,7 +153,7 @@ def conditions(report):
         f"{size(given['sizes']['new'])}; the long one {size(given['sizes']['long'])}, cairn's journal at most "
         f"{options['journal']}.",
     ]
-    return lines + report["notes"]
+    return lines + report["notes"] + report["failures"]
 
 
 def text(report):
