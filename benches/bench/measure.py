@@ -72,7 +72,7 @@ def _step(step, filesystem, scene):
         said = step.does(scene) or {}
         with machine.Meter(filesystem.daemon) as durable:
             if step.kind == workloads.WRITE:
-                workloads.make_durable(filesystem.at, _written(step, scene))
+                workloads.make_durable(filesystem, _written(step, scene))
     figures = {
         "value": meter.seconds,
         "seconds": meter.seconds,

@@ -28,9 +28,8 @@ WORDS = (
     ),
     (
         "Durable",
-        "Each write ends with syncfs and with an fsync of every file and directory that was written, on all filesystems "
-        "alike, and its time includes that. syncfs lets ext4 and btrfs do it in one go; a FUSE daemon never hears of it, "
-        "so the fsyncs are what counts for cairn.",
+        "Each write ends durable, and its time includes that: on ext4 and btrfs by syncfs, which does it in one go; a FUSE daemon "
+        "never hears of that, so on cairn and memfs by an fsync of every file and every directory that was written.",
     ),
     (
         "Settled",
@@ -95,8 +94,8 @@ def _cards(report):
         ours, theirs = (_amount(step, fs, name) for fs in ("cairn", peer))
         cards.append(
             f'<div class="card"><span>{text(words)}</span><b>{number(seen[0])} ×</b>'
-            f'<span>{text(TITLES[peer])}: {ours}, not {theirs}</span>'
-            f'<span class="{verdict}">target ≤ {number(target.limit)}: {verdict}</span></div>'
+            f"<span>{ours}; {text(TITLES[peer])} {theirs}</span>"
+            f'<span class="{verdict}">target {tables.limit(target.limit)}: {verdict}</span></div>'
         )
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
@@ -126,10 +125,10 @@ def _targets(targets):
         rows.append(
             f'<div class="target {verdict}"><div class="what">{text(target["text"])} '
             f'<small>against {text(TITLES[target["peer"]])}</small></div>'
-            f'<svg class="track" role="img" aria-label="{number(target["ratio"])} of at most {number(target["limit"])}">'
+            f'<svg class="track" role="img" aria-label="{number(target["ratio"])} of at most {target["limit"]:.3g}">'
             f'<rect class="back" y="7" height="4" width="100%" rx="2"/>{spread}'
             f'<line class="limit" x1="40%" x2="40%" y1="0" y2="18"/><circle class="mark" cx="{ratio:.2f}%" cy="9" r="5"/></svg>'
-            f'<div><b>{number(target["ratio"])}</b> of ≤ {number(target["limit"])}: {verdict}</div></div>'
+            f'<div><b>{number(target["ratio"])}</b> of {tables.limit(target["limit"])}: {verdict}</div></div>'
         )
     return "\n".join(rows)
 

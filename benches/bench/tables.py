@@ -30,6 +30,11 @@ def size(value):
     return "–" if value is None else f"{number(value / (1 << 20))} MiB"
 
 
+def limit(value):
+    """At most so much: as it was written down, without digits that say nothing."""
+    return f"≤ {value:.3g}"
+
+
 def rate(bytes_moved, seconds):
     if not bytes_moved or not seconds:
         return ""
@@ -75,7 +80,7 @@ def _times(workload, names):
         cells = [spread(figures.values(step, name)) for name in names]
         rows.append([f"{step['title']}, {step['unit']}", *cells, _ratio(step, "btrfs"), _ratio(step, "ext4")])
     columns = [TITLES[name] for name in names] + ["cairn/btrfs", "cairn/ext4"]
-    return Table(f"{workload['title']}: median (least–most), each write with its fsync", columns, rows)
+    return Table(f"{workload['title']}: median (least–most), each write until it is durable", columns, rows)
 
 
 def _writes(workload, names):
@@ -83,12 +88,12 @@ def _writes(workload, names):
     names = [name for name in names if name != "memfs"]
     for step in workload["steps"]:
         if step["kind"] == "write" and step["unit"] == "s":
-            for label, field in (("fsync at the end, part of it", "durable_seconds"), ("until settled", figures.WHOLE)):
+            for label, field in (("making it durable, part of it", "durable_seconds"), ("until settled", figures.WHOLE)):
                 cells = [spread(figures.values(step, name, field)) for name in names]
                 ratios = [_ratio(step, "btrfs", field), _ratio(step, "ext4", field)]
                 rows.append([f"{step['title']}: {label}, s", *cells, *ratios])
     columns = [TITLES[name] for name in names] + ["cairn/btrfs", "cairn/ext4"]
-    return Table(f"{workload['title']}: until it is durable, and until nothing is left to do", columns, rows)
+    return Table(f"{workload['title']}: making it durable, and until nothing is left to do", columns, rows)
 
 
 def _cpu(workload, names):
@@ -135,7 +140,7 @@ def _targets(report):
         if target["most"] != target["least"]:
             seen += f" ({number(target['least'])}–{number(target['most'])})"
         verdict = "met" if target["met"] else "missed"
-        rows.append([target["text"], TITLES[target["peer"]], f"≤ {number(target['limit'])}", seen, verdict])
+        rows.append([target["text"], TITLES[target["peer"]], limit(target["limit"]), seen, verdict])
     return Table("Targets: cairn's figure to the peer's, less is better", ["against", "target", "measured", ""], rows)
 
 

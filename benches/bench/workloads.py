@@ -6,7 +6,7 @@ import os
 import subprocess
 import typing
 
-from filesystems import Trouble, drop_caches, run, syncfs
+from filesystems import Trouble, run, syncfs
 
 MIB = 1 << 20
 
@@ -29,7 +29,7 @@ class Step:
     unit: str = SECONDS
     # What is read into memory before the clock starts: a path of the inputs.
     source: str = ""
-    # Where what it wrote lies, to be fsynced.
+    # Where what it wrote lies, to be made durable.
     wrote: str = ""
     # How many bytes move: for MB/s, and for a read to be seen to have read it all. A name among the inputs' sizes.
     moves: str = ""
@@ -64,24 +64,25 @@ class Inputs:
     counts: dict
 
 
-def make_durable(mount, path=None):
-    """What was written is on the disk for certain when this returns.
+def make_durable(filesystem, path=None):
+    """What was written is on the disk for certain when this returns: everything below `path`, or, where it was removed,
+    that it is gone.
 
-    `syncfs` first, which is how ext4 and btrfs do it at once (an fsync for each of many new files would cost them a commit
-    each); then `fsync` of each file and directory, which by then is cheap for them. A FUSE daemon never sees the first.
-    Without a path it was removed: only the directory that it was in is left to sync.
+    ext4 and btrfs do that best by `syncfs`, all at once: an fsync of each of many new files would cost them a commit or a
+    flush of the disk each, and would flatter cairn. A FUSE daemon never sees `syncfs`, so there it is `fsync` of each file
+    and each directory.
     """
-    syncfs(mount)
-    if path is None:
-        fsync(mount)
+    if filesystem.daemon is None:
+        syncfs(filesystem.at)
         return
-    for directory, _directories, files in os.walk(path, topdown=False):
-        for name in files:
-            fsync(os.path.join(directory, name))
-        fsync(directory)
-    if not os.path.isdir(path):
-        fsync(path)
-    fsync(mount)
+    if path is not None:
+        for directory, _directories, files in os.walk(path, topdown=False):
+            for name in files:
+                fsync(os.path.join(directory, name))
+            fsync(directory)
+        if not os.path.isdir(path):
+            fsync(path)
+    fsync(filesystem.at)
 
 
 def fsync(path):
