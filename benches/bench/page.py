@@ -11,9 +11,9 @@ SHORT = {"ext4": "ext4", "btrfs": "btrfs", "memfs": "memfs", "cairn": "cairn"}
 # Which targets stand at the top, by workload, step and field, with the words for them.
 HEADLINES = (
     ("First copy of a tree", "tree", "copy", "btrfs", "value"),
-    ("Second copy", "tree", "copy-again", "btrfs", "value"),
-    ("Room for two copies", "tree", "copy-again", "btrfs", figures.SPACE_ALONE),
-    ("Reading it, cold", "tree", "cold-read", "btrfs", "value"),
+    ("Second copy of it", "tree", "copy-again", "btrfs", "value"),
+    ("Room for two copies, journal aside", "tree", "copy-again", "btrfs", figures.SPACE_ALONE),
+    ("Reading a tree, cold", "tree", "cold-read", "btrfs", "value"),
     ("A big new file", "streams", "new", "btrfs", "value"),
     ("A file of eight journals", "long", "write", "btrfs", "value"),
     ("4 KiB with fsync", "small", "fsync", "ext4", "value"),

@@ -158,6 +158,8 @@ def conditions(report):
         f"{size(given['sizes']['new'])}; the long one {size(given['sizes']['long'])}, cairn's journal at most "
         f"{options['journal']}.",
     ]
+    if options["quick"]:
+        lines.append("--quick: inputs so small that this says that everything works, and little about speed.")
     return lines + report["notes"] + report["failures"]
 
 
