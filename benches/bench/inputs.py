@@ -3,12 +3,16 @@
 import os
 import random
 import shutil
+import zlib
 
+from filesystems import Trouble
 from workloads import Inputs
 
 MIB = 1 << 20
-# Bytes of real files that a compressible stream is made of; shorter than what btrfs could find twice, were it to look.
+# Bytes of real files that a compressible stream is made of.
 POOL = 64 * MIB
+# What btrfs compresses at a time.
+BLOCK = 128 << 10
 
 
 def make(directory, tree, stream_bytes, long_bytes, probe_bytes, counts):
@@ -67,17 +71,24 @@ def _edit(path, number):
 
 
 def _pool(tree):
-    """Bytes of real files, from all over the tree, the largest of them only in part."""
-    pool = bytearray()
+    """Bytes of real files, from all over the tree, the largest of them only in part, as far as they are compressible.
+
+    Block by block: btrfs gives up on a whole file at the first block that zstd makes no shorter.
+    """
+    pool, block = bytearray(), b""
     found = list(files(tree))
     random.Random("pool").shuffle(found)
     for path in found:
         with open(path, "rb") as file:
-            pool += file.read(MIB)
+            block += file.read(MIB)
+        while len(block) >= BLOCK:
+            if len(zlib.compress(block[:BLOCK], 1)) < BLOCK * 0.6:
+                pool += block[:BLOCK]
+            block = block[BLOCK:]
         if len(pool) >= POOL:
             break
-    if len(pool) < MIB:
-        pool += os.urandom(MIB)
+    if not pool:
+        raise Trouble(f"{tree} holds nothing that is compressible, so that no stream can be made of it")
     return bytes(pool[:POOL])
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import unittest
+import zlib
 from unittest import mock
 
 import command
@@ -162,6 +163,17 @@ class Inputs(unittest.TestCase):
         self.assertEqual(len(made), (7 << 20) + 5)
         blocks = [made[at : at + 4096] for at in range(0, 7 << 20, 4096)]
         self.assertEqual(len(set(blocks)), len(blocks))
+
+    def test_a_pool_is_compressible_in_every_block(self):
+        for i in range(20):
+            with open(f"{self.tree}/packed-{i}", "wb") as file:
+                file.write(os.urandom(300_000))
+            with open(f"{self.tree}/text-{i}", "wb") as file:
+                file.write(b"".join(b"line %d of %d\n" % (n, i) for n in range(20_000)))
+        pool = inputs._pool(self.tree)
+        self.assertGreater(len(pool), 1 << 20)
+        for at in range(0, len(pool), inputs.BLOCK):
+            self.assertLess(len(zlib.compress(pool[at : at + inputs.BLOCK])), 0.7 * inputs.BLOCK)
 
     def test_every_twentieth_file_of_the_edited_tree_differs(self):
         edited = inputs._edited(self.tree, os.path.join(self.at, "edited"))
