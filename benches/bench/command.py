@@ -124,6 +124,7 @@ def measured(options, chosen):
         "workloads": results,
     }
     report["targets"] = figures.targets(report)
+    report["notes"] += figures.doubts(report)
     return report
 
 

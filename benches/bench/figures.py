@@ -102,3 +102,12 @@ def targets(report):
             entry.update(least=seen[1], most=seen[2], met=seen[0] <= target.limit)
             found.append(entry)
     return found
+
+
+def doubts(report):
+    """What makes figures of this run mean less than they seem to, a sentence each."""
+    step = step_of(report, "streams", "new")
+    used = step and median(values(step, "btrfs", SPACE))
+    if used and used > 0.9 * step["bytes"]:
+        return ["btrfs gave up on compressing the compressible stream: its times there are those of no compression."]
+    return []

@@ -11,8 +11,8 @@ from workloads import Inputs
 MIB = 1 << 20
 # Bytes of real files that a compressible stream is made of.
 POOL = 64 * MIB
-# What btrfs compresses at a time.
-BLOCK = 128 << 10
+# Each of these is compressible by itself. btrfs looks at as much before it decides.
+BLOCK = 8 << 10
 
 
 def make(directory, tree, stream_bytes, long_bytes, probe_bytes, counts):
@@ -73,7 +73,7 @@ def _edit(path, number):
 def _pool(tree):
     """Bytes of real files, from all over the tree, the largest of them only in part, as far as they are compressible.
 
-    Block by block: btrfs gives up on a whole file at the first block that zstd makes no shorter.
+    Block by block, and small ones: btrfs gives up on a whole file at the first place where zstd gains nothing.
     """
     pool, block = bytearray(), b""
     found = list(files(tree))
@@ -81,10 +81,11 @@ def _pool(tree):
     for path in found:
         with open(path, "rb") as file:
             block += file.read(MIB)
-        while len(block) >= BLOCK:
-            if len(zlib.compress(block[:BLOCK], 1)) < BLOCK * 0.6:
-                pool += block[:BLOCK]
-            block = block[BLOCK:]
+        whole = len(block) - len(block) % BLOCK
+        for at in range(0, whole, BLOCK):
+            if len(zlib.compress(block[at : at + BLOCK], 1)) < BLOCK * 0.6:
+                pool += block[at : at + BLOCK]
+        block = block[whole:]
         if len(pool) >= POOL:
             break
     if not pool:

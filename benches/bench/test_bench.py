@@ -80,6 +80,14 @@ class Figures(unittest.TestCase):
         self.assertTrue(report["targets"])
         self.assertEqual(figures.targets(report), report["targets"])
 
+    def test_a_stream_that_btrfs_did_not_compress_is_told(self):
+        report = recorded()
+        self.assertEqual(figures.doubts(report), [])
+        step = figures.step_of(report, "streams", "new")
+        for measured in step["measured"]["btrfs"]:
+            measured["used_bytes"] = step["bytes"]
+        self.assertEqual(len(figures.doubts(report)), 1)
+
     def test_numbers_keep_three_digits(self):
         shown = [tables.number(v) for v in (None, 0, 0.01234, 0.1234, 1.234, 12.34, 1234.5)]
         self.assertEqual(shown, ["–", "0", "0.0123", "0.123", "1.23", "12.3", "1,234"])
