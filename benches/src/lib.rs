@@ -2,5 +2,7 @@
 //!
 //! - `ideal`: what a tree would take if each distinct chunk were stored once, compressed in frames, and nothing else.
 //! - `memfs`: a FUSE filesystem that keeps everything in memory: how fast the road through the kernel is by itself.
+//! - `rates`: how long a warm `stat` and `open` take.
 //!
-//! `scripts/quickstart` runs both and prints how far cairn is from them.
+//! `scripts/quickstart` runs the first two and prints how far cairn is from them. `scripts/bench` (its code is in
+//! `benches/bench/`) measures cairn beside other filesystems.
