@@ -100,6 +100,8 @@ impl Signal {
 pub(crate) fn maintain(core: &Core, urgent: bool) -> Result<bool, MaintainError> {
     let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
     let generation = core.ns.generation();
+    // Who waits for room while this goes on must not take the last round's end for this one's.
+    core.signal.idle_or_failing.store(false, Ordering::Release);
     let result = round(core, &mut maintainer, urgent);
     if let Err(MaintainError::Namespace(NamespaceError::Engine(error))) = &result {
         // A checkpoint met it; the next finds another. What fails here is logged there.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cairn_format::{CheckpointRef, Lsn, SEGMENT_DATA_START, SegmentHeader, Uuid};
-use cairn_store::disk::{Access, Crash, Disk, MemoryDisk};
+use cairn_store::disk::{Access, Crash, Disk, DiskFile, Listed, MemoryDisk, Space};
 use cairn_store::{Store, StoreOptions};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::engine::Survival;
@@ -820,4 +820,75 @@ fn an_engine_that_fails_while_mounted_is_rebuilt_and_nobody_sees_an_error() {
     assert_eq!(volume.statistics().io_errors, 0);
     volume.close().expect("close");
     assert_eq!(volume.lookup(1, &names[0]), Err(Error::Io), "a closed volume answers nothing");
+}
+
+/// A disk that is slow to sync.
+struct Slow(Arc<dyn Disk>);
+struct SlowFile(Arc<dyn DiskFile>);
+
+impl Disk for Slow {
+    fn open(&self, path: &str, access: Access) -> std::io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(SlowFile(self.0.open(path, access)?)))
+    }
+    fn create_dir(&self, path: &str) -> std::io::Result<()> {
+        self.0.create_dir(path)
+    }
+    fn list(&self, dir: &str) -> std::io::Result<Vec<Listed>> {
+        self.0.list(dir)
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, path: &str) -> std::io::Result<()> {
+        self.0.remove(path)
+    }
+    fn sync_dir(&self, dir: &str) -> std::io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+    fn space(&self) -> std::io::Result<Space> {
+        self.0.space()
+    }
+}
+
+impl DiskFile for SlowFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+    fn write_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
+        self.0.write_at(buf, offset)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        std::thread::sleep(std::time::Duration::from_millis(450));
+        self.0.sync()
+    }
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+#[test]
+fn regression_a_fold_that_takes_long_is_no_full_disk() {
+    // Whoever waited took the idleness before the fold for the fold's end.
+    let world = World::make(&small());
+    let volume = open_on(OpenOn {
+        disk: Arc::new(world.disk.clone()),
+        store: Arc::new(Slow(world.store_disk())),
+        engine: EngineChoice::Memory,
+        background: true,
+        session: 5,
+        options: OpenOptions::default(),
+        name: "volume".into(),
+    })
+    .expect("mount");
+    let ino = put(&volume, b"a", b"");
+    // Idle once, so that there is an idleness to be mistaken.
+    volume.sync().expect("sync");
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    for i in 0..12 {
+        volume.write(ino, i * 100_000, &noise(i, 100_000), false).expect("a disk with room takes it");
+    }
+    volume.close().expect("close");
 }
