@@ -101,9 +101,8 @@ impl Merger<'_> {
             if piece.kind != PieceKind::Hole {
                 add(&mut self.merged.totals.logical, signed(piece.len.into()));
             }
-            // What is in the journal still takes room there: a file of which nothing is folded is not one hole.
-            *self.stored.entry((ino, view)).or_default() += signed(piece.stored());
             let PieceKind::Chunk(chunk) = piece.kind else { continue };
+            *self.stored.entry((ino, view)).or_default() += signed(piece.stored());
             let before = self.before.get(&chunk.pack).copied().unwrap_or_default();
             let refs = self.merged.refs.entry(chunk.pack).or_insert(before);
             add(&mut refs.pieces, signed(1));

@@ -22,7 +22,8 @@ impl Run {
         }
     }
 
-    fn stored(&self) -> u64 {
+    /// Bytes on disk that it answers for.
+    pub(crate) fn stored(&self) -> u64 {
         match self.kind {
             PieceKind::Hole => 0,
             kind => Piece { len: self.len as u32, kind }.stored(),

@@ -125,7 +125,8 @@ impl Core {
         let Some(value) = value else { return Err(Error::Stale) };
         let inode = self.checked(Inode::decode(&value).map_err(Into::into))?;
         if counted && inode.kind() == FileKind::Regular {
-            return Ok(self.attr_with(ino, &inode, inode.stored + above));
+            let stored = self.not_nothing(ino, &inode, inode.stored + above)?;
+            return Ok(self.attr_with(ino, &inode, stored));
         }
         self.attr(ino, &inode)
     }
@@ -133,7 +134,7 @@ impl Core {
     /// What `stat` tells of an inode that was just changed.
     fn attr(&self, ino: Ino, inode: &Inode) -> Result<Attr, Error> {
         let stored = match inode.kind() {
-            FileKind::Regular if inode.size > 0 => self.stored(ino)?,
+            FileKind::Regular if inode.size > 0 => self.not_nothing(ino, inode, self.stored(ino)?)?,
             _ => 0,
         };
         Ok(self.attr_with(ino, inode, stored))
@@ -156,6 +157,16 @@ impl Core {
             ctime: inode.ctime,
             btime: inode.btime,
         }
+    }
+
+    /// `stored`, unless that is nothing though there are bytes: a checkpoint does not count what waits in the journal to
+    /// be folded. A file without blocks is one hole to programs, `tar -S` packs no byte of it.
+    fn not_nothing(&self, ino: Ino, inode: &Inode, stored: u64) -> Result<u64, Error> {
+        if stored > 0 || inode.size == 0 {
+            return Ok(stored);
+        }
+        let runs = self.checked(self.look(|ns| ns.runs(self.view, ino, 0, inode.size)))?;
+        Ok(runs.iter().map(|(_, run)| run.stored()).sum())
     }
 
     /// Bytes on disk that a file answers for: what the last checkpoint counted, and what came since.

@@ -43,5 +43,6 @@ verify() {
     local file
     for file in full sparse again; do cmp "$BESIDE/zeros" "$AT/$file"; done
     if acked kept; then cmp "$BESIDE/zeros" "$AT/zeros"; fi
-    [ "$(stat -c %b "$AT/sparse")" -lt 16000 ] || fail 'a hole was filled'
+    # Its 6 MiB may be counted twice for a while: in the journal and in chunks.
+    [ "$(stat -c %b "$AT/sparse")" -lt 40000 ] || fail 'a hole was filled'
 }
