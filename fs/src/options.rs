@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use cairn_volume::OpenOptions;
+use cairn_volume::{Compression, Dedup, OpenOptions};
 
 use crate::failure::Failure;
 use crate::logging::Format;
@@ -30,6 +30,10 @@ pub(crate) struct MountOptions {
     pub(crate) cache_size: Option<u64>,
     /// Bytes of the chunk index; `None`: the volume's default.
     pub(crate) index_mem: Option<u64>,
+    /// How new data is compressed; `None`: as the volume was made.
+    pub(crate) compression: Option<Compression>,
+    /// Whether new data is looked for among what is stored.
+    pub(crate) dedup: Dedup,
     /// How the daemon's log is written.
     pub(crate) log_format: Format,
     /// Where figures are served to Prometheus; `None`: nowhere.
@@ -98,6 +102,22 @@ pub(crate) const OPTIONS: &[Known] = &[
         }),
     },
     Known {
+        name: "compress",
+        help: "how new data is compressed: off, zstd or zstd:LEVEL (1 to 19); as mkfs chose unless given",
+        take: Take::Value("HOW", |o, value| {
+            o.compression = Some(compression(value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "dedup",
+        help: "whether new data is looked for among what is stored: on, off, or verify, which compares it first",
+        take: Take::Value("HOW", |o, value| {
+            o.dedup = dedup(value)?;
+            Ok(())
+        }),
+    },
+    Known {
         name: "log_format",
         help: "text, or json: one document a line",
         take: Take::Value("FORMAT", |o, value| {
@@ -161,6 +181,9 @@ pub(crate) fn help() -> String {
     format!("Mount options, separated by commas: {}", all.join(", "))
 }
 
+/// The level of `compress=zstd`.
+const ZSTD_LEVEL: i8 = 3;
+
 impl MountOptions {
     /// Reads comma-separated lists, in order: of two that contradict each other the later one holds.
     ///
@@ -211,7 +234,12 @@ impl MountOptions {
 
     /// What the volume is opened with.
     pub(crate) fn to_open(&self) -> OpenOptions {
-        let mut open = OpenOptions { read_only: self.read_only, ..OpenOptions::default() };
+        let mut open = OpenOptions {
+            read_only: self.read_only,
+            compression: self.compression,
+            dedup: self.dedup,
+            ..OpenOptions::default()
+        };
         if let Some(bytes) = self.cache_size {
             open.cache_size = bytes;
         }
@@ -240,6 +268,26 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
             "{} can be reached from other machines, and anybody might read the figures: use 127.0.0.1 or [::1], and pass them on from there",
             address.ip()
         )),
+    }
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    let level = match text.split_once(':') {
+        None if text == "off" => return Ok(Compression::None),
+        None if text == "zstd" => Some(ZSTD_LEVEL),
+        Some(("zstd", level)) => level.parse().ok().filter(|level| (1..=19).contains(level)),
+        _ => None,
+    };
+    let why = "say compress=off, compress=zstd or compress=zstd:LEVEL with a level from 1 to 19";
+    level.map(Compression::Zstd).ok_or_else(|| why.to_string())
+}
+
+fn dedup(text: &str) -> Result<Dedup, String> {
+    match text {
+        "on" => Ok(Dedup::On),
+        "off" => Ok(Dedup::Off),
+        "verify" => Ok(Dedup::Verify),
+        _ => Err("say dedup=on, dedup=off or dedup=verify".to_string()),
     }
 }
 
@@ -273,6 +321,26 @@ mod tests {
         let error = parse("cache_size=lots").expect_err("not a size");
         assert!(error.code == 2 && error.message.contains("cache_size=lots"), "{error}");
         assert!(parse("cache_size").is_err());
+    }
+
+    #[test]
+    fn how_new_data_is_stored_can_be_said() {
+        let open = |list: &str| parse(list).map(|options| options.to_open());
+        assert_eq!(open("").expect("nothing said").compression, None);
+        assert_eq!(open("compress=off").expect("known").compression, Some(Compression::None));
+        assert_eq!(open("compress=zstd").expect("known").compression, Some(Compression::Zstd(3)));
+        let both = open("compress=zstd:19,dedup=verify").expect("known");
+        assert_eq!((both.compression, both.dedup), (Some(Compression::Zstd(19)), Dedup::Verify));
+        for bad in
+            ["compress", "compress=", "compress=lz4", "compress=zstd:", "compress=zstd:0", "compress=zstd:20"]
+        {
+            let error = parse(bad).expect_err(bad);
+            assert!(error.code == 2 && error.message.contains(bad), "{error}");
+        }
+        assert!(parse("dedup=maybe").is_err() && parse("dedup").is_err());
+        for later in ["profile=vm", "parity=16+2", "heal=on", "gpu=auto"] {
+            assert!(parse(later).expect_err("not there").message.contains("unknown"), "{later}");
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ mod ranges;
 mod sparse;
 #[path = "mount/trees.rs"]
 mod trees;
+#[path = "mount/virtual_files.rs"]
+mod virtual_files;
 #[path = "mount/worker.rs"]
 mod worker;
 #[path = "mount/xattrs.rs"]

@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use cairn_volume::{SeekTo, SetAttr, Volume};
+use cairn_volume::{Error, SeekTo, SetAttr, Volume};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
@@ -16,8 +16,10 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
     TimeOrNow, WriteFlags,
 };
+use serde_json::json;
 use tracing::debug;
 
+use super::attributes::Told;
 use super::convert::{
     TTL, allocate, call, caller, file_attr, file_type, generation, may_not_keep_privileges, no_such_name,
     rename_mode, reply_attr, reply_empty, reply_entry, reply_xattr, time_change, xattr_mode,
@@ -25,6 +27,7 @@ use super::convert::{
 use super::forgets::Forgets;
 use super::kernel::KernelCache;
 use super::listing::{LISTING_BATCH, list};
+use super::virtual_files::{VirtualFile, VirtualFiles};
 use crate::lanes::Lanes;
 
 /// Bytes in one `write` of the kernel's.
@@ -47,6 +50,8 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_PARALLEL_DIROPS,
+    // Handles of files outlive the kernel's cache: it looks up "." in what they name.
+    InitFlags::FUSE_EXPORT_SUPPORT,
 ];
 
 // Linux's values, which the FUSE protocol passes through.
@@ -64,7 +69,8 @@ pub(super) struct Adapter {
     no_open: bool,
     cache: Arc<KernelCache>,
     lanes: Lanes,
-    forgets: Forgets,
+    forgets: Arc<Forgets>,
+    files: Arc<VirtualFiles>,
     /// Dropped after the lanes, so when they have done what they had to do.
     _answering: Sender<()>,
 }
@@ -73,13 +79,23 @@ impl Adapter {
     /// `cache` is connected before the first request but INIT; `answering` is dropped when all requests are answered.
     pub(super) fn new(
         volume: Arc<Volume>,
+        files: VirtualFiles,
         cache: Arc<KernelCache>,
         lanes: Lanes,
         count_opens: bool,
         answering: Sender<()>,
     ) -> io::Result<Adapter> {
-        let forgets = Forgets::new(volume.clone(), cache.clone())?;
-        Ok(Adapter { volume, count_opens, no_open: false, cache, lanes, forgets, _answering: answering })
+        let forgets = Arc::new(Forgets::new(volume.clone(), cache.clone())?);
+        Ok(Adapter {
+            volume,
+            count_opens,
+            no_open: false,
+            cache,
+            lanes,
+            forgets,
+            files: Arc::new(files),
+            _answering: answering,
+        })
     }
 
     /// Runs `f`, which changes names or attributes, where it may wait.
@@ -112,6 +128,17 @@ impl Adapter {
         Ok(done)
     }
 
+    fn read_virtual(&self, file: VirtualFile, offset: u64, size: u32, reply: ReplyData) {
+        let (files, forgets) = (self.files.clone(), self.forgets.clone());
+        self.transfer(move |_| match call("read", file.ino(), || Ok(files.read(file, offset, size))) {
+            Ok(data) => {
+                reply.data(&data);
+                forgets.drop_pages(file.ino());
+            }
+            Err(e) => reply.error(e),
+        });
+    }
+
     fn write_to(
         volume: &Volume,
         cache: &KernelCache,
@@ -128,8 +155,17 @@ impl Adapter {
     }
 }
 
+/// Whether a name leads to a virtual file, and not to a real one.
+fn is_virtual(volume: &Volume, parent: u64, name: &[u8]) -> Result<bool, Error> {
+    match VirtualFile::named(parent, name) {
+        Some(_) => Ok(volume.lookup(parent, name)?.is_none()),
+        None => Ok(false),
+    }
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = WANTED.iter().fold(InitFlags::empty(), |all, flag| all | *flag);
         for flag in WANTED {
             if config.add_capabilities(*flag).is_err() {
                 debug!(?flag, "the kernel does not offer this");
@@ -142,13 +178,29 @@ impl Filesystem for Adapter {
         if self.no_open {
             self.volume.expect_forgets();
         }
+        let names = |flags: InitFlags| -> Vec<_> {
+            let names = flags.iter_names();
+            names.map(|(name, _)| name.trim_start_matches("FUSE_").to_lowercase()).collect()
+        };
+        let kernel = json!({
+            "protocol": config.kernel_abi().to_string(),
+            "no_open": self.no_open,
+            "features": names(wanted & config.capabilities()),
+            "missing": names(wanted - config.capabilities()),
+        });
+        if let Some(files) = Arc::get_mut(&mut self.files) {
+            files.set_kernel(kernel);
+        }
         Ok(())
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match call("lookup", parent.0, || self.volume.lookup(parent.0, name.as_bytes())) {
             Ok(Some(attr)) => reply_entry(reply, Ok(attr)),
-            Ok(None) => reply.entry(&TTL, &no_such_name(), Generation(0)),
+            Ok(None) => match VirtualFile::named(parent.0, name.as_bytes()) {
+                Some(file) => reply.entry(&Duration::ZERO, &self.files.attr(file), Generation(0)),
+                None => reply.entry(&TTL, &no_such_name(), Generation(0)),
+            },
             Err(e) => reply.error(e),
         }
     }
@@ -158,7 +210,10 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        reply_attr(reply, call("getattr", ino.0, || self.volume.getattr(ino.0)));
+        match VirtualFile::numbered(ino.0) {
+            Some(file) => reply.attr(&Duration::ZERO, &self.files.attr(file)),
+            None => reply_attr(reply, call("getattr", ino.0, || self.volume.getattr(ino.0))),
+        }
     }
 
     fn setattr(
@@ -179,6 +234,9 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if VirtualFile::numbered(ino.0).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let change = SetAttr {
             mode: mode.map(|m| m & 0o7777),
             uid,
@@ -238,7 +296,11 @@ impl Filesystem for Adapter {
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
         self.change(move |volume| {
-            reply_empty(reply, call("unlink", parent.0, || volume.unlink(parent.0, &name)));
+            let removed = call("unlink", parent.0, || match is_virtual(volume, parent.0, &name)? {
+                true => Err(Error::NotPermitted),
+                false => volume.unlink(parent.0, &name),
+            });
+            reply_empty(reply, removed);
         });
     }
 
@@ -276,13 +338,20 @@ impl Filesystem for Adapter {
         };
         let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
         self.change(move |volume| {
-            let renamed =
-                call("rename", parent.0, || volume.rename(parent.0, &name, new_parent.0, &new_name, mode));
+            let renamed = call("rename", parent.0, || {
+                if is_virtual(volume, parent.0, &name)? || is_virtual(volume, new_parent.0, &new_name)? {
+                    return Err(Error::NotPermitted);
+                }
+                volume.rename(parent.0, &name, new_parent.0, &new_name, mode)
+            });
             reply_empty(reply, renamed);
         });
     }
 
     fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if VirtualFile::numbered(ino.0).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let name = name.as_bytes().to_vec();
         self.change(move |volume| {
             reply_entry(reply, call("link", ino.0, || volume.link(ino.0, parent.0, &name)));
@@ -293,6 +362,9 @@ impl Filesystem for Adapter {
     fn open(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         if self.no_open {
             return reply.error(Errno::ENOSYS);
+        }
+        if VirtualFile::numbered(ino.0).is_some() {
+            return reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
         }
         match call("open", ino.0, || self.volume.open(ino.0)) {
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
@@ -311,6 +383,9 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if let Some(file) = VirtualFile::numbered(ino.0) {
+            return self.read_virtual(file, offset, size, reply);
+        }
         self.transfer(move |volume| match call("read", ino.0, || volume.read(ino.0, offset, size)) {
             Ok(data) => reply.data(&data),
             Err(e) => reply.error(e),
@@ -329,6 +404,9 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        if VirtualFile::numbered(ino.0).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let written = |reply: ReplyWrite, result| match result {
             Ok(count) => reply.written(count),
@@ -490,6 +568,9 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        if VirtualFile::numbered(ino.0).is_some() || Told::named(name.as_bytes()).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let mode = match xattr_mode(flags) {
             Ok(mode) => mode,
             Err(e) => return reply.error(e),
@@ -501,7 +582,15 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, call("getxattr", ino.0, || self.volume.getxattr(ino.0, name.as_bytes())));
+        let Some(told) = Told::named(name.as_bytes()) else {
+            let value = call("getxattr", ino.0, || self.volume.getxattr(ino.0, name.as_bytes()));
+            return reply_xattr(reply, size, value);
+        };
+        self.transfer(move |volume| match call("getxattr", ino.0, || told.of(volume, ino.0)) {
+            // It may have grown by the time it is fetched.
+            Ok(value) if size == 0 => reply.size(value.len().next_multiple_of(1024) as u32),
+            value => reply_xattr(reply, size, value),
+        });
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -509,6 +598,9 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if VirtualFile::numbered(ino.0).is_some() || Told::named(name.as_bytes()).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let name = name.as_bytes().to_vec();
         self.change(move |volume| {
             reply_empty(reply, call("removexattr", ino.0, || volume.removexattr(ino.0, &name)));
@@ -591,6 +683,9 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        if VirtualFile::numbered(ino.0).is_some() {
+            return reply.error(Errno::EPERM);
+        }
         let Some(how) = allocate(mode) else { return reply.error(Errno::EOPNOTSUPP) };
         let clear = may_not_keep_privileges(request);
         self.transfer(move |volume| {
@@ -614,6 +709,14 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        if let Some(file) = VirtualFile::numbered(ino.0) {
+            let end = self.files.attr(file).size;
+            return match to {
+                _ if offset >= end => reply.error(Errno::ENXIO),
+                SeekTo::Data => reply.offset(offset as i64),
+                SeekTo::Hole => reply.offset(end as i64),
+            };
+        }
         self.transfer(move |volume| match call("lseek", ino.0, || volume.seek(ino.0, offset, to)) {
             // A file is no longer than i64 can tell.
             Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
@@ -637,6 +740,13 @@ impl Filesystem for Adapter {
         // The kernel lets none through yet; what one of them would mean is not known.
         if !flags.is_empty() {
             return reply.error(Errno::EINVAL);
+        }
+        if VirtualFile::numbered(to_ino.0).is_some() {
+            return reply.error(Errno::EPERM);
+        }
+        if VirtualFile::numbered(ino.0).is_some() {
+            // The kernel reads and writes instead.
+            return reply.error(Errno::EOPNOTSUPP);
         }
         let clear = may_not_keep_privileges(request);
         let cache = self.cache.clone();

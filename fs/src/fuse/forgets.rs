@@ -16,11 +16,20 @@ use cairn_volume::Volume;
 use super::convert::call;
 use super::kernel::KernelCache;
 
-/// Inodes that the kernel forgot and that were not dealt with yet.
+/// What was not dealt with yet.
 #[derive(Default)]
 struct Waiting {
+    /// Inodes that the kernel forgot.
     inos: Vec<u64>,
+    /// Files whose pages it is to forget.
+    stale: Vec<u64>,
     ended: bool,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.inos.is_empty() && self.stale.is_empty()
+    }
 }
 
 #[derive(Default)]
@@ -36,11 +45,12 @@ impl Queue {
     }
 
     /// All that wait, as soon as some do; `None` at the end.
-    fn take(&self) -> Option<Vec<u64>> {
-        let idle = |waiting: &mut Waiting| waiting.inos.is_empty() && !waiting.ended;
+    fn take(&self) -> Option<Waiting> {
+        let idle = |waiting: &mut Waiting| waiting.is_empty() && !waiting.ended;
         let mut waiting = self.more.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-        let inos = std::mem::take(&mut waiting.inos);
-        (!inos.is_empty()).then_some(inos)
+        let ended = waiting.ended;
+        let taken = std::mem::replace(&mut *waiting, Waiting { ended, ..Waiting::default() });
+        (!taken.is_empty()).then_some(taken)
     }
 }
 
@@ -57,8 +67,9 @@ impl Forgets {
         let worker = {
             let queue = queue.clone();
             let work = move || {
-                while let Some(inos) = queue.take() {
-                    remove_unreachable(&volume, &cache, &inos);
+                while let Some(taken) = queue.take() {
+                    taken.stale.iter().for_each(|ino| cache.forget_pages(*ino));
+                    remove_unreachable(&volume, &cache, &taken.inos);
                 }
             };
             thread::Builder::new().name("forgets".into()).spawn(work)?
@@ -69,6 +80,12 @@ impl Forgets {
     /// The kernel forgot this one. Never waits.
     pub(super) fn add(&self, ino: u64) {
         self.queue.lock().inos.push(ino);
+        self.queue.more.notify_one();
+    }
+
+    /// The kernel is to forget the pages of a file. To be called once the read that brought them is answered.
+    pub(super) fn drop_pages(&self, ino: u64) {
+        self.queue.lock().stale.push(ino);
         self.queue.more.notify_one();
     }
 }
@@ -93,4 +110,35 @@ fn remove_unreachable(volume: &Volume, cache: &KernelCache, inos: &[u64]) {
         volume.forget(&nameless);
         Ok(())
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_volume::{Caller, Error, MakeOptions, OpenOptions, make, open};
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_the_kernel_has_again_stays_though_it_was_forgotten_once() {
+        let dir = std::env::temp_dir().join(format!("cairn-forgets-{}", std::process::id()));
+        let small = MakeOptions { journal_size: 64 << 20, segment_size: 4 << 20, ..MakeOptions::default() };
+        make(&dir, &small).expect("a new volume");
+        let volume = open(&dir, OpenOptions::default()).expect("a volume");
+        volume.expect_forgets();
+        let caller = Caller { uid: 0, gid: 0 };
+        let ino = volume.mknod(1, b"f", 0o100_600, 0, 0, &caller).expect("made").ino;
+        let cache = KernelCache::default();
+        // It takes every message, so it knows every inode.
+        cache.connect(File::create("/dev/null").expect("there").as_fd()).expect("a descriptor");
+        remove_unreachable(&volume, &cache, &[ino]);
+        assert_eq!(volume.getattr(ino).map(|a| a.nlink), Ok(1), "it has a name");
+        volume.unlink(1, b"f").expect("there");
+        remove_unreachable(&volume, &cache, &[ino]);
+        assert_eq!(volume.getattr(ino).map(|a| a.nlink), Ok(0), "the kernel has it");
+        volume.forget(&[ino]);
+        assert_eq!(volume.getattr(ino), Err(Error::Stale));
+        volume.close().expect("folds");
+        fs::remove_dir_all(&dir).expect("removed");
+    }
 }

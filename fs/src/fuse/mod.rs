@@ -11,10 +11,12 @@
 //! names for an hour, pages and listings until they are changed through it.
 
 mod adapter;
+mod attributes;
 mod convert;
 mod forgets;
 mod kernel;
 mod listing;
+mod virtual_files;
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -30,6 +32,7 @@ use crate::lanes::{self, Lanes};
 use crate::options::MountOptions;
 use adapter::Adapter;
 use kernel::KernelCache;
+use virtual_files::VirtualFiles;
 
 /// A mounted volume whose requests are being answered.
 pub(crate) struct Mounted {
@@ -61,7 +64,9 @@ pub(crate) fn mount(
     let readers = lanes::readers();
     let cache = Arc::new(KernelCache::default());
     let (answering, alive) = channel();
-    let adapter = Adapter::new(volume, cache.clone(), Lanes::new(readers)?, options.count_opens, answering)?;
+    let files = VirtualFiles::new(volume.clone(), source, &mountpoint.to_string_lossy(), options);
+    let adapter =
+        Adapter::new(volume, files, cache.clone(), Lanes::new(readers)?, options.count_opens, answering)?;
     let session = Session::new(adapter, mountpoint, &config(readers, source, options))?;
     cache.connect(session.as_fd())?;
     session.spawn().map(|session| Mounted { _session: ManuallyDrop::new(session), alive })
