@@ -1,15 +1,14 @@
 //! `cairn info`.
 
-use std::fs;
 use std::path::Path;
 
 use cairn_volume::{Compression, VolumeState, VolumeSuperblock};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::args::InfoArgs;
 use crate::control::{Client, Info};
 use crate::failure::Failure;
+use crate::hidden;
 use crate::output::{date, duration, print, print_json, rows};
 use crate::places::{self, Place};
 use crate::report::compression_name;
@@ -17,8 +16,6 @@ use crate::size::exact;
 
 /// Version of the JSON document.
 const SCHEMA: u32 = 1;
-/// The mount's own file that tells what is in force.
-const HIDDEN: &str = ".config";
 
 /// What `--json` prints. Sizes are bytes.
 #[derive(Serialize)]
@@ -102,7 +99,9 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     let place = places::find(&args.path)?;
     let superblock = cairn_volume::superblock(&place.dir).map_err(|e| hint(e.into(), &place))?;
     let mount = mount(&place.dir)?;
-    let kernel = mount.as_ref().and_then(|mount| kernel(&mount.mountpoint));
+    let kernel = mount.as_ref();
+    // It may hold a file of that name, or be served by an older version.
+    let kernel = kernel.and_then(|m| hidden::read(&m.mountpoint, hidden::CONFIG, Some("kernel")).ok());
     let document = Document {
         message_type: "info",
         schema_version: SCHEMA,
@@ -121,7 +120,7 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
 fn hint(failure: Failure, place: &Place) -> Failure {
     match &place.mountpoint {
         Some(at) if !nix::unistd::geteuid().is_root() => {
-            let document = at.join(HIDDEN);
+            let document = at.join(hidden::CONFIG);
             Failure {
                 message: format!("{failure}; {} tells others what is in force", document.display()),
                 ..failure
@@ -129,13 +128,6 @@ fn hint(failure: Failure, place: &Place) -> Failure {
         }
         _ => failure,
     }
-}
-
-/// `None` if the mount does not say: it may hold a file of that name, or be served by an older version.
-fn kernel(mountpoint: &Path) -> Option<Kernel> {
-    let text = fs::read(mountpoint.join(HIDDEN)).ok()?;
-    let mut config: Value = serde_json::from_slice(&text).ok()?;
-    serde_json::from_value(config.get_mut("kernel")?.take()).ok()
 }
 
 fn mount(dir: &Path) -> Result<Option<Info>, Failure> {

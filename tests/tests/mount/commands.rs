@@ -191,7 +191,7 @@ fn whoever_may_read_a_file_may_ask_about_it() {
     let stats = as_nobody(&m, "stats", m.at()).ok();
     assert!(stats.contains("written          8.00 MiB"), "{stats}");
     as_nobody(&m, "info", m.at()).refused(1, &["ermission denied", ".config"]);
-    as_nobody(&m, "df", m.at()).refused(1, &["permission denied"]);
+    assert!(as_nobody(&m, "df", m.at()).ok().contains("journal, in use"));
     m.finish();
 }
 
