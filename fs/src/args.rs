@@ -36,7 +36,8 @@ pub(crate) struct MountArgs {
     pub(crate) dir: PathBuf,
     /// The directory to mount it at.
     pub(crate) mountpoint: PathBuf,
-    /// Mount options: ro, allow_other, noexec, noatime, cache_size=SIZE, index_mem=SIZE…; for root also suid, dev.
+    /// Mount options: ro, allow_other, noexec, noatime, compress=zstd:LEVEL, dedup=off, cache_size=SIZE, index_mem=SIZE,
+    /// remount…; for root also suid, dev.
     #[arg(short = 'o', value_name = "OPTIONS", allow_hyphen_values = true)]
     pub(crate) options: Vec<String>,
     /// Stay in the foreground and log to standard error.

@@ -20,6 +20,8 @@ pub(crate) struct MountOptions {
     pub(crate) noatime: bool,
     /// Other users than the one who mounts may use it.
     pub(crate) allow_other: bool,
+    /// Change the flags of a mount that is there.
+    pub(crate) remount: bool,
     /// Have every open and close told, as kernels do that cannot do without: for tests of that.
     pub(crate) count_opens: bool,
     /// Bytes of decoded frames kept; `None`: the volume's default.
@@ -28,8 +30,8 @@ pub(crate) struct MountOptions {
     pub(crate) index_mem: Option<u64>,
     /// How new data is compressed; `None`: as the volume was made.
     pub(crate) compression: Option<Compression>,
-    /// Whether new data is looked for among what is stored.
-    pub(crate) dedup: Dedup,
+    /// Whether new data is looked for among what is stored; `None`: it is.
+    pub(crate) dedup: Option<Dedup>,
 }
 
 /// The level of `compress=zstd`.
@@ -41,8 +43,11 @@ impl MountOptions {
     /// `sloppy` (`-s`) skips what is not known instead of refusing it. `root` is whether the caller may ask for `suid`
     /// and `dev`, which are off unless asked for.
     pub(crate) fn parse(lists: &[String], sloppy: bool, root: bool) -> Result<MountOptions, Failure> {
-        let mut options = MountOptions::default();
-        for option in lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty()) {
+        let words = || lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty());
+        // First of all: it decides what else may be said.
+        let mut options =
+            MountOptions { remount: words().any(|o| o == "remount"), ..MountOptions::default() };
+        for option in words() {
             if !options.apply(option)? && !sloppy {
                 return Err(Failure::usage(format!(
                     "unknown mount option '{option}': leave it out, or pass -s to have unknown options ignored"
@@ -72,6 +77,7 @@ impl MountOptions {
             "noatime" => self.noatime = true,
             "atime" | "relatime" | "strictatime" => self.noatime = false,
             "allow_other" => self.allow_other = true,
+            "remount" => {}
             "x-cairn.count-opens" => self.count_opens = true,
             _ => return self.apply_value(option),
         }
@@ -84,7 +90,7 @@ impl MountOptions {
             ("cache_size", value) => self.cache_size = Some(size_of(option, value)?),
             ("index_mem", value) => self.index_mem = Some(size_of(option, value)?),
             ("compress", value) => self.compression = Some(compression_of(option, value)?),
-            ("dedup", value) => self.dedup = dedup_of(option, value)?,
+            ("dedup", value) => self.dedup = Some(dedup_of(option, value)?),
             // The kernel checks permissions on every cairn mount.
             ("defaults" | "default_permissions" | "async", "") => {}
             (
@@ -93,6 +99,8 @@ impl MountOptions {
                 "",
             ) => {}
             ("user" | "nouser" | "users" | "owner" | "group" | "uhelper" | "helper" | "comment", _) => {}
+            // mount(8) repeats what the kernel has.
+            ("user_id" | "group_id" | "rootmode" | "fd" | "max_read" | "blksize", _) if self.remount => {}
             (name, _) => return Ok(name.starts_with("x-") || name.starts_with("X-")),
         }
         Ok(true)
@@ -103,7 +111,7 @@ impl MountOptions {
         let mut open = OpenOptions {
             read_only: self.read_only,
             compression: self.compression,
-            dedup: self.dedup,
+            dedup: self.dedup.unwrap_or_default(),
             ..OpenOptions::default()
         };
         if let Some(bytes) = self.cache_size {
@@ -208,6 +216,13 @@ mod tests {
         assert!(parse("ro=1").is_err());
         let sloppy = MountOptions::parse(&["ro,colour=blue".into()], true, true).expect("skipped");
         assert!(sloppy.read_only);
+    }
+
+    #[test]
+    fn a_remount_may_repeat_what_the_kernel_has() {
+        let options = parse("rw,nosuid,user_id=0,group_id=0,default_permissions,remount,ro").expect("known");
+        assert!(options.remount && options.read_only);
+        assert!(parse("user_id=0").is_err() && !parse("ro").expect("known").remount);
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 pub(crate) mod df;
 pub(crate) mod mount;
+pub(crate) mod remount;
 pub(crate) mod sync;
 pub(crate) mod umount;

@@ -2,6 +2,7 @@
 
 use crate::args::{HelperArgs, MountArgs};
 use crate::checks;
+use crate::cmd::remount;
 use crate::daemon::{self, Plan};
 use crate::detach::{self, Report};
 use crate::failure::Failure;
@@ -11,6 +12,9 @@ use crate::options::MountOptions;
 /// Mounts. Returns when the mount answers, or with `-f` when it is unmounted.
 pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
     let options = MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;
+    if options.remount {
+        return remount::run(args, &options, false);
+    }
     if args.report_on_stdout {
         return be_daemon(args, options);
     }
@@ -56,7 +60,10 @@ pub(crate) fn run_helper(args: HelperArgs) -> Result<(), Failure> {
         report_on_stdout: false,
     };
     if fake {
-        MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;
+        let options = MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;
+        if options.remount {
+            return remount::run(&args, &options, true);
+        }
         return checks::before_mount(&args.dir, &args.mountpoint).map(drop);
     }
     run(&args)?;

@@ -7,14 +7,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cairn_volume::{Dedup, Volume};
+use cairn_volume::Volume;
 use fuser::{FileAttr, FileType, INodeNo};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::convert::no_such_name;
 use crate::options::MountOptions;
-use crate::report::{StatsReport, UsageReport, compression_name};
+use crate::report::{StatsReport, UsageReport, compression_name, dedup_name};
 
 const ROOT: u64 = 1;
 /// Version of the JSON documents.
@@ -193,14 +193,6 @@ fn configuration(volume: &Volume, dir: &str, mountpoint: &str, options: &MountOp
             "segments": geometry.segments,
         },
     })
-}
-
-fn dedup_name(dedup: Dedup) -> &'static str {
-    match dedup {
-        Dedup::On => "on",
-        Dedup::Off => "off",
-        Dedup::Verify => "verify",
-    }
 }
 
 #[cfg(test)]
