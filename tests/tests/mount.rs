@@ -10,6 +10,8 @@ mod bad_input;
 mod content;
 #[path = "mount/full.rs"]
 mod full;
+#[path = "mount/handles.rs"]
+mod handles;
 #[path = "mount/kills.rs"]
 mod kills;
 #[path = "mount/lifecycle.rs"]

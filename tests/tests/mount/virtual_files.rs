@@ -195,7 +195,10 @@ fn a_file_tells_what_it_is_made_of() {
         [OsStr::new(flags), f.as_os_str(), to.as_os_str()].map(OsStr::to_os_string)
     };
     run("cp", flags("-a", "cp")).ok();
-    assert_eq!(get(&m.path("cp"), "cairn.why").map(drop), Ok(()));
+    run("rsync", flags("-aX", "rsync")).ok();
+    for copy in ["cp", "rsync"] {
+        assert_eq!(get(&m.path(copy), "cairn.why").map(drop), Ok(()), "{copy}");
+    }
 
     // Nobody sets them; what does not exist is not there.
     for name in ["cairn.why", "cairn.stored", "cairn.ratio", "cairn.chunks", "cairn.shared"] {
