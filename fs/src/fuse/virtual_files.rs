@@ -1,8 +1,8 @@
 //! `/.stats` and `/.config`: files that nobody wrote, for those who may not ask the daemon. They are found by name, not
 //! listed, and a real file of the same name comes before them.
 //!
-//! Since opens are not told, the kernel keeps their page as it keeps any other's. So a document is filled up with spaces
-//! to a length that stays, and the page is forgotten as soon as it was read.
+//! Since opens are not told, the kernel keeps their page for as long as anyone has them open. So a document is filled up
+//! with spaces to a length that stays, and the page is forgotten as soon as it was read.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
