@@ -24,6 +24,8 @@ pub(crate) struct MountOptions {
     pub(crate) noatime: bool,
     /// Other users than the one who mounts may use it.
     pub(crate) allow_other: bool,
+    /// Change the flags of a mount that is there.
+    pub(crate) remount: bool,
     /// Have every open and close told, as kernels do that cannot do without: for tests of that.
     pub(crate) count_opens: bool,
     /// Bytes of decoded frames kept; `None`: the volume's default.
@@ -32,10 +34,10 @@ pub(crate) struct MountOptions {
     pub(crate) index_mem: Option<u64>,
     /// How new data is compressed; `None`: as the volume was made.
     pub(crate) compression: Option<Compression>,
-    /// Whether new data is looked for among what is stored.
-    pub(crate) dedup: Dedup,
-    /// How the daemon's log is written.
-    pub(crate) log_format: Format,
+    /// Whether new data is looked for among what is stored; `None`: it is.
+    pub(crate) dedup: Option<Dedup>,
+    /// How the daemon's log is written; `None`: as text.
+    pub(crate) log_format: Option<Format>,
     /// Where figures are served to Prometheus; `None`: nowhere.
     pub(crate) metrics: Option<SocketAddr>,
     /// Those that were known, as they were given.
@@ -86,6 +88,11 @@ pub(crate) const OPTIONS: &[Known] = &[
         take: Take::Flag(|o| o.allow_other = true),
     },
     Known {
+        name: "remount",
+        help: "change a mount that is in use: ro, exec, atime, suid, dev and their opposites",
+        take: Take::Flag(|o| o.remount = true),
+    },
+    Known {
         name: "cache_size",
         help: "memory for decoded data",
         take: Take::Value("SIZE", |o, value| {
@@ -113,7 +120,7 @@ pub(crate) const OPTIONS: &[Known] = &[
         name: "dedup",
         help: "whether new data is looked for among what is stored: on, off, or verify, which compares it first",
         take: Take::Value("HOW", |o, value| {
-            o.dedup = dedup(value)?;
+            o.dedup = Some(dedup(value)?);
             Ok(())
         }),
     },
@@ -121,7 +128,7 @@ pub(crate) const OPTIONS: &[Known] = &[
         name: "log_format",
         help: "text, or json: one document a line",
         take: Take::Value("FORMAT", |o, value| {
-            o.log_format = Format::parse(value)?;
+            o.log_format = Some(Format::parse(value)?);
             Ok(())
         }),
     },
@@ -165,6 +172,9 @@ const NOT_OURS: &[&str] = &[
 const NOT_OURS_WITH_VALUE: &[&str] =
     &["user", "nouser", "users", "owner", "group", "uhelper", "helper", "comment"];
 
+/// What mount(8) repeats when it remounts: the kernel has it.
+const REPEATED: &[&str] = &["user_id", "group_id", "rootmode", "fd", "max_read", "blksize"];
+
 impl Known {
     /// As it is typed: `ro`, `cache_size=SIZE`.
     pub(crate) fn syntax(&self) -> String {
@@ -190,8 +200,11 @@ impl MountOptions {
     /// `sloppy` (`-s`) skips what is not known instead of refusing it. `root` is whether the caller may ask for `suid`
     /// and `dev`, which are off unless asked for.
     pub(crate) fn parse(lists: &[String], sloppy: bool, root: bool) -> Result<MountOptions, Failure> {
-        let mut options = MountOptions::default();
-        for option in lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty()) {
+        let words = || lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty());
+        // First of all: it decides what else may be said.
+        let mut options =
+            MountOptions { remount: words().any(|o| o == "remount"), ..MountOptions::default() };
+        for option in words() {
             if options.apply(option)? {
                 options.given.push(option.to_string());
             } else if !sloppy {
@@ -222,7 +235,7 @@ impl MountOptions {
             (Some(Take::Value(_, set)), value) => {
                 set(self, value.unwrap_or("")).map_err(|why| wrong(&why))?
             }
-            (None, value) => return Ok(self.apply_untold(name, value) || is_not_ours(name, value)),
+            (None, value) => return Ok(self.apply_untold(name, value) || self.is_not_ours(name, value)),
         }
         Ok(true)
     }
@@ -232,12 +245,20 @@ impl MountOptions {
         found.map(|(_, take)| take(self)).is_some()
     }
 
+    fn is_not_ours(&self, name: &str, value: Option<&str>) -> bool {
+        (NOT_OURS.contains(&name) && value.is_none())
+            || NOT_OURS_WITH_VALUE.contains(&name)
+            || (self.remount && REPEATED.contains(&name))
+            || name.starts_with("x-")
+            || name.starts_with("X-")
+    }
+
     /// What the volume is opened with.
     pub(crate) fn to_open(&self) -> OpenOptions {
         let mut open = OpenOptions {
             read_only: self.read_only,
             compression: self.compression,
-            dedup: self.dedup,
+            dedup: self.dedup.unwrap_or_default(),
             ..OpenOptions::default()
         };
         if let Some(bytes) = self.cache_size {
@@ -248,13 +269,6 @@ impl MountOptions {
         }
         open
     }
-}
-
-fn is_not_ours(name: &str, value: Option<&str>) -> bool {
-    (NOT_OURS.contains(&name) && value.is_none())
-        || NOT_OURS_WITH_VALUE.contains(&name)
-        || name.starts_with("x-")
-        || name.starts_with("X-")
 }
 
 /// Figures tell what is done with a volume, and whoever reaches the port may read them: only this machine may.
@@ -359,6 +373,13 @@ mod tests {
     }
 
     #[test]
+    fn a_remount_may_repeat_what_the_kernel_has() {
+        let options = parse("rw,nosuid,user_id=0,group_id=0,default_permissions,remount,ro").expect("known");
+        assert!(options.remount && options.read_only);
+        assert!(parse("user_id=0").is_err() && !parse("ro").expect("known").remount);
+    }
+
+    #[test]
     fn suid_and_dev_are_for_root() {
         assert!(parse("suid,dev").expect("root").suid);
         let error = MountOptions::parse(&["dev".into()], false, false).expect_err("not root");
@@ -381,8 +402,8 @@ mod tests {
 
     #[test]
     fn logs_are_text_or_json() {
-        assert_eq!(parse("log_format=json").expect("known").log_format, Format::Json);
-        assert_eq!(parse("log_format=json,log_format=text").expect("known").log_format, Format::Text);
+        assert_eq!(parse("log_format=json").expect("known").log_format, Some(Format::Json));
+        assert_eq!(parse("log_format=json,log_format=text").expect("known").log_format, Some(Format::Text));
         assert!(parse("log_format=xml").expect_err("neither").message.contains("json"));
     }
 

@@ -196,6 +196,8 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match call("lookup", parent.0, || self.volume.lookup(parent.0, name.as_bytes())) {
+            // "." is for handles of what the kernel does not have: without a name it is as good as gone.
+            Ok(Some(attr)) if attr.nlink == 0 => reply.error(Errno::ENOENT),
             Ok(Some(attr)) => reply_entry(reply, Ok(attr)),
             Ok(None) => match VirtualFile::named(parent.0, name.as_bytes()) {
                 Some(file) => reply.entry(&Duration::ZERO, &self.files.attr(file), Generation(0)),
