@@ -38,6 +38,14 @@ pub(crate) enum Format {
 }
 
 impl Format {
+    /// As the mount option `log_format=` writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::Json => "json",
+        }
+    }
+
     /// Reads `text` or `json`.
     pub(crate) fn parse(text: &str) -> Result<Format, String> {
         match text {

@@ -11,6 +11,7 @@ mod daemon;
 mod detach;
 mod failure;
 mod fuse;
+mod hidden;
 mod lanes;
 mod logging;
 mod manual;

@@ -24,26 +24,25 @@ pub(crate) struct MountOptions {
     pub(crate) noatime: bool,
     /// Other users than the one who mounts may use it.
     pub(crate) allow_other: bool,
+    /// Change the flags of a mount that is there.
+    pub(crate) remount: bool,
+    /// Have every open and close told, as kernels do that cannot do without: for tests of that.
+    pub(crate) count_opens: bool,
     /// Bytes of decoded frames kept; `None`: the volume's default.
     pub(crate) cache_size: Option<u64>,
     /// Bytes of the chunk index; `None`: the volume's default.
     pub(crate) index_mem: Option<u64>,
     /// How new data is compressed; `None`: as the volume was made.
     pub(crate) compression: Option<Compression>,
-    /// Whether new data is looked for among what is stored.
-    pub(crate) dedup: Dedup,
-    /// Have every open and close told, as kernels do that cannot do without: for tests of that.
-    pub(crate) count_opens: bool,
-    /// How the daemon's log is written.
-    pub(crate) log_format: Format,
+    /// Whether new data is looked for among what is stored; `None`: it is.
+    pub(crate) dedup: Option<Dedup>,
+    /// How the daemon's log is written; `None`: as text.
+    pub(crate) log_format: Option<Format>,
     /// Where figures are served to Prometheus; `None`: nowhere.
     pub(crate) metrics: Option<SocketAddr>,
     /// Those that were known, as they were given.
     pub(crate) given: Vec<String>,
 }
-
-/// The level of `compress=zstd`.
-const ZSTD_LEVEL: i8 = 3;
 
 /// An option of a mount.
 pub(crate) struct Known {
@@ -89,20 +88,9 @@ pub(crate) const OPTIONS: &[Known] = &[
         take: Take::Flag(|o| o.allow_other = true),
     },
     Known {
-        name: "compress",
-        help: "how new data is compressed: off, zstd, or zstd:LEVEL from 1 to 19; as mkfs chose unless given",
-        take: Take::Value("METHOD", |o, value| {
-            o.compression = Some(compression_of(value)?);
-            Ok(())
-        }),
-    },
-    Known {
-        name: "dedup",
-        help: "whether new data is looked for among what is stored: on, off, or verify: reads and compares it first",
-        take: Take::Value("WHEN", |o, value| {
-            o.dedup = dedup_of(value)?;
-            Ok(())
-        }),
+        name: "remount",
+        help: "change a mount that is in use: ro, exec, atime, suid, dev and their opposites",
+        take: Take::Flag(|o| o.remount = true),
     },
     Known {
         name: "cache_size",
@@ -121,10 +109,26 @@ pub(crate) const OPTIONS: &[Known] = &[
         }),
     },
     Known {
+        name: "compress",
+        help: "how new data is compressed: off, zstd or zstd:LEVEL (1 to 19); as mkfs chose unless given",
+        take: Take::Value("HOW", |o, value| {
+            o.compression = Some(compression(value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "dedup",
+        help: "whether new data is looked for among what is stored: on, off, or verify, which compares it first",
+        take: Take::Value("HOW", |o, value| {
+            o.dedup = Some(dedup(value)?);
+            Ok(())
+        }),
+    },
+    Known {
         name: "log_format",
         help: "text, or json: one document a line",
         take: Take::Value("FORMAT", |o, value| {
-            o.log_format = Format::parse(value)?;
+            o.log_format = Some(Format::parse(value)?);
             Ok(())
         }),
     },
@@ -140,7 +144,6 @@ pub(crate) const OPTIONS: &[Known] = &[
 
 /// What people are not told of: it takes back what the table, or the default, says, or is for tests.
 const UNTOLD: &[(&str, Set)] = &[
-    ("x-cairn.count-opens", |o| o.count_opens = true),
     ("rw", |o| o.read_only = false),
     ("nosuid", |o| o.suid = false),
     ("nodev", |o| o.dev = false),
@@ -148,6 +151,7 @@ const UNTOLD: &[(&str, Set)] = &[
     ("atime", |o| o.noatime = false),
     ("relatime", |o| o.noatime = false),
     ("strictatime", |o| o.noatime = false),
+    ("x-cairn.count-opens", |o| o.count_opens = true),
 ];
 
 /// What is for others (mount(8), systemd), or always on: the kernel checks permissions on every cairn mount.
@@ -168,6 +172,9 @@ const NOT_OURS: &[&str] = &[
 const NOT_OURS_WITH_VALUE: &[&str] =
     &["user", "nouser", "users", "owner", "group", "uhelper", "helper", "comment"];
 
+/// What mount(8) repeats when it remounts: the kernel has it.
+const REPEATED: &[&str] = &["user_id", "group_id", "rootmode", "fd", "max_read", "blksize"];
+
 impl Known {
     /// As it is typed: `ro`, `cache_size=SIZE`.
     pub(crate) fn syntax(&self) -> String {
@@ -184,14 +191,20 @@ pub(crate) fn help() -> String {
     format!("Mount options, separated by commas: {}", all.join(", "))
 }
 
+/// The level of `compress=zstd`.
+const ZSTD_LEVEL: i8 = 3;
+
 impl MountOptions {
     /// Reads comma-separated lists, in order: of two that contradict each other the later one holds.
     ///
     /// `sloppy` (`-s`) skips what is not known instead of refusing it. `root` is whether the caller may ask for `suid`
     /// and `dev`, which are off unless asked for.
     pub(crate) fn parse(lists: &[String], sloppy: bool, root: bool) -> Result<MountOptions, Failure> {
-        let mut options = MountOptions::default();
-        for option in lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty()) {
+        let words = || lists.iter().flat_map(|list| list.split(',')).filter(|o| !o.is_empty());
+        // First of all: it decides what else may be said.
+        let mut options =
+            MountOptions { remount: words().any(|o| o == "remount"), ..MountOptions::default() };
+        for option in words() {
             if options.apply(option)? {
                 options.given.push(option.to_string());
             } else if !sloppy {
@@ -222,7 +235,7 @@ impl MountOptions {
             (Some(Take::Value(_, set)), value) => {
                 set(self, value.unwrap_or("")).map_err(|why| wrong(&why))?
             }
-            (None, value) => return Ok(self.apply_untold(name, value) || is_not_ours(name, value)),
+            (None, value) => return Ok(self.apply_untold(name, value) || self.is_not_ours(name, value)),
         }
         Ok(true)
     }
@@ -232,12 +245,20 @@ impl MountOptions {
         found.map(|(_, take)| take(self)).is_some()
     }
 
+    fn is_not_ours(&self, name: &str, value: Option<&str>) -> bool {
+        (NOT_OURS.contains(&name) && value.is_none())
+            || NOT_OURS_WITH_VALUE.contains(&name)
+            || (self.remount && REPEATED.contains(&name))
+            || name.starts_with("x-")
+            || name.starts_with("X-")
+    }
+
     /// What the volume is opened with.
     pub(crate) fn to_open(&self) -> OpenOptions {
         let mut open = OpenOptions {
             read_only: self.read_only,
             compression: self.compression,
-            dedup: self.dedup,
+            dedup: self.dedup.unwrap_or_default(),
             ..OpenOptions::default()
         };
         if let Some(bytes) = self.cache_size {
@@ -247,33 +268,6 @@ impl MountOptions {
             open.index_mem = bytes;
         }
         open
-    }
-}
-
-fn is_not_ours(name: &str, value: Option<&str>) -> bool {
-    (NOT_OURS.contains(&name) && value.is_none())
-        || NOT_OURS_WITH_VALUE.contains(&name)
-        || name.starts_with("x-")
-        || name.starts_with("X-")
-}
-
-fn compression_of(value: &str) -> Result<Compression, String> {
-    let level = match value.split_once(':') {
-        None if value == "off" => return Ok(Compression::None),
-        None if value == "zstd" => Some(ZSTD_LEVEL),
-        Some(("zstd", level)) => level.parse().ok().filter(|level| (1..=19).contains(level)),
-        _ => None,
-    };
-    let wrong = "say compress=off, compress=zstd or compress=zstd:LEVEL with a level from 1 to 19";
-    level.map(Compression::Zstd).ok_or_else(|| wrong.to_string())
-}
-
-fn dedup_of(value: &str) -> Result<Dedup, String> {
-    match value {
-        "on" => Ok(Dedup::On),
-        "off" => Ok(Dedup::Off),
-        "verify" => Ok(Dedup::Verify),
-        _ => Err("say dedup=on, dedup=off or dedup=verify".to_string()),
     }
 }
 
@@ -288,6 +282,26 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
             "{} can be reached from other machines, and anybody might read the figures: use 127.0.0.1 or [::1], and pass them on from there",
             address.ip()
         )),
+    }
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    let level = match text.split_once(':') {
+        None if text == "off" => return Ok(Compression::None),
+        None if text == "zstd" => Some(ZSTD_LEVEL),
+        Some(("zstd", level)) => level.parse().ok().filter(|level| (1..=19).contains(level)),
+        _ => None,
+    };
+    let why = "say compress=off, compress=zstd or compress=zstd:LEVEL with a level from 1 to 19";
+    level.map(Compression::Zstd).ok_or_else(|| why.to_string())
+}
+
+fn dedup(text: &str) -> Result<Dedup, String> {
+    match text {
+        "on" => Ok(Dedup::On),
+        "off" => Ok(Dedup::Off),
+        "verify" => Ok(Dedup::Verify),
+        _ => Err("say dedup=on, dedup=off or dedup=verify".to_string()),
     }
 }
 
@@ -359,6 +373,13 @@ mod tests {
     }
 
     #[test]
+    fn a_remount_may_repeat_what_the_kernel_has() {
+        let options = parse("rw,nosuid,user_id=0,group_id=0,default_permissions,remount,ro").expect("known");
+        assert!(options.remount && options.read_only);
+        assert!(parse("user_id=0").is_err() && !parse("ro").expect("known").remount);
+    }
+
+    #[test]
     fn suid_and_dev_are_for_root() {
         assert!(parse("suid,dev").expect("root").suid);
         let error = MountOptions::parse(&["dev".into()], false, false).expect_err("not root");
@@ -381,8 +402,8 @@ mod tests {
 
     #[test]
     fn logs_are_text_or_json() {
-        assert_eq!(parse("log_format=json").expect("known").log_format, Format::Json);
-        assert_eq!(parse("log_format=json,log_format=text").expect("known").log_format, Format::Text);
+        assert_eq!(parse("log_format=json").expect("known").log_format, Some(Format::Json));
+        assert_eq!(parse("log_format=json,log_format=text").expect("known").log_format, Some(Format::Text));
         assert!(parse("log_format=xml").expect_err("neither").message.contains("json"));
     }
 

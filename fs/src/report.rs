@@ -1,6 +1,6 @@
 //! What a volume holds, did and why, as commands, `control.sock`, hidden files and attributes tell it.
 
-use cairn_volume::{Compression, Explanation, Statistics, Usage};
+use cairn_volume::{Compression, Dedup, Explanation, Statistics, Usage};
 use serde::{Deserialize, Serialize};
 
 /// [`Usage`] with names that scripts may rely on. Bytes, but for `files`.
@@ -251,6 +251,15 @@ pub(crate) fn compression_name(compression: Compression) -> String {
     match compression {
         Compression::None => "off".to_string(),
         Compression::Zstd(level) => format!("zstd:{level}"),
+    }
+}
+
+/// As the mount option `dedup=` writes it.
+pub(crate) fn dedup_name(dedup: Dedup) -> &'static str {
+    match dedup {
+        Dedup::On => "on",
+        Dedup::Off => "off",
+        Dedup::Verify => "verify",
     }
 }
 

@@ -13,6 +13,8 @@ mod commands;
 mod content;
 #[path = "mount/full.rs"]
 mod full;
+#[path = "mount/handles.rs"]
+mod handles;
 #[path = "mount/kills.rs"]
 mod kills;
 #[path = "mount/lifecycle.rs"]

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use cairn_volume::{Compression, VolumeState, VolumeSuperblock};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::InfoArgs;
 use crate::control::{Client, Info};
 use crate::failure::Failure;
+use crate::hidden;
 use crate::output::{date, duration, print, print_json, rows};
-use crate::places;
+use crate::places::{self, Place};
 use crate::report::compression_name;
 use crate::size::exact;
 
@@ -26,6 +27,17 @@ struct Document {
     volume: VolumeInfo,
     /// `null` where nobody has it mounted.
     mount: Option<Info>,
+    /// What the kernel and the mount agreed on, as the hidden file `.config` has it; `null` where that cannot be read.
+    kernel: Option<Kernel>,
+}
+
+/// The kernel's side of a mount.
+#[derive(Serialize, Deserialize)]
+struct Kernel {
+    /// The FUSE protocol's version.
+    protocol: String,
+    /// What cairn asks for and the kernel does not have.
+    missing: Vec<String>,
 }
 
 /// What a volume's superblock says.
@@ -85,18 +97,36 @@ impl From<&VolumeSuperblock> for VolumeInfo {
 /// Tells what a volume is, and who has it mounted. The superblock is read without the volume's lock: it is replaced whole.
 pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     let place = places::find(&args.path)?;
-    let superblock = cairn_volume::superblock(&place.dir)?;
+    let superblock = cairn_volume::superblock(&place.dir).map_err(|e| hint(e.into(), &place))?;
     let mount = mount(&place.dir)?;
+    let kernel = mount.as_ref();
+    // It may hold a file of that name, or be served by an older version.
+    let kernel = kernel.and_then(|m| hidden::read(&m.mountpoint, hidden::CONFIG, Some("kernel")).ok());
     let document = Document {
         message_type: "info",
         schema_version: SCHEMA,
         dir: place.dir.display().to_string(),
         volume: VolumeInfo::from(&superblock),
         mount,
+        kernel,
     };
     match args.json {
         true => print_json(&document),
         false => print(&text(&document, superblock.geometry.compression, place.mountpoint.as_deref())),
+    }
+}
+
+/// Who may not read the volume's directory may read a document in the mount.
+fn hint(failure: Failure, place: &Place) -> Failure {
+    match &place.mountpoint {
+        Some(at) if !nix::unistd::geteuid().is_root() => {
+            let document = at.join(hidden::CONFIG);
+            Failure {
+                message: format!("{failure}; {} tells others what is in force", document.display()),
+                ..failure
+            }
+        }
+        _ => failure,
     }
 }
 
@@ -109,7 +139,8 @@ fn text(document: &Document, compression: Compression, seen_at: Option<&Path>) -
     let mut text = format!("{}\n{}", document.dir, rows(volume_rows(volume, compression)));
     text += &match (&document.mount, seen_at) {
         (Some(mount), _) => {
-            format!("\nmounted at {}\n{}", mount.mountpoint.display(), rows(mount_rows(mount)))
+            let rows = rows(mount_rows(mount, document.kernel.as_ref()));
+            format!("\nmounted at {}\n{rows}", mount.mountpoint.display())
         }
         (None, Some(at)) => format!(
             "\nmounted at {0}, but its daemon has died: `umount {0}`, and mount it again\n",
@@ -156,7 +187,7 @@ fn volume_rows(volume: &VolumeInfo, compression: Compression) -> Vec<(&'static s
     ]
 }
 
-fn mount_rows(mount: &Info) -> Vec<(&'static str, String)> {
+fn mount_rows(mount: &Info, kernel: Option<&Kernel>) -> Vec<(&'static str, String)> {
     let now = crate::control::now();
     let mut lines = vec![
         (
@@ -172,6 +203,13 @@ fn mount_rows(mount: &Info) -> Vec<(&'static str, String)> {
         ("writes", mount.read_only_because.clone().map_or("yes".into(), |why| format!("no: {why}"))),
         ("engine", mount.engine.clone()),
     ];
+    if let Some(kernel) = kernel {
+        let missing = match kernel.missing.is_empty() {
+            true => "nothing is missing".to_string(),
+            false => format!("does without {}", kernel.missing.join(", ")),
+        };
+        lines.push(("kernel", format!("FUSE {}, {missing}", kernel.protocol)));
+    }
     if let Some(address) = mount.metrics {
         lines.push(("metrics", format!("http://{address}/metrics")));
     }
@@ -219,6 +257,7 @@ mod tests {
                 engine: "redb".into(),
                 metrics: None,
             }),
+            kernel: Some(Kernel { protocol: "7.40".into(), missing: vec!["passthrough".into()] }),
         }
     }
 
@@ -231,6 +270,7 @@ mod tests {
             "16+2, written down; not computed by this version\n",
             "512 MiB in segments of 16 MiB\n",
             "mounted at /mnt\n",
+            "kernel         FUSE 7.40, does without passthrough\n",
             "writes         no: stopped after an error: disk\n",
         ] {
             assert!(text.contains(part), "{part} is not in {text}");

@@ -3,6 +3,7 @@
 pub(crate) mod df;
 pub(crate) mod info;
 pub(crate) mod mount;
+pub(crate) mod remount;
 pub(crate) mod stats;
 pub(crate) mod sync;
 pub(crate) mod umount;

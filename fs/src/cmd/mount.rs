@@ -2,6 +2,7 @@
 
 use crate::args::{HelperArgs, MountArgs};
 use crate::checks;
+use crate::cmd::remount;
 use crate::daemon::{self, Plan};
 use crate::detach::{self, Report};
 use crate::failure::Failure;
@@ -11,12 +12,15 @@ use crate::options::MountOptions;
 /// Mounts. Returns when the mount answers, or with `-f` when it is unmounted.
 pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
     let options = MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;
+    if options.remount {
+        return remount::run(args, &options, false);
+    }
     if args.report_on_stdout {
         return be_daemon(args, options);
     }
     let (dir, mountpoint) = checks::before_mount(&args.dir, &args.mountpoint)?;
     if args.foreground {
-        let log = Log::to_standard_error(options.log_format);
+        let log = Log::to_standard_error(options.log_format.unwrap_or_default());
         return daemon::run(&Plan { dir, mountpoint, options }, &log, Report::ToTerminal);
     }
     detach::start(args, &dir, &mountpoint)
@@ -25,7 +29,7 @@ pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
 /// This process was started by [`detach::start`], which checked both directories.
 fn be_daemon(args: &MountArgs, options: MountOptions) -> Result<(), Failure> {
     nix::unistd::setsid().map_err(|e| Failure::new(format!("cannot detach from the terminal: {e}")))?;
-    let log = Log::pending(options.log_format);
+    let log = Log::pending(options.log_format.unwrap_or_default());
     let plan = Plan { dir: args.dir.clone(), mountpoint: args.mountpoint.clone(), options };
     match daemon::run(&plan, &log, Report::ToCommand) {
         // The command prints it; should it be gone, or the mount have been there already, this process does.
@@ -54,7 +58,10 @@ pub(crate) fn run_helper(args: HelperArgs) -> Result<(), Failure> {
         report_on_stdout: false,
     };
     if fake {
-        MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;
+        let options = MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;
+        if options.remount {
+            return remount::run(&args, &options, true);
+        }
         return checks::before_mount(&args.dir, &args.mountpoint).map(drop);
     }
     run(&args)?;

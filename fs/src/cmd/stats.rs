@@ -1,17 +1,16 @@
 //! `cairn stats`.
 
-use std::fs;
 use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::args::StatsArgs;
 use crate::control::Client;
 use crate::failure::Failure;
+use crate::hidden;
 use crate::output::{count, duration, percent, print, print_json, rows};
 use crate::places::{self, Place};
 use crate::report::StatsReport;
@@ -19,8 +18,6 @@ use crate::size::human;
 
 /// Version of the JSON documents.
 const SCHEMA: u32 = 1;
-/// The mount's own file with the same figures, for those who may not ask its daemon.
-const HIDDEN: &str = ".stats";
 /// Lines between two headings.
 const HEADING_EVERY: u64 = 20;
 /// Up to the line's begin, and clear what is below.
@@ -82,15 +79,15 @@ pub(crate) fn run(args: &StatsArgs) -> Result<(), Failure> {
 /// Where the figures come from.
 enum Source {
     Daemon(Client),
+    /// The mount's own document, for those who may not ask the daemon.
     File(PathBuf),
 }
 
 impl Source {
     fn of(place: &Place) -> Result<Source, Failure> {
-        let hidden = place.mountpoint.as_ref().map(|at| at.join(HIDDEN));
-        match (Client::connect(&place.dir), hidden) {
+        match (Client::connect(&place.dir), &place.mountpoint) {
             (Ok(Some(daemon)), _) => Ok(Source::Daemon(daemon)),
-            (Err(_), Some(file)) => Ok(Source::File(file)),
+            (Err(_), Some(mountpoint)) => Ok(Source::File(mountpoint.clone())),
             (Err(e), None) => Err(e),
             (Ok(None), Some(_)) => {
                 Err(Failure::new(format!("the daemon of {} has died: mount it again", place.dir.display())))
@@ -105,22 +102,7 @@ impl Source {
     fn ask(&mut self) -> Result<StatsReport, Failure> {
         match self {
             Source::Daemon(daemon) => daemon.ask("stats", "stats"),
-            Source::File(path) => {
-                let at = path.display();
-                let text = fs::read(&path).map_err(|e| Failure::new(places::cannot_reach(path, &e)))?;
-                let mut document: Value = serde_json::from_slice(&text)
-                    .map_err(|e| Failure::new(format!("{at} is not the document it should be: {e}")))?;
-                // The figures by themselves, or among others.
-                let stats = match document.get_mut("stats") {
-                    Some(stats) => stats.take(),
-                    None => document,
-                };
-                serde_json::from_value(stats).map_err(|e| {
-                    Failure::new(format!(
-                        "{at} has other figures ({e}): is it served by another version of cairn?"
-                    ))
-                })
-            }
+            Source::File(mountpoint) => hidden::read(mountpoint, hidden::STATS, None),
         }
     }
 }

@@ -178,12 +178,15 @@ impl Filesystem for Adapter {
         if self.no_open {
             self.volume.expect_forgets();
         }
-        let features = (wanted & config.capabilities()).iter_names();
-        let features = features.map(|(name, _)| name.trim_start_matches("FUSE_").to_lowercase());
+        let names = |flags: InitFlags| -> Vec<_> {
+            let names = flags.iter_names();
+            names.map(|(name, _)| name.trim_start_matches("FUSE_").to_lowercase()).collect()
+        };
         let kernel = json!({
             "protocol": config.kernel_abi().to_string(),
             "no_open": self.no_open,
-            "features": features.collect::<Vec<_>>(),
+            "features": names(wanted & config.capabilities()),
+            "missing": names(wanted - config.capabilities()),
         });
         if let Some(files) = Arc::get_mut(&mut self.files) {
             files.set_kernel(kernel);
@@ -193,6 +196,8 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match call("lookup", parent.0, || self.volume.lookup(parent.0, name.as_bytes())) {
+            // "." is for handles of what the kernel does not have: without a name it is as good as gone.
+            Ok(Some(attr)) if attr.nlink == 0 => reply.error(Errno::ENOENT),
             Ok(Some(attr)) => reply_entry(reply, Ok(attr)),
             Ok(None) => match VirtualFile::named(parent.0, name.as_bytes()) {
                 Some(file) => reply.entry(&Duration::ZERO, &self.files.attr(file), Generation(0)),

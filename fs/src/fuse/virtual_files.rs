@@ -1,20 +1,20 @@
 //! `/.stats` and `/.config`: files that nobody wrote, for those who may not ask the daemon. They are found by name, not
 //! listed, and a real file of the same name comes before them.
 //!
-//! Since opens are not told, the kernel keeps their page as it keeps any other's. So a document is filled up with spaces
-//! to a length that stays, and the page is forgotten as soon as it was read.
+//! Since opens are not told, the kernel keeps their page for as long as anyone has them open. So a document is filled up
+//! with spaces to a length that stays, and the page is forgotten as soon as it was read.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cairn_volume::{Dedup, Volume};
+use cairn_volume::Volume;
 use fuser::{FileAttr, FileType, INodeNo};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::convert::no_such_name;
 use crate::options::MountOptions;
-use crate::report::{StatsReport, UsageReport, compression_name};
+use crate::report::{StatsReport, UsageReport, compression_name, dedup_name};
 
 const ROOT: u64 = 1;
 /// Version of the JSON documents.
@@ -180,6 +180,8 @@ fn configuration(volume: &Volume, dir: &str, mountpoint: &str, options: &MountOp
             "index_mem": open.index_mem,
             "compress": compression_name(compression),
             "dedup": dedup_name(dedup),
+            "log_format": options.log_format.unwrap_or_default().name(),
+            "metrics": options.metrics.map(|address| address.to_string()),
         },
         "geometry": {
             "chunk_min": geometry.chunks.min,
@@ -193,14 +195,6 @@ fn configuration(volume: &Volume, dir: &str, mountpoint: &str, options: &MountOp
             "segments": geometry.segments,
         },
     })
-}
-
-fn dedup_name(dedup: Dedup) -> &'static str {
-    match dedup {
-        Dedup::On => "on",
-        Dedup::Off => "off",
-        Dedup::Verify => "verify",
-    }
 }
 
 #[cfg(test)]

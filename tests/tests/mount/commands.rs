@@ -50,6 +50,7 @@ fn info_tells_of_a_volume_mounted_or_not() {
         let mount = &info["mount"];
         assert_eq!(mount["mountpoint"].as_str(), m.at().to_str());
         assert_eq!(mount["options"], serde_json::json!(["noatime", "cache_size=64M"]));
+        assert!(info["kernel"]["missing"].is_array(), "{info}");
         assert_eq!((&mount["read_only"], &mount["metrics"]), (&Value::Bool(false), &Value::Null));
     }
     let text = cairn("info", m.at(), &[]).ok();
@@ -161,25 +162,36 @@ fn why_tells_what_a_file_shares_with_others() {
     m.finish();
 }
 
+/// Runs `cairn` as a user who has nothing to do with the volume.
+fn as_nobody(m: &Mounted, verb: &str, path: &Path) -> Ran {
+    // Where other users find it, too.
+    let copy = m.beside("cairn");
+    if !copy.exists() {
+        fs::copy(program("cairn"), &copy).expect("room");
+    }
+    let mut command = Command::new(&copy);
+    command.arg(verb).arg(path).uid(65534).gid(65534).current_dir("/");
+    let output = command.output().expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    Ran { line: format!("{command:?}"), code: output.status.code().unwrap_or(255), out, err }
+}
+
 #[test]
-fn why_needs_no_root_but_the_right_to_read() {
+fn whoever_may_read_a_file_may_ask_about_it() {
     let m = Mounted::with(&SMALL, &["allow_other"]);
     fs::set_permissions(m.at(), fs::Permissions::from_mode(0o755)).expect("its owner");
     fs::write(m.path("open"), noise(1, LENGTH)).expect("written");
     fs::write(m.path("closed"), "x").expect("written");
     fs::set_permissions(m.path("closed"), fs::Permissions::from_mode(0o600)).expect("its owner");
-    // Where other users find it, too.
-    let copy = m.beside("cairn");
-    fs::copy(program("cairn"), &copy).expect("room");
-    let nobody = |name: &str| {
-        let mut command = Command::new(&copy);
-        command.arg("why").arg(m.path(name)).uid(65534).gid(65534).current_dir("/");
-        command.output().expect("runs")
-    };
-    assert!(nobody("open").status.success(), "{:?}", nobody("open"));
-    let closed = nobody("closed");
-    assert_eq!(closed.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&closed.stderr).contains("permission denied"), "{closed:?}");
+    fs::set_permissions(m.dir(), fs::Permissions::from_mode(0o700)).expect("its owner");
+    assert!(as_nobody(&m, "why", &m.path("open")).ok().contains("size           8.00 MiB"));
+    as_nobody(&m, "why", &m.path("closed")).refused(1, &["permission denied"]);
+    // By the mount's own file: the daemon's socket is closed to others.
+    let stats = as_nobody(&m, "stats", m.at()).ok();
+    assert!(stats.contains("written          8.00 MiB"), "{stats}");
+    as_nobody(&m, "info", m.at()).refused(1, &["ermission denied", ".config"]);
+    assert!(as_nobody(&m, "df", m.at()).ok().contains("journal, in use"));
     m.finish();
 }
 

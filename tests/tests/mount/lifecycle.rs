@@ -3,15 +3,17 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_format::{VolumeState, VolumeSuperblock};
 use cairn_tests::dice::noise;
 use cairn_tests::mounted::{Mounted, SMALL, is_free, is_mounted, program, run, wait_until};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
+use rustix::io::Errno;
 
 /// What is written where a test needs something to fold.
 const LENGTH: usize = 24 << 20;
@@ -182,23 +184,24 @@ fn f_stays_in_the_foreground() {
     m.fsck();
 }
 
-/// `/sbin/mount.cairn`, where mount(8) looks for it: made if it is not there, and then removed again.
-struct Helper(Option<PathBuf>);
+/// Links where mount(8) looks for helpers: made if they are not there, and then removed again. One test at a time has
+/// them.
+struct Helper(Vec<PathBuf>, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl Helper {
     fn install() -> Helper {
-        let path = PathBuf::from("/sbin/mount.cairn");
-        if fs::symlink_metadata(&path).is_ok() {
-            return Helper(None);
-        }
-        symlink(program("cairn"), &path).expect("root may");
-        Helper(Some(path))
+        static ONE: Mutex<()> = Mutex::new(());
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let paths = ["/sbin/mount.cairn", "/sbin/mount.fuse.cairn"].map(PathBuf::from);
+        let new: Vec<_> = paths.into_iter().filter(|path| fs::symlink_metadata(path).is_err()).collect();
+        new.iter().for_each(|path| symlink(program("cairn"), path).expect("root may"));
+        Helper(new, one)
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        if let Some(path) = &self.0 {
+        for path in &self.0 {
             // A link that stays is harmless, and replaced by scripts/install.
             let _ = fs::remove_file(path);
         }
@@ -230,6 +233,65 @@ fn mount_t_cairn_and_fstab_work() {
     let refused = run("mount", ["-t", "cairn", dir, at, "-o", "no_such_option"]);
     assert!(refused.code != 0 && refused.err.contains("no_such_option"), "{}: {}", refused.code, refused.err);
     run("mount", ["-s", "-t", "cairn", dir, at, "-o", "no_such_option"]).ok();
+    m.finish();
+}
+
+#[test]
+fn mount_o_remount_changes_what_the_kernel_does_and_nothing_else() {
+    let m = Mounted::with(&SMALL, &["cache_size=64M,compress=zstd:5"]);
+    let _helper = Helper::install();
+    let at = m.at().to_str().expect("UTF-8");
+    let options = || run("findmnt", ["-n", "-o", "OPTIONS", at]).ok();
+    let remount = |options: &str| run("mount", ["-o", &format!("remount,{options}"), at]);
+    fs::write(m.path("f"), "x").expect("written");
+    remount("ro").ok();
+    assert_eq!(crate::errno(fs::write(m.path("f"), "y")), Errno::ROFS);
+    assert_eq!(fs::read(m.path("f")).expect("there"), b"x");
+    remount("rw").ok();
+    fs::write(m.path("f"), "z").expect("written");
+    remount("noexec,noatime").ok();
+    for part in ["rw", "noexec", "noatime", "nosuid", "nodev"] {
+        assert!(options().contains(part), "{part} is not in: {}", options());
+    }
+    fs::write(m.path("script"), "#!/bin/sh\n").expect("written");
+    fs::set_permissions(m.path("script"), fs::Permissions::from_mode(0o755)).expect("its owner");
+    assert!(Command::new(m.path("script")).status().is_err(), "noexec");
+    remount("exec,suid").ok();
+    assert!(!options().contains("noexec") && !options().contains("nosuid"), "{}", options());
+    assert!(Command::new(m.path("script")).status().is_ok_and(|status| status.success()));
+    remount("noatime").ok();
+    assert!(!options().contains("nosuid"), "what is not named stays: {}", options());
+    // fstab does not name what is off by default, so that says nothing.
+    remount("nosuid").ok();
+    let fstab = m.beside("fstab");
+    fs::write(&fstab, format!("{} {at} cairn noauto 0 0\n", m.dir().display())).expect("written");
+    run("mount", ["-T", fstab.to_str().expect("UTF-8"), "-o", "remount,noexec", at]).ok();
+    for part in ["noexec", "nosuid", "nodev"] {
+        assert!(options().contains(part), "{part} is not in: {}", options());
+    }
+    // What is so already may be said, as fstab does; what is not cannot be had.
+    remount("ro,cache_size=64M,compress=zstd:5").ok();
+    remount("rw").ok();
+    for other in ["cache_size=65M", "compress=off", "dedup=off", "index_mem=1G", "allow_other"] {
+        let name = other.split('=').next().expect("a name");
+        remount(other).refused(1, &[name, "cannot be changed by a remount", "cairn umount"]);
+    }
+    remount("colour=blue").refused(1, &["colour=blue"]);
+    let open = File::options().write(true).open(m.path("f")).expect("there");
+    remount("ro").refused(32, &["open for writing"]);
+    drop(open);
+    let elsewhere = run("cairn", ["mount", "-o", "remount,ro", "/", at]);
+    elsewhere.refused(1, &["not /"]);
+    run(
+        "cairn",
+        ["mount".as_ref(), "-o".as_ref(), "remount,ro".as_ref(), m.dir().as_os_str(), m.dir().as_os_str()],
+    )
+    .refused(1, &["not a mounted cairn volume"]);
+    m.unmount();
+    m.try_mount(&["ro"]).ok();
+    remount("rw").refused(32, &["was mounted read-only", "mount it again"]);
+    remount("noexec").ok();
+    assert!(options().contains("noexec") && options().contains("ro"), "{}", options());
     m.finish();
 }
 
