@@ -1,6 +1,7 @@
 //! What follows `-o`: one table of what is known, everything else refused by name.
 
 use cairn_volume::OpenOptions;
+use cairn_volume::engine::MetaEngine;
 
 use crate::failure::Failure;
 use crate::size;
@@ -24,6 +25,8 @@ pub(crate) struct MountOptions {
     pub(crate) cache_size: Option<u64>,
     /// Bytes of the chunk index; `None`: the volume's default.
     pub(crate) index_mem: Option<u64>,
+    /// The library that caches the namespace.
+    pub(crate) meta_engine: MetaEngine,
 }
 
 impl MountOptions {
@@ -73,6 +76,7 @@ impl MountOptions {
         match option.split_once('=').unwrap_or((option, "")) {
             ("cache_size", value) => self.cache_size = Some(size_of(option, value)?),
             ("index_mem", value) => self.index_mem = Some(size_of(option, value)?),
+            ("meta_engine", value) => self.meta_engine = engine_of(option, value)?,
             // The kernel checks permissions on every cairn mount.
             ("defaults" | "default_permissions" | "async", "") => {}
             (
@@ -88,7 +92,11 @@ impl MountOptions {
 
     /// What the volume is opened with.
     pub(crate) fn to_open(&self) -> OpenOptions {
-        let mut open = OpenOptions { read_only: self.read_only, ..OpenOptions::default() };
+        let mut open = OpenOptions {
+            read_only: self.read_only,
+            meta_engine: self.meta_engine,
+            ..OpenOptions::default()
+        };
         if let Some(bytes) = self.cache_size {
             open.cache_size = bytes;
         }
@@ -101,6 +109,18 @@ impl MountOptions {
 
 fn size_of(option: &str, value: &str) -> Result<u64, Failure> {
     size::parse(value).map_err(|why| Failure::usage(format!("mount option '{option}': {why}")))
+}
+
+fn engine_of(option: &str, value: &str) -> Result<MetaEngine, Failure> {
+    let engine: MetaEngine =
+        value.parse().map_err(|why| Failure::usage(format!("mount option '{option}': {why}")))?;
+    match engine.is_built() {
+        true => Ok(engine),
+        false => Err(Failure::usage(format!(
+            "mount option '{option}': this cairn was built without {engine}: leave the option out, or build it with \
+             cargo build --release --features {engine} -p cairn -p fsck-cairn"
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -133,6 +153,19 @@ mod tests {
         let error = parse("cache_size=lots").expect_err("not a size");
         assert!(error.code == 2 && error.message.contains("cache_size=lots"), "{error}");
         assert!(parse("cache_size").is_err());
+    }
+
+    #[test]
+    fn the_engine_is_one_that_this_build_has() {
+        assert_eq!(parse("meta_engine=redb").expect("always there"), parse("").expect("the default"));
+        let error = parse("meta_engine=leveldb").expect_err("unknown");
+        assert!(error.code == 2 && error.message.contains("redb and sled"), "{error}");
+        match parse("meta_engine=sled") {
+            Ok(options) => {
+                assert!(cfg!(feature = "sled") && options.to_open().meta_engine == MetaEngine::Sled)
+            }
+            Err(e) => assert!(!cfg!(feature = "sled") && e.message.contains("--features sled"), "{e}"),
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@ mod acls;
 mod bad_input;
 #[path = "mount/content.rs"]
 mod content;
+#[cfg(feature = "sled")]
+#[path = "mount/sled.rs"]
+mod engines;
 #[path = "mount/full.rs"]
 mod full;
 #[path = "mount/kills.rs"]

@@ -10,6 +10,7 @@ use crate::options::MountOptions;
 
 /// Mounts. Returns when the mount answers, or with `-f` when it is unmounted.
 pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
+    let args = &as_options(args);
     let options = MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;
     if args.report_on_stdout {
         return be_daemon(args, options);
@@ -23,6 +24,14 @@ pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
         );
     }
     detach::start(args, &dir, &mountpoint)
+}
+
+/// What has an argument and a mount option of its own, as the option: that is what a daemon is passed.
+fn as_options(args: &MountArgs) -> MountArgs {
+    let mut args = args.clone();
+    let engine = args.meta_engine.take().map(|engine| format!("meta_engine={engine}"));
+    args.options.extend(engine);
+    args
 }
 
 /// This process was started by [`detach::start`], which checked both directories.
@@ -51,6 +60,7 @@ pub(crate) fn run_helper(args: HelperArgs) -> Result<(), Failure> {
         dir: args.spec,
         mountpoint: args.dir,
         options: args.options,
+        meta_engine: None,
         foreground: false,
         sloppy: args.sloppy,
         report_on_stdout: false,

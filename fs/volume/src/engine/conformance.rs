@@ -403,6 +403,7 @@ mod sled {
         for round in 0..5u64 {
             let engine = open(dir.path());
             assert_eq!(engine.position().unwrap(), round.checked_sub(1).map(at));
+            assert!(!MetaEngine::Sled.was_closed(dir.path()));
             assert!(scan(&engine, &[], &[9]).into_iter().eq(map.clone()));
             let changes: Vec<_> = (0..6u8)
                 .filter(|n| u64::from(*n) != round)
@@ -414,6 +415,7 @@ mod sled {
             engine.apply(&mut changes.into_iter(), at(round)).unwrap();
             engine.close();
             engine.close();
+            assert!(MetaEngine::Sled.was_closed(dir.path()));
             assert!(engine.get(b"a").is_err() && engine.apply(&mut std::iter::empty(), at(9)).is_err());
         }
     }
@@ -426,7 +428,7 @@ mod sled {
         assert!(failure(dir.path()).contains("not closed"), "while it is open");
         drop(engine);
         assert!(failure(dir.path()).contains("not closed"), "after a crash");
-        assert!(!SledEngine::is_sealed(dir.path()));
+        assert!(!MetaEngine::Sled.was_closed(dir.path()));
         // The way of all engines that fail.
         let fresh = MetaEngine::Sled.open(dir.path(), CACHE, true).unwrap();
         assert_eq!((fresh.position().unwrap(), fresh.get(b"a").unwrap()), (None, None));
@@ -440,7 +442,7 @@ mod sled {
         engine.fail("the test's");
         assert!(engine.get(b"a").is_err());
         engine.close();
-        assert!(!SledEngine::is_sealed(dir.path()));
+        assert!(!MetaEngine::Sled.was_closed(dir.path()));
     }
 
     /// sled itself, given such files, panics, hangs or takes them as good: it never sees them.

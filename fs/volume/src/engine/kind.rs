@@ -37,6 +37,11 @@ impl MetaEngine {
         [MetaEngine::Redb, MetaEngine::Sled].into_iter().find(has)
     }
 
+    /// Whether an engine in `dir` may be usable: sled's is not, unless it was closed.
+    pub fn was_closed(self, dir: &Path) -> bool {
+        self == MetaEngine::Redb || !dir.join(SLED_FILES).exists() || dir.join(SLED_SEAL).exists()
+    }
+
     /// Opens the engine in `dir`, with checksums around its values, or makes one if there is none; with
     /// `fresh` it is made anew whatever there is. Other engines' files are removed.
     pub fn open(self, dir: &Path, cache_bytes: usize, fresh: bool) -> Result<Arc<dyn Engine>, EngineError> {

@@ -77,11 +77,6 @@ impl SledEngine {
         })
     }
 
-    /// Whether the engine in `dir` was closed: not the case while it is open, or after a crash.
-    pub fn is_sealed(dir: &Path) -> bool {
-        dir.join(SLED_SEAL).exists()
-    }
-
     /// As if sled had failed.
     #[cfg(test)]
     pub(super) fn fail(&self, reason: &'static str) {
