@@ -159,7 +159,7 @@ fn fill_and_use(kind: MetaEngine, dir: &Path, files: u64) -> Outcome<()> {
     })?;
     timed("list a directory of 100, us", 1e6 / LISTINGS as f64, || {
         for _ in 0..LISTINGS {
-            let dir = Ino(1 << 40 | random.below(files / FILES_PER_DIR));
+            let dir = Ino((1 << 40) | random.below(files / FILES_PER_DIR));
             let (from, to) = (Key::Order(dir, 0, View::LIVE), Key::Order(Ino(dir.0 + 1), 0, View::LIVE));
             let mut names = 0;
             engine.scan(&from.encode(), &to.encode(), &mut |_, _| {
@@ -195,7 +195,7 @@ fn verify(engine: &dyn Engine, files: u64) -> Outcome<()> {
 
 /// What a file adds to the namespace.
 fn records(file: u64, round: u64) -> impl Iterator<Item = Change> {
-    let (ino, dir) = (Ino(16 + file), Ino(1 << 40 | file / FILES_PER_DIR));
+    let (ino, dir) = (Ino(16 + file), Ino((1 << 40) | (file / FILES_PER_DIR)));
     let value = move |n: u64, len: usize| Some(noise(file * 8 + n + (round << 48), len));
     let name = format!("a-name-{file:08}.txt").into_bytes();
     // Lengths: docs/FORMAT.md. Most files have one to three chunks in their first range.

@@ -434,6 +434,22 @@ mod sled {
         assert_eq!((fresh.position().unwrap(), fresh.get(b"a").unwrap()), (None, None));
     }
 
+    /// A mount that rebuilds its engine has the old one open until its last reader is done.
+    #[test]
+    fn one_made_anew_beside_one_that_is_still_read_is_not_disturbed() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = open(dir.path());
+        apply(&old, &[("a", Some("old"))], 1);
+        let new = MetaEngine::Sled.open(dir.path(), CACHE, true).unwrap();
+        apply(&*new, &[("a", Some("new"))], 2);
+        assert_eq!(old.get(b"a").unwrap(), Some(b"old".to_vec()));
+        apply(&*new, &[("b", Some("new"))], 3);
+        new.close();
+        drop(old);
+        let found = open(dir.path());
+        assert_eq!((found.position().unwrap(), keys(&found, "", "~").len()), (Some(at(3)), 2));
+    }
+
     #[test]
     fn an_engine_that_failed_is_not_sealed() {
         let dir = tempfile::tempdir().unwrap();

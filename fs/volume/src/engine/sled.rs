@@ -237,9 +237,8 @@ impl State {
     /// The value that a key has in this state: now, or in a later one, it was `found`.
     fn before(&self, key: &[u8], found: Option<Vec<u8>>) -> Option<Vec<u8>> {
         for state in self.onwards() {
-            if state.position.is_none() {
-                return None;
-            }
+            // Nothing has a value in the empty state.
+            state.position?;
             if let Some(before) = state.overwritten().get(key) {
                 return before.clone();
             }
