@@ -75,3 +75,21 @@ pub(crate) fn run_helper(args: HelperArgs) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Verb};
+    use clap::Parser;
+
+    #[test]
+    fn the_engine_may_be_an_argument_or_an_option() {
+        let line = ["cairn", "mount", "--meta-engine=redb", "/v", "/mnt", "-o", "ro"];
+        let Ok(Cli { verb: Verb::Mount(args) }) = Cli::try_parse_from(line) else { panic!("not a mount") };
+        // The last one holds; the daemon is passed options only.
+        assert_eq!(as_options(&args).options, ["ro", "meta_engine=redb"]);
+        let failure =
+            run(&MountArgs { meta_engine: Some("nonsense".into()), ..args }).expect_err("no engine");
+        assert!(failure.code == 2 && failure.message.contains("nonsense"), "{failure}");
+    }
+}

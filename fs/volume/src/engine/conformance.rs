@@ -461,7 +461,7 @@ mod sled {
         assert!(!MetaEngine::Sled.was_closed(dir.path()));
     }
 
-    /// sled itself, given such files, panics, hangs or takes them as good: it never sees them.
+    /// sled itself, given such files, panics or takes them as good: it never sees them.
     #[test]
     fn whatever_happens_to_its_files_is_noticed_before_sled_opens_them() {
         let (image, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

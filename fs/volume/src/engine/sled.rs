@@ -1,7 +1,7 @@
 //! The engine on sled: a log-structured tree in a directory.
 //!
-//! sled has no snapshots, its flush waits for no disk, and on files that a crash or a bad disk left it may panic, hang or
-//! ask for any amount of memory, which nothing contains. So little is asked of it:
+//! sled has no snapshots, its flush waits for no disk, and files that a crash or a bad disk left it may open with keys
+//! missing, if it does not panic (docs/adr/0006-engines.md). So little is asked of it:
 //!
 //! - It only ever opens what it closed: [`SledEngine::close`] leaves a seal, a checksum over all of its files, and an
 //!   engine without one, or whose files are not those that were sealed, is an error. That makes durability nobody's
