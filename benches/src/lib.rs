@@ -1,6 +1,7 @@
 //! What cairn is measured against. Nothing here is part of the filesystem; each measurement is an example:
 //!
 //! - `ideal`: what a tree would take if each distinct chunk were stored once, compressed in frames, and nothing else.
+//! - `engines` (with the feature `sled`): the two engines under the namespace's own workload.
 //! - `memfs`: a FUSE filesystem that keeps everything in memory: how fast the road through the kernel is by itself.
 //! - `rates`: how long a warm `stat` and `open` take.
 //!

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use cairn_volume::engine::MetaEngine;
 use cairn_volume::{Compression, Dedup, OpenOptions};
 
 use crate::failure::Failure;
@@ -36,6 +37,8 @@ pub(crate) struct MountOptions {
     pub(crate) compression: Option<Compression>,
     /// Whether new data is looked for among what is stored; `None`: it is.
     pub(crate) dedup: Option<Dedup>,
+    /// The library that caches the namespace; `None`: redb.
+    pub(crate) meta_engine: Option<MetaEngine>,
     /// How the daemon's log is written; `None`: as text.
     pub(crate) log_format: Option<Format>,
     /// Where figures are served to Prometheus; `None`: nowhere.
@@ -121,6 +124,14 @@ pub(crate) const OPTIONS: &[Known] = &[
         help: "whether new data is looked for among what is stored: on, off, or verify, which compares it first",
         take: Take::Value("HOW", |o, value| {
             o.dedup = Some(dedup(value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "meta_engine",
+        help: "what caches the namespace: redb, or sled where cairn was built with it",
+        take: Take::Value("ENGINE", |o, value| {
+            o.meta_engine = Some(engine(value)?);
             Ok(())
         }),
     },
@@ -259,6 +270,7 @@ impl MountOptions {
             read_only: self.read_only,
             compression: self.compression,
             dedup: self.dedup.unwrap_or_default(),
+            meta_engine: self.meta_engine.unwrap_or_default(),
             ..OpenOptions::default()
         };
         if let Some(bytes) = self.cache_size {
@@ -302,6 +314,17 @@ fn dedup(text: &str) -> Result<Dedup, String> {
         "off" => Ok(Dedup::Off),
         "verify" => Ok(Dedup::Verify),
         _ => Err("say dedup=on, dedup=off or dedup=verify".to_string()),
+    }
+}
+
+fn engine(value: &str) -> Result<MetaEngine, String> {
+    let engine: MetaEngine = value.parse()?;
+    match engine.is_built() {
+        true => Ok(engine),
+        false => Err(format!(
+            "this cairn was built without {engine}: leave the option out, or build it with \
+             cargo build --release --features {engine} -p cairn -p fsck-cairn"
+        )),
     }
 }
 
@@ -354,6 +377,19 @@ mod tests {
         assert!(parse("dedup=maybe").is_err() && parse("dedup").is_err());
         for later in ["profile=vm", "parity=16+2", "heal=on", "gpu=auto"] {
             assert!(parse(later).expect_err("not there").message.contains("unknown"), "{later}");
+        }
+    }
+
+    #[test]
+    fn the_engine_is_one_that_this_build_has() {
+        assert_eq!(parse("meta_engine=redb").expect("always there").to_open().meta_engine, MetaEngine::Redb);
+        let error = parse("meta_engine=leveldb").expect_err("unknown");
+        assert!(error.code == 2 && error.message.contains("redb and sled"), "{error}");
+        match parse("meta_engine=sled") {
+            Ok(options) => {
+                assert!(cfg!(feature = "sled") && options.to_open().meta_engine == MetaEngine::Sled)
+            }
+            Err(e) => assert!(!cfg!(feature = "sled") && e.message.contains("--features sled"), "{e}"),
         }
     }
 

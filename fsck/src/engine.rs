@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cairn_format::key::Key;
 use cairn_store::Store;
 use cairn_store::disk::{Disk, FileDisk};
-use cairn_volume::engine::{Checked, Engine, EngineError, RedbEngine};
+use cairn_volume::engine::{EngineError, MetaEngine};
 use cairn_volume::{ChainReadError, CheckpointChain, ENGINE_DIR};
 
 use crate::CheckError;
@@ -38,6 +38,18 @@ pub(crate) fn check_engine(
 ) -> Result<(), CheckError> {
     progress.step("engine");
     let info = |what: String| Finding::info("engine", what).file(ENGINE_DIR);
+    let kind = MetaEngine::of_dir(dir).unwrap_or_default();
+    if !kind.is_built() {
+        findings.push(info(format!(
+            "it is {kind}'s, which this build of fsck.cairn cannot read (it takes the cargo feature `{kind}`), and was \
+             not checked; it is only a cache: a mount checks it, or rebuilds it"
+        )));
+        return Ok(());
+    }
+    if !kind.was_closed(dir) {
+        findings.push(info(format!("{kind} was not closed: the next mount rebuilds it")));
+        return Ok(());
+    }
     let copy = match copied(dir, scratch) {
         Ok(Some(copy)) => copy,
         Ok(None) => {
@@ -49,9 +61,7 @@ pub(crate) fn check_engine(
             return Ok(());
         }
     };
-    let stands = RedbEngine::open(copy.path(), CACHE)
-        .map(Checked::new)
-        .and_then(|engine| Ok((engine.position()?, engine)));
+    let stands = kind.open(copy.path(), CACHE, false).and_then(|engine| Ok((engine.position()?, engine)));
     let (position, engine) = match stands {
         Ok(found) => found,
         Err(error) => {
@@ -103,12 +113,13 @@ fn copied(dir: &Path, scratch: Option<&Path>) -> Result<Option<tempfile::TempDir
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(named(dir, e)),
     };
-    let files: Vec<_> =
-        disk.list("").map_err(|e| named(dir, e))?.into_iter().filter(|listed| !listed.is_dir).collect();
+    let mut files = Vec::new();
+    let mut dirs = Vec::new();
+    list(&disk, "", (&mut files, &mut dirs)).map_err(|e| named(dir, e))?;
     if files.is_empty() {
         return Ok(None);
     }
-    let need = files.iter().map(|file| file.len).sum::<u64>() + SPARE;
+    let need = files.iter().map(|(_, len)| len).sum::<u64>() + SPARE;
     let places = match scratch {
         Some(place) => vec![place.to_owned()],
         None => vec![std::env::temp_dir(), PathBuf::from("/var/tmp")],
@@ -121,11 +132,28 @@ fn copied(dir: &Path, scratch: Option<&Path>) -> Result<Option<tempfile::TempDir
     };
     let copy =
         tempfile::Builder::new().prefix("fsck-cairn-").tempdir_in(place).map_err(|e| named(place, e))?;
-    for file in files {
-        std::fs::copy(dir.join(&file.name), copy.path().join(&file.name))
-            .map_err(|e| named(&dir.join(&file.name), e))?;
+    for name in dirs {
+        std::fs::create_dir(copy.path().join(&name)).map_err(|e| named(&copy.path().join(&name), e))?;
+    }
+    for (name, _) in files {
+        std::fs::copy(dir.join(&name), copy.path().join(&name)).map_err(|e| named(&dir.join(&name), e))?;
     }
     Ok(Some(copy))
+}
+
+/// The files, with their lengths, and the directories below `at`, each behind the one it is in.
+fn list(disk: &FileDisk, at: &str, out: (&mut Vec<(String, u64)>, &mut Vec<String>)) -> io::Result<()> {
+    let (files, dirs) = out;
+    for listed in disk.list(at)? {
+        let path = if at.is_empty() { listed.name } else { format!("{at}/{}", listed.name) };
+        if listed.is_dir {
+            dirs.push(path.clone());
+            list(disk, &path, (files, dirs))?;
+        } else {
+            files.push((path, listed.len));
+        }
+    }
+    Ok(())
 }
 
 /// The checkpoint's state, on its way beside the engine's.

@@ -1,12 +1,19 @@
 //! An engine that outlives a crash: as it was, as it was earlier, or not at all.
+//!
+//! With `CAIRN_ENGINE=sled`, and the cargo feature `sled`, it is sled, in a directory of its own: as a kill would leave it,
+//! or not at all.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::ops::{Bound, ControlFlow};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use cairn_format::CheckpointRef;
 use cairn_volume::EngineChoice;
-use cairn_volume::engine::{Change, Checked, Engine, EngineError};
+use cairn_volume::engine::{Change, Checked, Engine, EngineError, MetaEngine};
+use tempfile::TempDir;
 
 #[derive(Clone, Default)]
 struct Version {
@@ -17,6 +24,70 @@ struct Version {
 /// All versions that an engine went through.
 #[derive(Clone, Default)]
 pub struct Versions(Arc<RwLock<Vec<Version>>>);
+
+/// The engine of a [`World`](crate::world::World).
+#[derive(Clone)]
+pub enum Surviving {
+    /// In memory, with all it went through.
+    Versions(Versions),
+    /// sled, in this directory.
+    Sled(Arc<TempDir>),
+}
+
+impl Default for Surviving {
+    /// A new one, of the kind that the environment names.
+    fn default() -> Surviving {
+        match std::env::var("CAIRN_ENGINE").as_deref() {
+            Err(_) | Ok("memory") => Surviving::Versions(Versions::default()),
+            Ok("sled") if MetaEngine::Sled.is_built() => Surviving::Sled(Arc::new(new_dir())),
+            Ok("sled") => panic!("CAIRN_ENGINE=sled takes --features sled"),
+            Ok(other) => panic!("CAIRN_ENGINE={other}: memory and sled are known"),
+        }
+    }
+}
+
+impl Surviving {
+    /// What survives a crash.
+    pub fn surviving(&self, survival: Survival) -> Surviving {
+        match self {
+            Surviving::Versions(versions) => Surviving::Versions(versions.surviving(survival)),
+            Surviving::Sled(dir) => {
+                let left = new_dir();
+                // There are no older ones: that is the same as none.
+                if survival == Survival::All {
+                    copy_tree(dir.path(), left.path()).expect("a temporary directory takes copies");
+                }
+                Surviving::Sled(Arc::new(left))
+            }
+        }
+    }
+
+    /// The engine to open a volume with.
+    pub fn choice(&self) -> EngineChoice {
+        match self {
+            Surviving::Versions(versions) => versions.choice(),
+            Surviving::Sled(dir) => EngineChoice::Sled(dir.path().join("engine")),
+        }
+    }
+}
+
+fn new_dir() -> TempDir {
+    TempDir::new().expect("a temporary directory")
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        let copied = match entry.file_type()?.is_dir() {
+            true => fs::create_dir(&to).and_then(|()| copy_tree(&entry.path(), &to)),
+            false => fs::copy(entry.path(), &to).map(drop),
+        };
+        // sled removes its old files whenever it likes.
+        copied.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+    }
+    Ok(())
+}
 
 /// What a mount finds of the engine of the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

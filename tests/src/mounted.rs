@@ -69,6 +69,9 @@ fn build() -> Result<PathBuf, String> {
     cargo
         .args(["-p", "cairn", "-p", "mkfs-cairn", "-p", "fsck-cairn"])
         .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if cfg!(feature = "sled") {
+        cargo.args(["--features", "cairn/sled,fsck-cairn/sled"]);
+    }
     let output = cargo.output().map_err(|e| format!("cargo: {e}"))?;
     match output.status.success() {
         true => Ok(dir.to_path_buf()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cairn_store::disk::{Access, Crash, Disk, DiskFile, Listed, MemoryDisk, Space};
 use cairn_volume::{MakeOptions, OpenError, OpenOn, OpenOptions, Uuid, Volume, make_on, open_on};
 
-use crate::engine::{Survival, Versions};
+use crate::engine::{Survival, Surviving};
 
 /// A directory of a disk, as a disk.
 pub struct Below {
@@ -79,7 +79,7 @@ pub struct World {
     pub store: MemoryDisk,
     split: bool,
     /// The engine.
-    pub engine: Versions,
+    pub engine: Surviving,
 }
 
 impl World {
@@ -97,10 +97,10 @@ impl World {
             Ok(())
         };
         make_on(Arc::new(disk.clone()), store, options, draw).expect("mkfs");
-        World::on(disk.fork(), Versions::default())
+        World::on(disk.fork(), Surviving::default())
     }
 
-    fn on(disk: MemoryDisk, engine: Versions) -> World {
+    fn on(disk: MemoryDisk, engine: Surviving) -> World {
         World { store: disk.clone(), split: false, disk, engine }
     }
 

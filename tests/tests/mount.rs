@@ -11,6 +11,9 @@ mod bad_input;
 mod commands;
 #[path = "mount/content.rs"]
 mod content;
+#[cfg(feature = "sled")]
+#[path = "mount/sled.rs"]
+mod engines;
 #[path = "mount/full.rs"]
 mod full;
 #[path = "mount/handles.rs"]

@@ -11,6 +11,7 @@ use crate::options::MountOptions;
 
 /// Mounts. Returns when the mount answers, or with `-f` when it is unmounted.
 pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
+    let args = &as_options(args);
     let options = MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;
     if options.remount {
         return remount::run(args, &options, false);
@@ -24,6 +25,14 @@ pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
         return daemon::run(&Plan { dir, mountpoint, options }, &log, Report::ToTerminal);
     }
     detach::start(args, &dir, &mountpoint)
+}
+
+/// What has an argument and a mount option of its own, as the option: that is what a daemon is passed.
+fn as_options(args: &MountArgs) -> MountArgs {
+    let mut args = args.clone();
+    let engine = args.meta_engine.take().map(|engine| format!("meta_engine={engine}"));
+    args.options.extend(engine);
+    args
 }
 
 /// This process was started by [`detach::start`], which checked both directories.
@@ -53,6 +62,7 @@ pub(crate) fn run_helper(args: HelperArgs) -> Result<(), Failure> {
         dir: args.spec,
         mountpoint: args.dir,
         options: args.options,
+        meta_engine: None,
         foreground: false,
         sloppy: args.sloppy,
         report_on_stdout: false,
@@ -69,4 +79,22 @@ pub(crate) fn run_helper(args: HelperArgs) -> Result<(), Failure> {
         println!("mount.cairn: {} mounted on {}", args.dir.display(), args.mountpoint.display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Verb};
+    use clap::Parser;
+
+    #[test]
+    fn the_engine_may_be_an_argument_or_an_option() {
+        let line = ["cairn", "mount", "--meta-engine=redb", "/v", "/mnt", "-o", "ro"];
+        let Ok(Cli { verb: Verb::Mount(args) }) = Cli::try_parse_from(line) else { panic!("not a mount") };
+        // The last one holds; the daemon is passed options only.
+        assert_eq!(as_options(&args).options, ["ro", "meta_engine=redb"]);
+        let failure =
+            run(&MountArgs { meta_engine: Some("nonsense".into()), ..args }).expect_err("no engine");
+        assert!(failure.code == 2 && failure.message.contains("nonsense"), "{failure}");
+    }
 }

@@ -17,7 +17,7 @@ use crate::checkpoint::{
     CheckpointChain, CheckpointState, FillError, MaintainError, fill_engine, load_chain, load_counts,
 };
 use crate::core::{Core, InoBlock, Log, PackNames, SpaceGauge, first_ino_block, reserve_inos};
-use crate::engine::{Checked, Engine, EngineError, MemoryEngine, RedbEngine};
+use crate::engine::{Checked, Engine, EngineError, MemoryEngine, MetaEngine};
 use crate::fold::DirtySet;
 use crate::handles::Handles;
 use crate::journal::{Chain, ChainError, Journal, JournalShape, Resume, scan};
@@ -58,6 +58,8 @@ pub struct OpenOptions {
     pub compression: Option<Compression>,
     /// Whether new data is looked for among what is stored.
     pub dedup: Dedup,
+    /// The library that caches the namespace. Where another did so far, its files go.
+    pub meta_engine: MetaEngine,
 }
 
 /// Whether new data is looked for among what is stored.
@@ -90,6 +92,7 @@ impl Default for OpenOptions {
             mountpoint: None,
             compression: None,
             dedup: Dedup::On,
+            meta_engine: MetaEngine::default(),
         }
     }
 }
@@ -152,8 +155,10 @@ pub type EngineSource = Box<dyn Fn(bool) -> Result<Arc<dyn Engine>, EngineError>
 
 /// How an engine is made.
 pub enum EngineChoice {
-    /// redb, in `engine/` of this directory.
+    /// redb, in this directory.
     Redb(PathBuf),
+    /// sled, in this directory; an error in builds without the cargo feature `sled`.
+    Sled(PathBuf),
     /// In memory; filled at each mount.
     Memory,
     /// By a function: given true it makes an empty one, else it opens what is there.
@@ -165,20 +170,12 @@ impl EngineChoice {
         match self {
             EngineChoice::By(source) => source,
             EngineChoice::Memory => Box::new(|_| Ok(Arc::new(Checked::new(MemoryEngine::default())))),
-            EngineChoice::Redb(dir) => Box::new(move |fresh| {
-                let failed = |e: io::Error| EngineError::Failed {
-                    engine: "redb",
-                    reason: format!("{}: {e}", dir.display()),
-                };
-                if fresh
-                    && let Err(error) = std::fs::remove_dir_all(&dir)
-                    && error.kind() != io::ErrorKind::NotFound
-                {
-                    return Err(failed(error));
-                }
-                std::fs::create_dir_all(&dir).map_err(failed)?;
-                Ok(Arc::new(Checked::new(RedbEngine::open(&dir, ENGINE_CACHE)?)))
-            }),
+            EngineChoice::Redb(dir) => {
+                Box::new(move |fresh| MetaEngine::Redb.open(&dir, ENGINE_CACHE, fresh))
+            }
+            EngineChoice::Sled(dir) => {
+                Box::new(move |fresh| MetaEngine::Sled.open(&dir, ENGINE_CACHE, fresh))
+            }
         }
     }
 }
@@ -224,9 +221,10 @@ pub fn open(dir: &Path, mut options: OpenOptions) -> Result<Arc<Volume>, OpenErr
         io::ErrorKind::NotFound => OpenError::Damaged { dir: name.clone(), reason: e.to_string() },
         _ => failed(e),
     })?;
-    let engine = match options.read_only {
-        true => EngineChoice::Memory,
-        false => EngineChoice::Redb(dir.join(ENGINE_DIR)),
+    let engine = match (options.read_only, options.meta_engine) {
+        (true, _) => EngineChoice::Memory,
+        (false, MetaEngine::Redb) => EngineChoice::Redb(dir.join(ENGINE_DIR)),
+        (false, MetaEngine::Sled) => EngineChoice::Sled(dir.join(ENGINE_DIR)),
     };
     let mut session = [0; 8];
     getrandom::fill(&mut session).map_err(|e| failed(io::Error::other(e.to_string())))?;

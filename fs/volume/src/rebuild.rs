@@ -108,7 +108,8 @@ impl Core {
     /// Lets go of the engine: look-ups fail from here on. One whose files are in `dir` is sealed.
     pub(crate) fn close_engine(&self, dir: Option<&Path>) {
         self.engine.truth().closed = true;
-        // Closing changes its files.
+        // Closing changes its files; one that somebody still reads from cannot be dropped.
+        self.ns.engine().close();
         self.ns.replace_engine(Arc::new(Closed));
         if let Some(dir) = dir {
             seal(dir);

@@ -428,9 +428,10 @@ impl Drop for Volume {
 
 /// Bytes that a file, or the files of a directory, take on the disk.
 fn blocks_below(path: &Path) -> u64 {
-    let of = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.blocks() * 512);
+    // Not what a link leads to: no circles.
+    let Ok(found) = std::fs::symlink_metadata(path) else { return 0 };
     match std::fs::read_dir(path) {
-        Ok(entries) => entries.flatten().map(|entry| of(&entry.path())).sum(),
-        Err(_) => of(path),
+        Ok(entries) if found.is_dir() => entries.flatten().map(|entry| blocks_below(&entry.path())).sum(),
+        _ => found.blocks() * 512,
     }
 }

@@ -116,3 +116,54 @@ fn regression_a_damaged_engine_is_rebuilt_by_the_mount_before_anybody_sees_it() 
     }
     assert!(volume.check().findings.iter().all(|f| f.severity == Severity::Info));
 }
+
+/// What a volume that was mounted with sled holds in `engine/`, as far as a build without sled can make it up.
+#[cfg(not(feature = "sled"))]
+#[test]
+fn an_engine_that_this_build_lacks_is_told_of_and_is_no_damage() {
+    let volume = Fixture::filled();
+    fs::remove_file(volume.path("engine/namespace.redb")).unwrap();
+    fs::create_dir_all(volume.path("engine/sled/blobs")).unwrap();
+    fs::write(volume.path("engine/sled/db"), [1; 4096]).unwrap();
+    let report = volume.check();
+    assert_eq!(report.findings.len(), 1, "{:#?}", report.findings);
+    assert_eq!((report.findings[0].kind, report.findings[0].severity), ("engine", Severity::Info));
+    assert!(report.findings[0].what.contains("sled") && report.findings[0].what.contains("cache"));
+    volume.open().close().unwrap();
+    assert!(volume.path("engine/namespace.redb").exists() && !volume.path("engine/sled").exists());
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn a_sled_engine_is_compared_and_told_of() {
+    use cairn_volume::engine::MetaEngine;
+    use cairn_volume::{OpenOptions, open};
+
+    let volume = Fixture::filled();
+    let options = || OpenOptions { meta_engine: MetaEngine::Sled, ..OpenOptions::default() };
+    open(&volume.dir(), options()).unwrap().close().unwrap();
+    let before = volume.bytes();
+    let report = volume.check();
+    assert!(report.findings.is_empty() && report.totals.engine_records > 20, "{report:#?}");
+    assert_eq!(volume.bytes(), before);
+    // A value that is another, in an engine whose seal is right.
+    let key = Key::Inode(Ino::ROOT, View::LIVE).encode();
+    {
+        let engine = MetaEngine::Sled.open(&volume.path("engine"), 1 << 20, false).unwrap();
+        let at = engine.position().unwrap().unwrap();
+        let mut inode = Inode::decode(&engine.get(&key).unwrap().unwrap()).unwrap();
+        inode.uid += 1;
+        engine.apply(&mut [(key, Some(inode.encode()))].into_iter(), at).unwrap();
+        engine.close();
+    }
+    assert_eq!(volume.only("engine").severity, Severity::Cache);
+    // Bytes that are others.
+    crate::fixture::flip(&volume.path("engine/sled/db"), 7000);
+    let finding = volume.only("engine");
+    assert!(finding.severity == Severity::Cache && finding.what.contains("not those"), "{finding:?}");
+    // Left by a crash.
+    drop(open(&volume.dir(), options()).unwrap());
+    let report = volume.check();
+    assert!(report.findings.iter().all(|f| f.severity == Severity::Info), "{report:#?}");
+    assert!(report.findings.iter().any(|f| f.what.contains("not closed")), "{report:#?}");
+}

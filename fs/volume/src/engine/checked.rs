@@ -68,6 +68,10 @@ impl<E: Engine> Engine for Checked<E> {
     fn position(&self) -> Result<Option<CheckpointRef>, EngineError> {
         self.inner.position()
     }
+
+    fn close(&self) {
+        self.inner.close();
+    }
 }
 
 /// The value behind a checksum that matches.

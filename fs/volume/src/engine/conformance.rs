@@ -22,6 +22,8 @@ fn each_engine(test: impl Fn(&dyn Engine)) {
     test(&MemoryEngine::new());
     test(&Checked::new(MemoryEngine::new()));
     test(&redb(dir.path()));
+    #[cfg(feature = "sled")]
+    test(&sled::open(dir.path()));
 }
 
 fn at(lsn: u64) -> CheckpointRef {
@@ -321,6 +323,32 @@ proptest! {
     }
 }
 
+/// A scan that goes on while the engine does sees what it began with, however long it is.
+#[test]
+fn long_scans_see_one_state_while_others_come_and_go() {
+    each_engine(|engine| {
+        let key = |n: u32| n.to_be_bytes().to_vec();
+        let value = |n: u32, round: u32| [n.to_le_bytes(), round.to_le_bytes()].concat();
+        let even = (0..3000).step_by(2).map(|n| (key(n), Some(value(n, 0))));
+        engine.apply(&mut { even }, at(1)).unwrap();
+        let mut seen = Vec::new();
+        let each = &mut |found: &[u8], stored: &[u8]| {
+            seen.push((found.to_vec(), stored.to_vec()));
+            if seen.len() % 100 == 0 {
+                // Some go, some come, and some become others.
+                let round = seen.len() as u32 / 100;
+                let changes = (0..3000).filter(|n| n % 7 == round % 7);
+                let mut changes = changes.map(|n| (key(n), (n % 3 > 0).then(|| value(n, round))));
+                engine.apply(&mut changes, at(1 + u64::from(round))).unwrap();
+            }
+            ControlFlow::Continue(())
+        };
+        engine.scan(&[], &[255; 5], each).unwrap();
+        let expected: Vec<_> = (0..3000).step_by(2).map(|n| (key(n), value(n, 0))).collect();
+        assert!(seen == expected, "{} of {} keys", seen.len(), expected.len());
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -329,5 +357,201 @@ proptest! {
     fn redb_is_a_map(batches in prop::collection::vec(batch(), 1..6), reversed: bool) {
         let dir = tempfile::tempdir().unwrap();
         check_against_a_map(&redb(dir.path()), &batches, reversed);
+    }
+}
+
+#[cfg(feature = "sled")]
+mod sled {
+    use super::*;
+
+    pub(super) fn open(dir: &Path) -> Checked<SledEngine> {
+        Checked::new(SledEngine::open(dir, CACHE).unwrap())
+    }
+
+    fn failure(dir: &Path) -> String {
+        match SledEngine::open(dir, CACHE) {
+            Err(EngineError::Failed { engine: "sled", reason }) => reason,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("it was opened"),
+        }
+    }
+
+    /// Writes a few hundred keys, again and again, and closes.
+    fn closed(dir: &Path) {
+        let engine = open(dir);
+        for round in 0..4u64 {
+            let mut changes = (0..500u32).map(|n| (n.to_be_bytes().to_vec(), Some(vec![round as u8; 300])));
+            engine.apply(&mut changes, at(round)).unwrap();
+        }
+        engine.close();
+    }
+
+    fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { files.extend(self::files(&path)) } else { files.push(path) }
+        }
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn what_was_closed_is_found_again_and_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut map = BTreeMap::new();
+        for round in 0..5u64 {
+            let engine = open(dir.path());
+            assert_eq!(engine.position().unwrap(), round.checked_sub(1).map(at));
+            assert!(!MetaEngine::Sled.was_closed(dir.path()));
+            assert!(scan(&engine, &[], &[9]).into_iter().eq(map.clone()));
+            let changes: Vec<_> = (0..6u8)
+                .filter(|n| u64::from(*n) != round)
+                .map(|n| (vec![n], Some(vec![n; round as usize])))
+                .collect();
+            for (key, value) in &changes {
+                map.insert(key.clone(), value.clone().unwrap());
+            }
+            engine.apply(&mut changes.into_iter(), at(round)).unwrap();
+            engine.close();
+            engine.close();
+            assert!(MetaEngine::Sled.was_closed(dir.path()));
+            assert!(engine.get(b"a").is_err() && engine.apply(&mut std::iter::empty(), at(9)).is_err());
+        }
+    }
+
+    #[test]
+    fn what_was_not_closed_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path());
+        apply(&engine, &[("a", Some("1"))], 1);
+        assert!(failure(dir.path()).contains("not closed"), "while it is open");
+        drop(engine);
+        assert!(failure(dir.path()).contains("not closed"), "after a crash");
+        assert!(!MetaEngine::Sled.was_closed(dir.path()));
+        // The way of all engines that fail.
+        let fresh = MetaEngine::Sled.open(dir.path(), CACHE, true).unwrap();
+        assert_eq!((fresh.position().unwrap(), fresh.get(b"a").unwrap()), (None, None));
+    }
+
+    /// A mount that rebuilds its engine has the old one open until its last reader is done.
+    #[test]
+    fn one_made_anew_beside_one_that_is_still_read_is_not_disturbed() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = open(dir.path());
+        apply(&old, &[("a", Some("old"))], 1);
+        let new = MetaEngine::Sled.open(dir.path(), CACHE, true).unwrap();
+        apply(&*new, &[("a", Some("new"))], 2);
+        assert_eq!(old.get(b"a").unwrap(), Some(b"old".to_vec()));
+        apply(&*new, &[("b", Some("new"))], 3);
+        new.close();
+        drop(old);
+        let found = open(dir.path());
+        assert_eq!((found.position().unwrap(), keys(&found, "", "~").len()), (Some(at(3)), 2));
+    }
+
+    #[test]
+    fn an_engine_that_failed_is_not_sealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = SledEngine::open(dir.path(), CACHE).unwrap();
+        apply(&engine, &[("a", Some("1"))], 1);
+        engine.fail("the test's");
+        assert!(engine.get(b"a").is_err());
+        engine.close();
+        assert!(!MetaEngine::Sled.was_closed(dir.path()));
+    }
+
+    /// sled itself, given such files, panics or takes them as good: it never sees them.
+    #[test]
+    fn whatever_happens_to_its_files_is_noticed_before_sled_opens_them() {
+        let (image, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        closed(image.path());
+        let names: Vec<_> = files(image.path());
+        assert!(names.len() >= 3, "{names:?}");
+        for n in 0..400usize {
+            let copy = dir.path().join(n.to_string());
+            for name in &names {
+                let to = copy.join(name.strip_prefix(image.path()).unwrap());
+                std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+                std::fs::copy(name, to).unwrap();
+            }
+            let victim = copy.join(names[n % names.len()].strip_prefix(image.path()).unwrap());
+            let mut bytes = std::fs::read(&victim).unwrap();
+            let at = bytes.len() * (n * 7919 % 400) / 400;
+            match n / names.len() % 4 {
+                0 => bytes[at] ^= 1 << (n % 8),
+                1 => bytes.truncate(at),
+                2 => bytes.extend([0; 3]),
+                _ => std::fs::rename(&victim, copy.join("sled/other")).unwrap(),
+            }
+            if victim.exists() {
+                std::fs::write(&victim, bytes).unwrap();
+            }
+            failure(&copy);
+            let fresh = MetaEngine::Sled.open(&copy, CACHE, true).unwrap();
+            assert_eq!(fresh.position().unwrap(), None);
+            std::fs::remove_dir_all(&copy).unwrap();
+        }
+    }
+
+    #[test]
+    fn each_engine_takes_the_place_of_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        closed(dir.path());
+        assert_eq!(MetaEngine::of_dir(dir.path()), Some(MetaEngine::Sled));
+        let engine = MetaEngine::Redb.open(dir.path(), CACHE, false).unwrap();
+        assert_eq!(engine.position().unwrap(), None);
+        assert_eq!(files(dir.path()), [dir.path().join("namespace.redb")]);
+        apply(&*engine, &[("a", Some("1"))], 1);
+        drop(engine);
+        let engine = MetaEngine::Sled.open(dir.path(), CACHE, false).unwrap();
+        assert_eq!(engine.position().unwrap(), None);
+        assert_eq!(MetaEngine::of_dir(dir.path()), Some(MetaEngine::Sled));
+    }
+
+    /// Readers that begin anywhere in a row of changes see one state each, and an iterator that panics is undone.
+    #[test]
+    fn readers_see_whole_applies_of_thousands_of_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path());
+        let fill = |n: u64| {
+            let mut changes = (0..2000u32).map(|key| {
+                if n % 5 == 4 && key == 1900 {
+                    std::panic::resume_unwind(Box::new("the test's"));
+                }
+                // Every other one goes in odd rounds, and comes back in even ones.
+                let there = key % 2 == 0 || n.is_multiple_of(2);
+                (key.to_be_bytes().to_vec(), there.then(|| n.to_le_bytes().to_vec()))
+            });
+            let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                engine.apply(&mut changes, at(n)).unwrap();
+            }));
+            assert_eq!(applied.is_err(), n % 5 == 4);
+        };
+        fill(0);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while engine.position().unwrap() != Some(at(30)) {
+                        let found = scan(&engine, &[], &[255]);
+                        let round = u64::from_le_bytes(found[0].1.clone().try_into().unwrap());
+                        let expected = if round.is_multiple_of(2) { 2000 } else { 1000 };
+                        assert_eq!(found.len(), expected, "round {round}");
+                        assert!(found.iter().all(|(_, value)| *value == found[0].1) && round % 5 != 4);
+                    }
+                });
+            }
+            (1..=30).for_each(fill);
+        });
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn sled_is_a_map(batches in prop::collection::vec(batch(), 1..6), reversed: bool) {
+            let dir = tempfile::tempdir().unwrap();
+            check_against_a_map(&open(dir.path()), &batches, reversed);
+        }
     }
 }

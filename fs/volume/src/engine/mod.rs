@@ -11,12 +11,19 @@ use cairn_format::CheckpointRef;
 mod checked;
 #[cfg(test)]
 mod conformance;
+mod guarded;
+mod kind;
 mod memory;
 mod redb;
+#[cfg(feature = "sled")]
+mod sled;
 
 pub use checked::Checked;
+pub use kind::MetaEngine;
 pub use memory::MemoryEngine;
 pub use redb::RedbEngine;
+#[cfg(feature = "sled")]
+pub use sled::SledEngine;
 
 /// A change to one key: its new value, or `None` for its removal.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -56,4 +63,7 @@ pub trait Engine: Send + Sync {
     fn apply(&self, changes: &mut dyn Iterator<Item = Change>, at: CheckpointRef) -> Result<(), EngineError>;
     /// The checkpoint whose state the engine holds; `None` while it is empty.
     fn position(&self) -> Result<Option<CheckpointRef>, EngineError>;
+    /// Lets go of the library, when nobody applies any more: an engine that has to leave something behind
+    /// for the next mount does it here. What is read afterwards may fail.
+    fn close(&self) {}
 }

@@ -1,32 +1,28 @@
-//! The engine on redb: a copy-on-write B+tree in one file.
-//!
-//! Everything redb does is done inside [`Guarded`], which turns its panics into errors and refuses
-//! what follows the first of either: a library that has failed once is not asked again. What of it
-//! does work when dropped, closing a damaged database for one, is [`Contained`].
+//! The engine on redb: a copy-on-write B+tree in one file. What redb does is done inside [`Guarded`].
 
 use std::fs::OpenOptions;
-use std::ops::{ControlFlow, Deref, DerefMut};
+use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ::redb::{
     Builder, Database, Durability, Error, ReadOnlyTable, ReadableDatabase, TableDefinition, WriteTransaction,
 };
 use cairn_format::{CheckpointRef, Lsn, PackId};
 
+use super::guarded::{Contained, Guarded};
 use super::{Change, Engine, EngineError};
 
 const NAME: &str = "redb";
-const FILE: &str = "namespace.redb";
+pub(crate) const FILE: &str = "namespace.redb";
 const VALUES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("values");
 /// One row: the LSN, little-endian, and the pack's id.
 const POSITION: TableDefinition<'_, (), &[u8; 24]> = TableDefinition::new("position");
 
 /// An engine in the file `namespace.redb` of a directory.
 pub struct RedbEngine {
-    guarded: Guarded,
+    guarded: Guarded<Error>,
     /// Opening a transaction and a table costs more than a look-up: readers share the newest state's.
     /// Before `db`, so that it is dropped first.
     newest: RwLock<Arc<State>>,
@@ -43,7 +39,7 @@ impl RedbEngine {
     /// Opens the engine in `dir`, or makes an empty one; after a crash it is at the last `apply` that
     /// returned, or the one under way. It keeps up to `cache_bytes` bytes of pages in memory.
     pub fn open(dir: &Path, cache_bytes: usize) -> Result<Self, EngineError> {
-        let guarded = Guarded::default();
+        let guarded = Guarded::new(NAME);
         let (db, newest) = guarded.call(|| {
             let file = OpenOptions::new()
                 .read(true)
@@ -155,78 +151,4 @@ fn begin_write(db: &Database) -> Result<Contained<WriteTransaction>, Error> {
     write.set_durability(Durability::Immediate)?;
     write.set_quick_repair(true);
     Ok(write)
-}
-
-/// Stands between us and the library.
-#[derive(Default)]
-struct Guarded {
-    /// The first failure's reason.
-    failed: OnceLock<String>,
-}
-
-impl Guarded {
-    fn call<T>(&self, call: impl FnOnce() -> Result<T, Error>) -> Result<T, EngineError> {
-        if let Some(reason) = self.failed.get() {
-            return Err(failed(format!("it failed before: {reason}")));
-        }
-        // Unwind safety: after a panic, `failed` keeps everyone from what the panic left behind.
-        let reason = match catch_unwind(AssertUnwindSafe(call)) {
-            Ok(Ok(result)) => return Ok(result),
-            Ok(Err(e)) => e.to_string(),
-            Err(panic) => {
-                let message = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| panic.downcast_ref::<&str>().copied());
-                format!("it panicked: {}", message.unwrap_or("with no message"))
-            }
-        };
-        // Where another thread was first, its reason stays.
-        let _ = self.failed.set(reason.clone());
-        Err(failed(reason))
-    }
-}
-
-/// Something of redb's whose drop is not trusted not to panic.
-struct Contained<T> {
-    /// `None` only once it was taken, by value or by the drop.
-    inside: Option<T>,
-}
-
-impl<T> Contained<T> {
-    fn new(inside: T) -> Self {
-        Contained { inside: Some(inside) }
-    }
-
-    /// What is inside, to be used up. Nothing else may be done with the container afterwards.
-    fn take(&mut self) -> T {
-        self.inside.take().expect("taken once")
-    }
-}
-
-impl<T> Deref for Contained<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.inside.as_ref().expect("not taken yet")
-    }
-}
-
-impl<T> DerefMut for Contained<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.inside.as_mut().expect("not taken yet")
-    }
-}
-
-impl<T> Drop for Contained<T> {
-    fn drop(&mut self) {
-        // Nothing is lost with the panic: all commits were durable, and whatever else is wrong will show
-        // when the file is opened. Unwind safety: nobody can reach what is dropped here.
-        let inside = self.inside.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(inside)));
-    }
-}
-
-fn failed(reason: String) -> EngineError {
-    EngineError::Failed { engine: NAME, reason }
 }
