@@ -27,7 +27,7 @@ use super::convert::{
 use super::forgets::Forgets;
 use super::kernel::KernelCache;
 use super::listing::{LISTING_BATCH, list};
-use super::virtual_files::{VirtualFile, VirtualFiles};
+use super::virtual_files::{self, VirtualFile, VirtualFiles};
 use crate::lanes::Lanes;
 
 /// Bytes in one `write` of the kernel's.
@@ -133,7 +133,7 @@ impl Adapter {
         self.transfer(move |_| match call("read", file.ino(), || Ok(files.read(file, offset, size))) {
             Ok(data) => {
                 reply.data(&data);
-                forgets.drop_pages(file.ino());
+                forgets.drop_pages(file.ino(), virtual_files::STAYS);
             }
             Err(e) => reply.error(e),
         });

@@ -10,6 +10,7 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use cairn_volume::Volume;
 
@@ -21,14 +22,28 @@ use super::kernel::KernelCache;
 struct Waiting {
     /// Inodes that the kernel forgot.
     inos: Vec<u64>,
-    /// Files whose pages it is to forget.
-    stale: Vec<u64>,
+    /// Files whose pages it is to forget, and when; each at most once.
+    stale: Vec<(u64, Instant)>,
     ended: bool,
 }
 
+/// What is to be done now.
+struct Due {
+    inos: Vec<u64>,
+    stale: Vec<u64>,
+}
+
 impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.inos.is_empty() && self.stale.is_empty()
+    /// What is to be done at `now`.
+    fn take(&mut self, now: Instant) -> Due {
+        let due = self.stale.extract_if(.., |(_, at)| *at <= now).map(|(ino, _)| ino).collect();
+        Due { inos: std::mem::take(&mut self.inos), stale: due }
+    }
+
+    /// How long nothing has to be done, if nothing comes.
+    fn idle(&self, now: Instant) -> Duration {
+        let next = self.stale.iter().map(|(_, at)| at.saturating_duration_since(now)).min();
+        next.unwrap_or(Duration::from_secs(3600))
     }
 }
 
@@ -44,13 +59,21 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that wait, as soon as some do; `None` at the end.
-    fn take(&self) -> Option<Waiting> {
-        let idle = |waiting: &mut Waiting| waiting.is_empty() && !waiting.ended;
-        let mut waiting = self.more.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-        let ended = waiting.ended;
-        let taken = std::mem::replace(&mut *waiting, Waiting { ended, ..Waiting::default() });
-        (!taken.is_empty()).then_some(taken)
+    /// What is to be done, as soon as there is something; `None` at the end.
+    fn take(&self) -> Option<Due> {
+        let mut waiting = self.lock();
+        loop {
+            let now = Instant::now();
+            let due = waiting.take(now);
+            if !due.inos.is_empty() || !due.stale.is_empty() {
+                return Some(due);
+            }
+            if waiting.ended {
+                return None;
+            }
+            let idle = waiting.idle(now);
+            waiting = self.more.wait_timeout(waiting, idle).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 
@@ -67,9 +90,9 @@ impl Forgets {
         let worker = {
             let queue = queue.clone();
             let work = move || {
-                while let Some(taken) = queue.take() {
-                    taken.stale.iter().for_each(|ino| cache.forget_pages(*ino));
-                    remove_unreachable(&volume, &cache, &taken.inos);
+                while let Some(due) = queue.take() {
+                    due.stale.iter().for_each(|ino| cache.forget_pages(*ino));
+                    remove_unreachable(&volume, &cache, &due.inos);
                 }
             };
             thread::Builder::new().name("forgets".into()).spawn(work)?
@@ -83,10 +106,14 @@ impl Forgets {
         self.queue.more.notify_one();
     }
 
-    /// The kernel is to forget the pages of a file. To be called once the read that brought them is answered.
-    pub(super) fn drop_pages(&self, ino: u64) {
-        self.queue.lock().stale.push(ino);
-        self.queue.more.notify_one();
+    /// The kernel is to forget the pages of a file `after` some time. To be called once the read that brought them is
+    /// answered.
+    pub(super) fn drop_pages(&self, ino: u64, after: Duration) {
+        let mut waiting = self.queue.lock();
+        if waiting.stale.iter().all(|(other, _)| *other != ino) {
+            waiting.stale.push((ino, Instant::now() + after));
+            self.queue.more.notify_one();
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 //! listed, and a real file of the same name comes before them.
 //!
 //! Since opens are not told, the kernel keeps their page for as long as anyone has them open. So a document is filled up
-//! with spaces to a length that stays, and the page is forgotten as soon as it was read.
+//! with spaces to a length that stays, and the page is forgotten a little after it was read: not at once, for those who read
+//! in pieces. What is read in one go is one document.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_volume::Volume;
 use fuser::{FileAttr, FileType, INodeNo};
@@ -21,6 +22,9 @@ const ROOT: u64 = 1;
 const SCHEMA: u32 = 1;
 /// Documents are filled up to a multiple of this.
 const PAGE: usize = 4096;
+
+/// How long the kernel may show what was read to those who have the file open.
+pub(super) const STAYS: Duration = Duration::from_secs(1);
 
 /// One of the two. Their inode numbers are among those that a volume does not give out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,9 @@ const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::K
 const ZERO_INSIDE: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
 const MODES: [FallocateFlags; 5] =
     [FallocateFlags::empty(), FallocateFlags::KEEP_SIZE, PUNCH, FallocateFlags::ZERO_RANGE, ZERO_INSIDE];
+/// A change of the second file, perhaps by what the first holds.
+type Way = fn(&File, &File);
+
 const NOBODY: u32 = 65534;
 
 fn open(path: &Path) -> File {
@@ -265,8 +268,7 @@ fn a_copy_of_a_gib_takes_no_room_and_survives_a_kill() {
 fn another_users_change_of_a_range_takes_privileges_away_and_stat_says_so() {
     let m = Mounted::with(&cairn_tests::mounted::SMALL, &["suid,allow_other"]);
     fs::write(m.path("source"), noise(1, 1 << 16)).expect("written");
-    type Way = (&'static str, fn(&File, &File));
-    let ways: [Way; 5] = [
+    let ways: [(&str, Way); 5] = [
         ("copied to", |from, to| assert_eq!(copy(from, 0, to, 0, 4096), Ok(4096))),
         ("punched", |_, to| fallocate(to, PUNCH, 0, 4096).expect("punched")),
         ("zeroed", |_, to| fallocate(to, FallocateFlags::ZERO_RANGE, 0, 4096).expect("zeroed")),
