@@ -120,7 +120,10 @@ fn listen(
         read_only: false,
         read_only_because: None,
         // What is only looked at is not to be changed, and the engine's files would be.
-        engine: if plan.options.read_only { "memory" } else { "redb" }.to_string(),
+        engine: match plan.options.read_only {
+            true => "memory".to_string(),
+            false => plan.options.to_open().meta_engine.to_string(),
+        },
         metrics,
     };
     let events = events.clone();
