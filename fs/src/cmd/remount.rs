@@ -61,6 +61,7 @@ fn nothing_of_cairns(at: &Path, options: &MountOptions, config: &Value) -> Resul
         ("compress", compress.is_some_and(|how| now["compress"] != how.as_str())),
         ("log_format", options.log_format.is_some_and(|format| now["log_format"] != format.name())),
         ("metrics", options.metrics.is_some_and(|address| now["metrics"] != address.to_string())),
+        ("meta_engine", options.meta_engine.is_some_and(|kind| now["meta_engine"] != kind.to_string())),
         ("dedup", options.dedup.is_some_and(|how| now["dedup"] != crate::report::dedup_name(how))),
     ];
     match changes.into_iter().find(|(_, changed)| *changed) {

@@ -184,6 +184,7 @@ fn configuration(volume: &Volume, dir: &str, mountpoint: &str, options: &MountOp
             "index_mem": open.index_mem,
             "compress": compression_name(compression),
             "dedup": dedup_name(dedup),
+            "meta_engine": open.meta_engine.to_string(),
             "log_format": options.log_format.unwrap_or_default().name(),
             "metrics": options.metrics.map(|address| address.to_string()),
         },
