@@ -1,5 +1,7 @@
 //! Checksums that know where the bytes belong.
 
+use twox_hash::XxHash3_64;
+
 /// What kind of place the bytes lie in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Domain {
@@ -19,13 +21,13 @@ pub enum Domain {
     Index,
 }
 
-/// The place that bytes are sealed to: 64-bit BLAKE3 checksums, keyed by domain, owner (a volume, store
+/// The place that bytes are sealed to: 64-bit XXH3 checksums, seeded by domain, owner (a volume, store
 /// or pack) and position, so that bytes which are whole but lie in the wrong place do not pass.
 ///
 /// They stop rot and misdirected writes, not an attacker.
 #[derive(Clone)]
 pub struct Seal {
-    key: [u8; 32],
+    seed: u64,
 }
 
 impl Seal {
@@ -44,26 +46,21 @@ impl Seal {
         key[..8].copy_from_slice(&name);
         key[8..24].copy_from_slice(owner);
         key[24..].copy_from_slice(&position.to_le_bytes());
-        Seal { key }
+        Seal { seed: XxHash3_64::oneshot(&key) }
     }
 
     /// The checksum of `bytes` in this place.
     pub fn sum(&self, bytes: &[u8]) -> u64 {
-        first_eight(&blake3::keyed_hash(&self.key, bytes))
+        XxHash3_64::oneshot_with_seed(self.seed, bytes)
     }
 
-    /// The checksum of several runs of bytes, one after another.
+    /// The checksum of several runs of bytes: that of each is the next one's seed, so that where one ends counts.
     pub fn sum_parts(&self, parts: &[&[u8]]) -> u64 {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        for part in parts {
-            hasher.update(part);
-        }
-        first_eight(&hasher.finalize())
+        parts.iter().fold(self.seed, |seed, part| XxHash3_64::oneshot_with_seed(seed, part))
     }
 }
 
-fn first_eight(hash: &blake3::Hash) -> u64 {
-    let mut first = [0; 8];
-    first.copy_from_slice(&hash.as_bytes()[..8]);
-    u64::from_le_bytes(first)
+/// The checksum of bytes that belong to others: of a value, to its key.
+pub fn bound_sum(to: &[u8], bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(to), bytes)
 }

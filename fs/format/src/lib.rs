@@ -14,7 +14,7 @@ mod snapshot;
 mod superblock;
 mod wire;
 
-pub use checksum::{Domain, Seal};
+pub use checksum::{Domain, Seal, bound_sum};
 pub use ids::{CheckpointRef, ChunkId, Ino, JournalRef, Lsn, PackId, Uuid, View};
 pub use journal::{
     Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_DATA_START,
@@ -35,5 +35,6 @@ pub use superblock::{
 };
 pub use wire::{Decoder, Encoder, Field, FormatError};
 
-/// The version of everything this crate writes. A volume or store of a higher version is refused.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of everything this crate writes, and the only one it reads. 1 was that of no release: its checksums were
+/// others.
+pub const FORMAT_VERSION: u32 = 2;

@@ -315,6 +315,7 @@ fn checked<'a>(what: &'static str, bytes: &'a [u8], magic: &[u8; 8]) -> Result<D
         (true, version) => version.map(|_| d),
         // Damage can flip a version as well: only a newer one that is itself believable is called newer.
         (false, Err(newer @ FormatError::NewerVersion { found: 2..=1000, .. })) => Err(newer),
+        (false, Err(older @ FormatError::OlderVersion { .. })) => Err(older),
         (false, _) if bytes.len() < SUPERBLOCK_LEN => Err(FormatError::Truncated {
             what,
             field: "superblock",

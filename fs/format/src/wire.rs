@@ -40,6 +40,18 @@ pub enum FormatError {
         /// The highest one known.
         known: u32,
     },
+    /// Written by a cairn from before the first release.
+    #[error(
+        "the {what} has format version {found}, of a cairn before its first release, and this program reads version {known}: copy the files with that cairn into a volume made by this one"
+    )]
+    OlderVersion {
+        /// The type being decoded.
+        what: &'static str,
+        /// The version found.
+        found: u32,
+        /// The one known.
+        known: u32,
+    },
     /// A field has a value that it cannot have.
     #[error("{what} has an impossible {field}: {value}")]
     BadValue {
@@ -244,11 +256,14 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// A version that must not be newer than this program.
+    /// A version that must be this program's.
     pub fn version(&mut self) -> Result<u32, FormatError> {
         match self.u32("version")? {
-            found @ 1..=crate::FORMAT_VERSION => Ok(found),
+            crate::FORMAT_VERSION => Ok(crate::FORMAT_VERSION),
             0 => Err(self.bad("version", 0)),
+            found if found < crate::FORMAT_VERSION => {
+                Err(FormatError::OlderVersion { what: self.what, found, known: crate::FORMAT_VERSION })
+            }
             found => Err(FormatError::NewerVersion { what: self.what, found, known: crate::FORMAT_VERSION }),
         }
     }

@@ -343,7 +343,7 @@ fn samples() -> Vec<Sample> {
                 let whole = [bytes, STORED].concat();
                 if bytes.len() >= 32 {
                     let seal = Seal::new(Domain::Frame, &pack().0, 256);
-                    let sum = seal.sum_parts(&[&whole[..24], &whole[32..]]);
+                    let sum = seal.sum_parts(&[&whole[..24], &bytes[32..], STORED]);
                     set_sum(bytes, 24, sum);
                 }
             },
@@ -589,6 +589,10 @@ fn a_newer_version_is_named_as_such_and_a_damaged_one_is_not() {
     newer[8] = FORMAT_VERSION as u8 + 1;
     let error = VolumeSuperblock::decode(&newer).expect_err("newer");
     assert!(matches!(error, FormatError::NewerVersion { .. }), "{error}");
+    let mut older = newer.clone();
+    older[8] = 1;
+    let error = VolumeSuperblock::decode(&older).expect_err("older");
+    assert!(matches!(error, FormatError::OlderVersion { .. }), "{error}");
     newer[8..12].copy_from_slice(&[0xff; 4]);
     let error = VolumeSuperblock::decode(&newer).expect_err("nonsense");
     assert!(matches!(error, FormatError::BadChecksum { .. }), "{error}");

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use cairn_format::CheckpointRef;
+use cairn_format::{CheckpointRef, bound_sum};
 
 use super::{Change, Engine, EngineError};
 
@@ -56,7 +56,7 @@ impl<E: Engine> Engine for Checked<E> {
         let mut summed = changes.map(|(key, value)| {
             let stored = value.map(|value| {
                 let mut stored = Vec::with_capacity(SUM_LEN + value.len());
-                stored.extend_from_slice(&value_sum(&key, &value).to_le_bytes());
+                stored.extend_from_slice(&bound_sum(&key, &value).to_le_bytes());
                 stored.extend_from_slice(&value);
                 stored
             });
@@ -77,19 +77,10 @@ impl<E: Engine> Engine for Checked<E> {
 /// The value behind a checksum that matches.
 fn verified<'a>(key: &[u8], stored: &'a [u8]) -> Result<&'a [u8], EngineError> {
     match stored.split_first_chunk::<SUM_LEN>() {
-        Some((sum, value)) if u64::from_le_bytes(*sum) == value_sum(key, value) => Ok(value),
+        Some((sum, value)) if u64::from_le_bytes(*sum) == bound_sum(key, value) => Ok(value),
         _ => Err(EngineError::Damaged {
             key: key.iter().map(|byte| format!("{byte:02x}")).collect(),
             len: stored.len().saturating_sub(SUM_LEN),
         }),
     }
-}
-
-fn value_sum(key: &[u8], value: &[u8]) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    // Keys of the namespace are under a kilobyte; what matters here is only that the boundary is hashed.
-    hasher.update(&(key.len() as u32).to_le_bytes()).update(key).update(value);
-    let mut first = [0; SUM_LEN];
-    first.copy_from_slice(&hasher.finalize().as_bytes()[..SUM_LEN]);
-    u64::from_le_bytes(first)
 }
