@@ -18,7 +18,7 @@ use cairn_format::{ChunkId, ChunkSizes, Compression};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
-const SIZES: ChunkSizes = ChunkSizes { min: 8 << 10, avg: 32 << 10, max: 128 << 10 };
+const SIZES: ChunkSizes = ChunkSizes { min: 4 << 10, avg: 16 << 10, max: 64 << 10 };
 const FRAME: usize = 256 << 10;
 const LEVEL: i8 = 3;
 /// Bytes of a file held at a time.

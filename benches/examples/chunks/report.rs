@@ -15,7 +15,7 @@ const TIB: f64 = 1024.0 * GIB;
 /// The index's default limit.
 const INDEX_MEMORY: f64 = 128.0 * MIB;
 /// What mkfs.cairn takes where nothing is said: speeds and sizes are told beside it.
-const USUAL_CHUNK: u32 = 32 << 10;
+const USUAL_CHUNK: u32 = 16 << 10;
 const USUAL_FRAME: u32 = 256 << 10;
 
 pub(crate) struct Report {

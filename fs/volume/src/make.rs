@@ -72,9 +72,9 @@ impl Default for MakeOptions {
         MakeOptions {
             label: String::new(),
             uuid: None,
-            chunk_min: 8 << 10,
-            chunk_avg: 32 << 10,
-            chunk_max: 128 << 10,
+            chunk_min: 4 << 10,
+            chunk_avg: 16 << 10,
+            chunk_max: 64 << 10,
             frame: 256 << 10,
             zstd_level: 3,
             parity_data: 16,
