@@ -24,20 +24,27 @@ struct Waiting {
     inos: Vec<u64>,
     /// Files whose pages it is to forget, and when; each at most once.
     stale: Vec<(u64, Instant)>,
+    /// Files whose attributes it is to forget.
+    folded: Vec<u64>,
     ended: bool,
 }
+
+/// The most files whose attributes wait to be forgotten. What comes beyond is told with the next change, or within
+/// the hour.
+const FOLDED_MAX: usize = 1 << 18;
 
 /// What is to be done now.
 struct Due {
     inos: Vec<u64>,
     stale: Vec<u64>,
+    folded: Vec<u64>,
 }
 
 impl Waiting {
     /// What is to be done at `now`.
     fn take(&mut self, now: Instant) -> Due {
         let due = self.stale.extract_if(.., |(_, at)| *at <= now).map(|(ino, _)| ino).collect();
-        Due { inos: std::mem::take(&mut self.inos), stale: due }
+        Due { inos: std::mem::take(&mut self.inos), stale: due, folded: std::mem::take(&mut self.folded) }
     }
 
     /// How long nothing has to be done, if nothing comes.
@@ -65,7 +72,7 @@ impl Queue {
         loop {
             let now = Instant::now();
             let due = waiting.take(now);
-            if !due.inos.is_empty() || !due.stale.is_empty() {
+            if !due.inos.is_empty() || !due.stale.is_empty() || !due.folded.is_empty() {
                 return Some(due);
             }
             if waiting.ended {
@@ -87,11 +94,21 @@ impl Forgets {
     /// Has those removed that have no name and that the kernel does not know any more.
     pub(super) fn new(volume: Arc<Volume>, cache: Arc<KernelCache>) -> io::Result<Forgets> {
         let queue = Arc::new(Queue::default());
+        let folds = queue.clone();
+        // What `stat` said of the room it takes is over.
+        volume.on_folded(move |ino| {
+            let mut waiting = folds.lock();
+            if waiting.folded.len() < FOLDED_MAX && waiting.folded.last() != Some(&ino) {
+                waiting.folded.push(ino);
+                folds.more.notify_one();
+            }
+        });
         let worker = {
             let queue = queue.clone();
             let work = move || {
                 while let Some(due) = queue.take() {
                     due.stale.iter().for_each(|ino| cache.forget_pages(*ino));
+                    due.folded.iter().for_each(|ino| cache.forget_attributes(*ino));
                     remove_unreachable(&volume, &cache, &due.inos);
                 }
             };

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use cairn_format::key::Key;
@@ -49,6 +49,9 @@ impl Log {
         }
     }
 }
+
+/// Somebody who is told of inodes, by `st_ino`. Locks are held meanwhile: it must not wait.
+pub(crate) type FoldListener = Box<dyn Fn(u64) + Send + Sync>;
 
 /// The names of the packs that a mount makes.
 pub(crate) struct PackNames {
@@ -104,6 +107,8 @@ pub(crate) struct Core {
     /// How what is written from now on is stored, where its file says nothing else.
     pub(crate) writing: Writing,
     pub(crate) counters: Counters,
+    /// Told of files that take another amount of room since they were folded.
+    pub(crate) on_folded: OnceLock<FoldListener>,
     /// Serialises renames of directories, so that no two of them make a cycle.
     pub(crate) tree: Mutex<()>,
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use cairn_format::key::{self, Key, tag};
 use cairn_format::{
@@ -458,6 +458,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
             dedup: on.options.dedup,
         },
         counters: Counters::default(),
+        on_folded: OnceLock::new(),
         kept,
         first_new: next,
         capabilities: AtomicBool::new(false),

@@ -183,6 +183,12 @@ impl Volume {
         self.core.release(ino);
     }
 
+    /// Has `told` called with the `st_ino` of each file whose `st_blocks` changed since it was folded, while locks are
+    /// held: it must not wait, nor call the volume. Only the first that is given counts.
+    pub fn on_folded(&self, told: impl Fn(u64) + Send + Sync + 'static) {
+        let _ = self.core.on_folded.set(Box::new(told));
+    }
+
     /// From here on not every open is told, but [`Volume::forget`] is called for what nobody can reach any more: what
     /// loses its last name stays until then. To be called before the first operation.
     pub fn expect_forgets(&self) {

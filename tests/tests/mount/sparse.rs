@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use cairn_tests::dice::noise;
-use cairn_tests::mounted::{Mounted, SMALL, run};
+use cairn_tests::mounted::{Mounted, SMALL, run, wait_until};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
@@ -136,5 +136,17 @@ fn blocks_are_never_0_where_there_is_data() {
     check("appended to");
     fs::write(m.path("empty"), "").expect("written");
     assert_eq!(blocks(&m.path("empty")), 0);
+    m.finish();
+}
+
+#[test]
+fn stat_tells_of_the_room_a_file_takes_once_it_is_folded_though_it_was_asked_before() {
+    let m = Mounted::new();
+    fs::write(m.path("f"), vec![b'a'; 1 << 20]).expect("written");
+    let blocks = || fs::metadata(m.path("f")).expect("there").blocks();
+    assert!(blocks() >= 2048, "it lies in the journal as it is: {} blocks", blocks());
+    m.sync();
+    wait_until("the kernel asks again", || blocks() < 200);
+    assert!(blocks() > 0);
     m.finish();
 }

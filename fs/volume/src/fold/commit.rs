@@ -8,6 +8,7 @@ use super::{File, Mapped, Place};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
 use crate::journal::JournalError;
+use crate::vfs::st_ino;
 
 /// Bytes of a piece in a record.
 const PIECE_BYTES: usize = 80;
@@ -94,6 +95,9 @@ fn commit_file(
     }
     if !mutations.is_empty() {
         append(core, &mutations)?;
+        if let Some(tell) = core.on_folded.get() {
+            tell(st_ino(view, ino));
+        }
     }
     Ok(count)
 }

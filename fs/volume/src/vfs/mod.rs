@@ -44,7 +44,7 @@ fn split(ino: u64) -> Result<Ino, Error> {
 }
 
 /// The inverse of [`split`].
-fn st_ino(view: View, ino: Ino) -> u64 {
+pub(crate) fn st_ino(view: View, ino: Ino) -> u64 {
     u64::from(view.0) << VIEW_SHIFT | ino.0
 }
 
