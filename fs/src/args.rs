@@ -52,7 +52,7 @@ pub(crate) struct MountArgs {
     /// Mount options: see [`options::OPTIONS`].
     #[arg(short = 'o', value_name = "OPTIONS", help = options::help(), allow_hyphen_values = true)]
     pub(crate) options: Vec<String>,
-    /// What caches the namespace: redb or, where it was built in, sled; the same as -o meta_engine=….
+    /// What caches the namespace: redb or, where it was built in, sled; the same as -o meta_engine=ENGINE.
     #[arg(long, value_name = "ENGINE")]
     pub(crate) meta_engine: Option<String>,
     /// Stay in the foreground and log to standard error.

@@ -125,8 +125,15 @@ fn stats_go_on_until_the_count_or_sigint() {
     assert_eq!(json.lines().count(), 2);
 
     let out = m.beside("out");
-    let mut command = Command::new(program("cairn"));
-    command.arg("stats").arg(m.at()).args(["--interval", "0.1"]).stdin(Stdio::null());
+    // Where this test runs in the background, it and its children ignore SIGINT unless told otherwise.
+    let mut command = Command::new("env");
+    command
+        .arg("--default-signal=INT")
+        .arg(program("cairn"))
+        .arg("stats")
+        .arg(m.at())
+        .args(["--interval", "0.1"])
+        .stdin(Stdio::null());
     let mut running =
         Running(command.stdout(File::create(&out).expect("a new name")).spawn().expect("starts"));
     wait_until("it has printed", || fs::metadata(&out).is_ok_and(|found| found.len() > 0));
