@@ -67,7 +67,7 @@ fn a_newer_format_is_8() {
     let volume = Fixture::filled();
     let path = volume.path("superblock");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     fs::write(&path, bytes).unwrap();
     let output = fsck(&[], &volume.dir());
     assert_eq!(code(&output), 8);
