@@ -250,7 +250,8 @@ impl Core {
     /// Whether the disk has room for a batch of folding, which must not take what is kept for deleting.
     pub(crate) fn has_room_to_fold(&self) -> bool {
         let batch = self.dirty.backlog().0.min(self.fold_start());
-        self.kept.bytes() > 0 || self.space.available(&*self.disk) > batch + self.kept.len()
+        // Where nothing was given up, what is there is for folding, and folding finds out whether it is enough.
+        self.kept.spent() == 0 || self.space.available(&*self.disk) > batch + self.kept.spent()
     }
 
     /// Appends an operation's record and applies it. The caller holds the locks of all inodes whose keys

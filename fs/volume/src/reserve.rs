@@ -2,6 +2,7 @@
 //! it, so that checkpoints can be written, and deleting and unmounting work. Made again when there is room.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_format::Geometry;
@@ -16,6 +17,8 @@ const PLENTY: u64 = 16;
 pub(crate) struct Reserve {
     len: u64,
     kept: Mutex<bool>,
+    /// Whether it was given up, and there is none again yet.
+    spent: AtomicBool,
 }
 
 impl Reserve {
@@ -24,7 +27,7 @@ impl Reserve {
     pub(crate) fn find(disk: &dyn Disk, geometry: &Geometry) -> Reserve {
         let len = u64::from(geometry.segment) * 3 / 2;
         let whole = disk.open(PATH, Access::Read).and_then(|file| file.len()).is_ok_and(|found| found >= len);
-        Reserve { len, kept: Mutex::new(whole) }
+        Reserve { len, kept: Mutex::new(whole), spent: AtomicBool::new(false) }
     }
 
     fn kept(&self) -> MutexGuard<'_, bool> {
@@ -32,9 +35,9 @@ impl Reserve {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that it has, where there is one.
-    pub(crate) fn len(&self) -> u64 {
-        self.len
+    /// Bytes of the disk's room that are there only because it was given up: not for folding.
+    pub(crate) fn spent(&self) -> u64 {
+        if self.spent.load(Ordering::Acquire) { self.len } else { 0 }
     }
 
     /// Bytes that giving it up frees.
@@ -49,6 +52,7 @@ impl Reserve {
             return false;
         }
         *kept = false;
+        self.spent.store(true, Ordering::Release);
         match disk.remove(PATH) {
             Ok(()) => {
                 tracing::warn!("the disk is full: the room that was kept for this is used now");
@@ -68,7 +72,10 @@ impl Reserve {
             return;
         }
         match self.fill(disk) {
-            Ok(()) => *kept = true,
+            Ok(()) => {
+                *kept = true;
+                self.spent.store(false, Ordering::Release);
+            }
             Err(error) => {
                 tracing::debug!("{PATH}: {error}");
                 // Half of it is of no use.
