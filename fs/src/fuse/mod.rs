@@ -8,7 +8,8 @@
 //! kernel has forgotten it ([`forgets`]). Elsewhere each open file is a count in the volume.
 //!
 //! Only this daemon changes the volume, so the kernel may keep what it was told: names, attributes and the absence of
-//! names for an hour, pages and listings until they are changed through it.
+//! names for an hour, pages and listings until they are changed through it. What folding changes, the room that a file
+//! takes, it is told to ask for again.
 
 mod adapter;
 mod attributes;
