@@ -116,9 +116,10 @@ impl Driver {
             Op::Rename { from, name, to, new, mode } => {
                 let (from, to) = (self.ino(*from), self.ino(*to));
                 volume.rename(from, name, to, new, *mode)?;
-                // A whiteout is a node of its own.
+                // A whiteout is a node of its own; none is made where both names were one file's.
                 if let RenameMode::Whiteout { .. } = mode
                     && let Some(attr) = volume.lookup(from, name)?
+                    && self.inos.values().all(|known| *known != attr.ino)
                 {
                     self.inos.insert(next, attr.ino);
                 }

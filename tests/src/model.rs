@@ -151,6 +151,14 @@ impl Model {
         }
     }
 
+    /// The directory that a directory lies in, or last lay in.
+    pub fn parent(&self, dir: Id) -> Option<Id> {
+        match self.node(dir).map(|n| &n.body) {
+            Ok(Body::Dir(_, parent)) => Some(*parent),
+            _ => None,
+        }
+    }
+
     /// What the next node made will be called.
     pub fn next_id(&self) -> Id {
         self.next

@@ -450,7 +450,11 @@ impl Op {
             },
             Op::List { id } => model.names(*id).map(|n| Answer::Names(n.keys().cloned().collect())),
             Op::Lookup { dir, name } if name.len() > 255 => model.node(*dir).and(Err(Error::NameTooLong)),
+            Op::Lookup { dir, name } if name == b"." => {
+                Ok(Answer::Found(model.node(*dir).ok().map(|n| n.kind())))
+            }
             Op::Lookup { dir, name } => model.lookup(*dir, name).and_then(|found| {
+                let found = if name == b".." { model.parent(*dir) } else { found };
                 Ok(Answer::Found(found.and_then(|id| model.node(id).ok()).map(|n| n.kind())))
             }),
             Op::Open { id, truncate } => model
