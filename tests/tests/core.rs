@@ -8,4 +8,5 @@ mod core {
     mod model;
     mod order;
     mod smoke;
+    mod threads;
 }
