@@ -1,0 +1,288 @@
+//! Bit rot: bytes of a volume that nobody has mounted change, and what then is mounted, read and checked is what it was, or
+//! says that it is not. What has to become of each fault is computed before it is made (`cairn_tests::rot`).
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use cairn_tests::dice::Dice;
+use cairn_tests::driver::Driver;
+use cairn_tests::engine::Survival;
+use cairn_tests::model::Model;
+use cairn_tests::ops::{Op, Raw, Sizes};
+use cairn_tests::pristine::Pristine;
+use cairn_tests::rot::{Fault, Guarantee, Layout, Region, Verdict};
+use cairn_tests::tree;
+use cairn_tests::watchdog::watch;
+use cairn_tests::world::{World, small};
+use cairn_volume::{OpenError, OpenOptions, Volume};
+use fsck_cairn::{CheckError, CheckOptions, Finding, Quiet, Severity};
+
+use super::model::root_model;
+
+/// No write is more than one record, so that the model goes through every state.
+const SIZES: Sizes = Sizes { write: 12_000, file: 40_000, sparse: 3 << 20 };
+/// Faults made in one image, one at a time.
+const FAULTS_TO_AN_IMAGE: u64 = 250;
+
+/// A volume that nobody has mounted, and all that is known of it.
+struct Image {
+    world: World,
+    older: World,
+    layout: Layout,
+    pristine: Pristine,
+    /// The states that it went through since the last checkpoint of all.
+    states: Vec<Model>,
+}
+
+fn read_only() -> OpenOptions {
+    OpenOptions { index_mem: 1 << 18, cache_size: 1 << 20, read_only: true, ..OpenOptions::default() }
+}
+
+/// Does some operations; notes the states.
+fn work(driver: &mut Driver, states: &mut Vec<Model>, dice: &mut Dice, operations: u64) {
+    let mut model = states.last().expect("a state").clone();
+    for _ in 0..operations {
+        let op = Raw::draw(dice).resolve(&model, &SIZES);
+        // What is open without a name is gone when the volume is looked at again.
+        if matches!(op, Op::Open { .. } | Op::Create { .. }) && dice.one_in(2) {
+            continue;
+        }
+        let next = model.next_id();
+        let found = driver.apply(&op, next);
+        assert_eq!(found, op.on_model(&mut model), "{op:?}");
+        states.push(model.clone());
+    }
+}
+
+impl Image {
+    /// One that was unmounted, or not.
+    fn make(base: &World, seed: u64, clean: bool) -> Image {
+        let mut dice = Dice::new(seed);
+        let world = base.fork();
+        let mut driver = Driver::empty(world.open().expect("mounted"));
+        let mut states = vec![root_model(&driver)];
+        work(&mut driver, &mut states, &mut dice, 150);
+        driver.volume.close().expect("closed");
+        let inos = driver.inos;
+        drop(driver.volume);
+        let mut driver = Driver::new(world.open().expect("mounted"), inos);
+        let state = states.last().expect("a state").remounted();
+        states = vec![state];
+        work(&mut driver, &mut states, &mut dice, 60);
+        let older = world.fork();
+        work(&mut driver, &mut states, &mut dice, 60);
+        if clean {
+            driver.volume.close().expect("closed");
+        } else {
+            witness(&mut driver, &mut states, &mut dice);
+        }
+        drop(driver.volume);
+        let world = world.fork();
+        let volume = world.fork().open_with(read_only()).expect("whole");
+        let pristine = Pristine::of(&volume).expect("whole");
+        let layout =
+            Layout::of(&world.disk, world.store_disk(), pristine.extents().collect::<Vec<_>>().into_iter());
+        Image { world, older, layout, pristine, states }
+    }
+
+    fn check(&self, fault: &Fault, verdict: &Verdict, dice: &mut Dice) -> Result<(), String> {
+        let survival = if dice.one_in(2) { Survival::All } else { Survival::None };
+        let rotten = || {
+            let mut world = self.world.fork();
+            world.engine = world.engine.surviving(survival);
+            fault.inflict(&world.disk).map(|()| world).map_err(|e| format!("no such fault: {e}"))
+        };
+        self.check_fsck(&rotten()?, verdict)?;
+        let world = rotten()?;
+        match world.open() {
+            Ok(volume) => {
+                if verdict.refused || verdict.needs_engine && survival == Survival::None {
+                    return Err("it can be mounted".into());
+                }
+                self.check_mounted(&volume, verdict)?;
+                if verdict.guarantee == Guarantee::Within && dice.one_in(8) {
+                    volume.close().map_err(|e| format!("closing: {e}"))?;
+                    drop(volume);
+                    let volume = world.open().map_err(|e| format!("mounted again: {e}"))?;
+                    self.check_mounted(&volume, verdict).map_err(|e| format!("mounted again: {e}"))?;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if verdict.guarantee == Guarantee::Within {
+                    return Err(format!("it is refused: {error}"));
+                }
+                if !verdict.refused && !verdict.needs_engine && verdict.guarantee == Guarantee::Beyond {
+                    return Err(format!("some of it can be read, but it is refused: {error}"));
+                }
+                check_sentence(&error, verdict)?;
+                self.check_read_only(&rotten()?)
+            }
+        }
+    }
+
+    fn check_mounted(&self, volume: &Volume, verdict: &Verdict) -> Result<(), String> {
+        match verdict.guarantee {
+            Guarantee::Within | Guarantee::Beyond => {
+                let found = self.pristine.compare(volume, verdict)?;
+                match (verdict.guarantee, found.refused) {
+                    (Guarantee::Beyond, 0) if !verdict.needs_engine => Err("nothing is lost".into()),
+                    _ => Ok(()),
+                }
+            }
+            Guarantee::Unwitnessed => self.check_state(volume),
+        }
+    }
+
+    /// That it is in one of the states that it went through.
+    fn check_state(&self, volume: &Volume) -> Result<(), String> {
+        let found = tree::of_volume(volume)?;
+        let is = |model: &&Model| tree::difference(&tree::of_model(&model.remounted()), &found).is_none();
+        match self.states.iter().rev().find(is) {
+            Some(_) => Ok(()),
+            None => Err("it is in a state that it never was in".into()),
+        }
+    }
+
+    /// What cannot be mounted for writing may be to be read: then it shows nothing that never was.
+    fn check_read_only(&self, world: &World) -> Result<(), String> {
+        let Ok(volume) = world.open_with(read_only()) else { return Ok(()) };
+        match tree::of_volume(&volume) {
+            Ok(_) => self.check_state(&volume).map_err(|e| format!("mounted read-only: {e}")),
+            // An error of reading is what it is for.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn check_fsck(&self, world: &World, verdict: &Verdict) -> Result<(), String> {
+        let options = CheckOptions::default();
+        let report = match fsck_cairn::check(&world.disk, world.store_disk(), None, &options, &Quiet) {
+            Ok(report) => report,
+            // No superblock has the magic left.
+            Err(CheckError::NotAVolume(_)) if verdict.named.contains("superblock") => return Ok(()),
+            Err(error) => return Err(format!("fsck: {error}")),
+        };
+        let damage: Vec<&Finding> =
+            report.findings.iter().filter(|f| f.severity == Severity::Damage).collect();
+        match verdict.guarantee {
+            Guarantee::Within => {
+                let lost = damage.iter().find(|f| !f.paths.is_empty() || f.inode.is_some());
+                lost.map_or(Ok(()), |finding| Err(format!("fsck takes this for lost: {finding:?}")))
+            }
+            Guarantee::Beyond => {
+                let names = |file: &String| {
+                    damage.iter().any(|f| f.file.as_ref().is_some_and(|f| f.starts_with(file.as_str())))
+                };
+                // Of several, one may hide what is behind it.
+                match verdict.named.iter().any(names) {
+                    true => Ok(()),
+                    false => Err(format!("fsck names none of {:?}: {:?}", verdict.named, report.findings)),
+                }
+            }
+            Guarantee::Unwitnessed => Ok(()),
+        }
+    }
+}
+
+/// Has records that matter little follow those that do, synced one by one, so that one bad sector does not hit all that say
+/// what was synced.
+fn witness(driver: &mut Driver, states: &mut Vec<Model>, dice: &mut Dice) {
+    let mut model = states.last().expect("a state").clone();
+    let root = cairn_tests::model::ROOT;
+    let name = b"witness".to_vec();
+    let create = Op::Create { dir: root, name, mode: 0o600, umask: 0, owner: Default::default() };
+    let id = model.next_id();
+    let mut ops = vec![create, Op::Release { id }];
+    for n in 0..5 {
+        let seed = dice.roll() | 7;
+        ops.push(Op::Write { id, offset: n * 8192, len: 8192, seed, clear: false });
+        ops.push(Op::Fsync { id });
+    }
+    for op in ops {
+        let next = model.next_id();
+        let found = driver.apply(&op, next);
+        assert_eq!(found, op.on_model(&mut model), "{op:?}");
+        states.push(model.clone());
+    }
+}
+
+/// A refusal says what is wrong, and where.
+fn check_sentence(error: &OpenError, verdict: &Verdict) -> Result<(), String> {
+    let text = error.to_string();
+    let places = verdict.named.iter().map(|file| match file.strip_suffix(".pack") {
+        Some(path) => path.rsplit('/').next().unwrap_or(path),
+        None => file.rsplit('/').next().unwrap_or(file),
+    });
+    let named = places.clone().any(|place| text.contains(place));
+    match verdict.guarantee {
+        Guarantee::Beyond if !named => Err(format!("the refusal names none of {:?}: {text}", verdict.named)),
+        _ => Ok(()),
+    }
+}
+
+/// What was done and seen.
+#[derive(Default)]
+struct Counts {
+    by_guarantee: Mutex<BTreeMap<Guarantee, u64>>,
+    refused: AtomicU64,
+}
+
+fn one(image: &Image, seed: u64, counts: &Counts) -> Result<(), String> {
+    let mut dice = Dice::new(seed);
+    let fault = image.layout.draw(&mut dice, &image.older.disk);
+    let harmed: Vec<&Region> = image.layout.harmed(&fault);
+    let verdict = image.layout.judge(&harmed);
+    *counts.by_guarantee.lock().expect("no panic").entry(verdict.guarantee).or_default() += 1;
+    counts.refused.fetch_add(u64::from(verdict.refused), Ordering::Relaxed);
+    let checked = catch_unwind(AssertUnwindSafe(|| image.check(&fault, &verdict, &mut dice)));
+    let checked = checked.unwrap_or_else(|_| Err("it panics".into()));
+    checked.map_err(|error| {
+        let parts: Vec<_> = harmed.iter().map(|r| format!("{:?}", r.part)).collect();
+        format!("fault {seed}: {}: {:?}, harms {}: {error}", fault.what, verdict.guarantee, parts.join(", "))
+    })
+}
+
+fn faults() -> u64 {
+    std::env::var("CAIRN_FAULTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
+}
+
+#[test]
+fn what_rots_is_named_or_costs_nothing_and_never_gives_a_wrong_byte() {
+    let _watchdog = watch("the test of bit rot", 20 + faults() / 1000);
+    let base = World::make(&small());
+    let counts = Counts::default();
+    let failures = Mutex::new(Vec::new());
+    let images = faults().div_ceil(FAULTS_TO_AN_IMAGE);
+    let next = AtomicU64::new(0);
+    let cores = thread::available_parallelism().map_or(1, |n| n.get());
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= images || failures.lock().expect("no panic").len() > 20 {
+                        return;
+                    }
+                    // Two in three were not unmounted: of those there is more that can be lost.
+                    let image = Image::make(&base, seed, seed % 3 == 2);
+                    for n in 0..FAULTS_TO_AN_IMAGE {
+                        if let Err(error) = one(&image, seed * FAULTS_TO_AN_IMAGE + n, &counts) {
+                            failures.lock().expect("no panic").push(error);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (made, by) = (images * FAULTS_TO_AN_IMAGE, counts.by_guarantee.into_inner().expect("no panic"));
+    println!("{made} faults: {by:?}");
+    let failures = failures.into_inner().expect("no panic");
+    assert!(failures.is_empty(), "{} faults went wrong:\n{}", failures.len(), failures.join("\n"));
+    for guarantee in [Guarantee::Within, Guarantee::Beyond] {
+        let count = by.get(&guarantee).copied().unwrap_or(0);
+        assert!(count * 5 >= made, "only {count} of {made} faults are {guarantee:?}");
+    }
+}
