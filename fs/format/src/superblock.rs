@@ -303,13 +303,18 @@ fn finish(e: &mut Encoder) {
     e.u64("checksum", sum);
 }
 
+/// Whether a superblock's file ends with its checksum, which it does in every version: so a newer version is told from one
+/// that rotted.
+pub fn superblock_is_sealed(bytes: &[u8]) -> bool {
+    bytes.len() == SUPERBLOCK_LEN && seal().sum(&bytes[..SUM_AT]).to_le_bytes() == bytes[SUM_AT..]
+}
+
 /// The decoder after magic and version. Both come before the checksum: a newer format may be longer
 /// or sealed in another way, and must be told apart from damage.
 fn checked<'a>(what: &'static str, bytes: &'a [u8], magic: &[u8; 8]) -> Result<Decoder<'a>, FormatError> {
     let mut d = Decoder::new(what, bytes);
     d.magic(magic)?;
-    let intact =
-        bytes.len() == SUPERBLOCK_LEN && seal().sum(&bytes[..SUM_AT]).to_le_bytes() == bytes[SUM_AT..];
+    let intact = superblock_is_sealed(bytes);
     let version = d.version();
     match (intact, version) {
         (true, version) => version.map(|_| d),

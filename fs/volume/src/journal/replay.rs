@@ -296,6 +296,16 @@ fn link(walked: Vec<Walked>, chain: &mut Chain, shape: &JournalShape) -> Result<
 }
 
 impl Chain {
+    /// Whether it holds all records that the checkpoint at `tip` needs, from `floor` on: or the volume would be older than
+    /// it was.
+    pub fn reaches(&self, tip: CheckpointRef, floor: Lsn) -> bool {
+        match tip {
+            // All there ever were.
+            CheckpointRef::NONE => self.continues == Lsn::ZERO,
+            tip => self.last <= tip.lsn || self.continues < floor,
+        }
+    }
+
     /// Forgets all records: a checkpoint holds everything, and what comes next continues that.
     pub(crate) fn discard(&mut self) {
         (self.continues, self.last) = (Lsn::ZERO, Lsn::ZERO);
