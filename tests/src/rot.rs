@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use cairn_format::{
     Lsn, PACK_HEADER_LEN, PAYLOAD_BLOCK, PackHeader, PackId, PackKind, PieceKind, RECORD_ALIGN,
-    RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SegmentHeader, TRAILER_LEN,
-    Uuid, VolumeState, VolumeSuperblock,
+    RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SegmentHeader,
+    StoreSuperblock, TRAILER_LEN, Uuid, VolumeState, VolumeSuperblock,
 };
 use cairn_store::disk::{Access, Disk};
 use cairn_store::{PackReader, REPLICA_PATHS, Store, StoreOptions, list_packs, pack_path};
@@ -344,8 +344,8 @@ impl Layout {
         harmed
     }
 
-    /// What has to become of it.
-    pub fn judge(&self, harmed: &[&Region]) -> Verdict {
+    /// What has to become of a fault that does so much harm.
+    pub fn judge(&self, fault: &Fault, harmed: &[&Region]) -> Verdict {
         let mut verdict = Verdict {
             guarantee: Guarantee::Within,
             refused: false,
@@ -354,17 +354,19 @@ impl Layout {
             payload: BTreeSet::new(),
             named: BTreeSet::new(),
         };
-        self.judge_superblocks(harmed, &mut verdict);
+        self.judge_superblocks(fault, &mut verdict);
         self.judge_packs(harmed, &mut verdict);
         self.judge_journal(harmed, &mut verdict);
         verdict
     }
 
-    fn judge_superblocks(&self, harmed: &[&Region], verdict: &mut Verdict) {
+    fn judge_superblocks(&self, fault: &Fault, verdict: &mut Verdict) {
         for dir in ["", "store/"] {
-            let bad = |name: &&str| {
-                let path = format!("{dir}{name}");
-                harmed.iter().any(|r| r.part == Part::Superblock && r.path == path)
+            let bad = |name: &&str| match self.after(fault, &format!("{dir}{name}")) {
+                None => true,
+                // An older one that is whole will do: the journal says what came since.
+                Some(bytes) if dir.is_empty() => VolumeSuperblock::decode(&bytes).is_err(),
+                Some(bytes) => StoreSuperblock::decode(&bytes).is_err(),
             };
             if REPLICA_PATHS.iter().all(bad) {
                 verdict.guarantee = Guarantee::Beyond;

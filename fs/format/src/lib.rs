@@ -31,7 +31,7 @@ pub use pack::{
 pub use snapshot::{IndexSlot, IndexSnapshot, PackSummary};
 pub use superblock::{
     ChunkSizes, Compression, Geometry, ParityGeometry, SUPERBLOCK_LEN, StoreSuperblock, VolumeState,
-    VolumeSuperblock, superblock_is_sealed,
+    VolumeSuperblock,
 };
 pub use wire::{Decoder, Encoder, Field, FormatError};
 

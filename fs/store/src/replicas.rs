@@ -2,7 +2,7 @@
 
 use std::io;
 
-use cairn_format::{FormatError, SUPERBLOCK_LEN, superblock_is_sealed};
+use cairn_format::{FormatError, SUPERBLOCK_LEN};
 
 use crate::StoreError;
 use crate::disk::{Disk, read_small, replace_small};
@@ -18,7 +18,7 @@ pub struct Replicas<T> {
     pub damaged: Vec<(&'static str, String)>,
 }
 
-/// Reads all replicas; an error only where none can be used. A whole replica of a newer format is an error
+/// Reads all replicas; an error only where none can be used. A replica of a newer format is an error
 /// at once: an older one beside it must not be taken for the truth.
 pub fn read_replicas<T>(
     disk: &dyn Disk,
@@ -37,7 +37,7 @@ pub fn read_replicas<T>(
                     }
                     continue;
                 }
-                Err(error @ FormatError::NewerVersion { .. }) if superblock_is_sealed(&bytes) => {
+                Err(error @ FormatError::NewerVersion { .. }) => {
                     return Err(StoreError::Superblock { path: path.into(), error });
                 }
                 Err(error) => StoreError::Superblock { path: path.into(), error },

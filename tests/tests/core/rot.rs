@@ -23,7 +23,7 @@ use fsck_cairn::{CheckError, CheckOptions, Finding, Quiet, Severity};
 use super::model::root_model;
 
 /// No write is more than one record, so that the model goes through every state.
-const SIZES: Sizes = Sizes { write: 12_000, file: 40_000, sparse: 3 << 20 };
+const SIZES: Sizes = Sizes { write: 8_000, file: 40_000, sparse: 3 << 20 };
 /// Faults made in one image, one at a time.
 const FAULTS_TO_AN_IMAGE: u64 = 250;
 
@@ -255,7 +255,7 @@ fn one(image: &Image, seed: u64, counts: &Counts) -> Result<(), String> {
     let mut dice = Dice::new(seed);
     let fault = image.layout.draw(&mut dice, &image.older.disk);
     let harmed: Vec<&Region> = image.layout.harmed(&fault);
-    let verdict = image.layout.judge(&harmed);
+    let verdict = image.layout.judge(&fault, &harmed);
     *counts.by_guarantee.lock().expect("no panic").entry(verdict.guarantee).or_default() += 1;
     counts.refused.fetch_add(u64::from(verdict.refused), Ordering::Relaxed);
     let checked = catch_unwind(AssertUnwindSafe(|| image.check(&fault, &verdict, &mut dice)));

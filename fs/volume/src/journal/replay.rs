@@ -119,7 +119,12 @@ fn scan_into(
             // A power cut while a segment was made leaves a short file that nothing is in.
             None if short => suspects.push((path, file, "it is too short".to_owned())),
             None => chain.unused.push((path, file)),
-            Some(Ok(header)) => walked.push(walk(path, file, header, shape, chain)),
+            Some(Ok(header)) => match read_prefix(&*file, &shape.volume, SEGMENT_DATA_START, shape.segment) {
+                Ok(record) if record.head.segment > header.number => {
+                    suspects.push((path, file, "it is that of an earlier segment".to_owned()));
+                }
+                _ => walked.push(walk(path, file, header, shape, chain)),
+            },
             Some(Err(reason)) => suspects.push((path, file, reason)),
         }
     }

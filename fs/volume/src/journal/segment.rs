@@ -53,7 +53,8 @@ pub(crate) fn write_header(file: &dyn DiskFile, header: &SegmentHeader) -> io::R
     file.write_at(&[&copy[..], &copy[..]].concat(), 0)
 }
 
-/// A segment's header, from either copy; `None` for a file that was never used.
+/// A segment's header, from the newer of its copies, since a write of one may have been lost; `None` for a file that was never
+/// used.
 pub(crate) fn read_header(
     file: &dyn DiskFile,
     volume: &Uuid,
@@ -61,8 +62,11 @@ pub(crate) fn read_header(
     let mut both = vec![0; 2 * SEGMENT_HEADER_LEN];
     let read = file.read_at(&mut both, 0)?;
     let (first, second) = both.split_at(SEGMENT_HEADER_LEN);
-    let decoded = SegmentHeader::decode(first, volume)
-        .or_else(|e| SegmentHeader::decode(second, volume).map_err(|_| e));
+    let decoded = match (SegmentHeader::decode(first, volume), SegmentHeader::decode(second, volume)) {
+        (Ok(first), Ok(second)) if first.number < second.number => Ok(second),
+        (Ok(whole), _) | (Err(_), Ok(whole)) => Ok(whole),
+        (Err(error), Err(_)) => Err(error),
+    };
     Ok(match decoded {
         Ok(header) => Some(Ok(header)),
         Err(_) if read > 0 && both.iter().all(|b| *b == 0) => None,
