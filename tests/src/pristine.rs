@@ -65,6 +65,12 @@ impl Pristine {
         self.inodes.values().flat_map(|seen| &seen.extents)
     }
 
+    /// Each file's path, bytes and places, by the first of its names that was found.
+    pub fn files(&self) -> impl Iterator<Item = (&str, Vec<u8>, Vec<Extent>)> {
+        let files = self.inodes.values().filter(|seen| seen.attr.kind == FileKind::Regular);
+        files.map(|seen| (seen.path.as_str(), seen.bytes.concat(), seen.extents.clone()))
+    }
+
     /// Bytes of all files.
     pub fn len(&self) -> u64 {
         self.extents().map(|(_, len, _)| len).sum()

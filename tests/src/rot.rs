@@ -15,7 +15,7 @@ use cairn_format::{
 use cairn_store::disk::{Access, Disk};
 use cairn_store::{PackReader, REPLICA_PATHS, Store, StoreOptions, list_packs, pack_path};
 use cairn_volume::journal::{JOURNAL_DIR, JournalShape, scan_read_only};
-use cairn_volume::{load_chain, read_superblock};
+use cairn_volume::{ENGINE_DIR, load_chain, read_superblock};
 
 use crate::dice::{Dice, noise};
 
@@ -28,7 +28,7 @@ pub enum Guarantee {
     /// Something is lost: it is named, and whoever asks for it is told so.
     Beyond,
     /// The newest records, with all that says of them that they were synced: no different from the tail that a power cut
-    /// tears. A state that the volume was in, or none.
+    /// tears. A state that the volume was in, but for what is lost beside it.
     Unwitnessed,
 }
 
@@ -53,6 +53,8 @@ pub enum Part {
     Trailer(PackId),
     /// The chunk index.
     Index,
+    /// A file of the engine's.
+    Engine,
     /// Nothing that counts.
     Free,
 }
@@ -128,6 +130,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Whether any bytes are.
+    pub fn loses_some(&self) -> bool {
+        !self.frames.is_empty() || !self.payload.is_empty()
+    }
+
     /// Whether bytes that lie there are lost.
     pub fn loses(&self, kind: &PieceKind, len: u64) -> bool {
         match kind {
@@ -307,6 +314,12 @@ impl Layout {
             let len = self.file(disk, "store/index").len() as u64;
             self.region("store/index", 0..len, Part::Index);
         }
+        // An engine in memory has none.
+        for listed in disk.list(ENGINE_DIR).into_iter().flatten().filter(|listed| !listed.is_dir) {
+            let path = format!("{ENGINE_DIR}/{}", listed.name);
+            let len = self.file(disk, &path).len() as u64;
+            self.region(&path, 0..len, Part::Engine);
+        }
     }
 
     /// The bytes of a file after a fault; nothing where it is gone.
@@ -450,14 +463,14 @@ impl Layout {
                 verdict.named.insert(JOURNAL_DIR.into());
             }
         }
-        if unwitnessed && verdict.guarantee != Guarantee::Beyond {
+        if unwitnessed && !verdict.refused {
             verdict.guarantee = Guarantee::Unwitnessed;
         }
     }
 
     /// A fault. `older` is the disk as it was earlier.
     pub fn draw(&self, dice: &mut Dice, older: &dyn Disk) -> Fault {
-        let kinds: [fn(&Layout, &Region) -> bool; 9] = [
+        let kinds: [fn(&Layout, &Region) -> bool; 10] = [
             |_, r| r.part == Part::Superblock,
             |_, r| matches!(r.part, Part::SegmentHeader(_)),
             |_, r| matches!(r.part, Part::Record(..)),
@@ -467,6 +480,7 @@ impl Layout {
             |l, r| matches!(r.part, Part::Frame(p, _) if !l.meta.contains(&p)),
             |l, r| matches!(r.part, Part::Frame(p, _) if l.meta.contains(&p)),
             |_, r| r.part == Part::Index,
+            |_, r| r.part == Part::Engine,
         ];
         loop {
             let kind = kinds[dice.below(kinds.len() as u64) as usize];

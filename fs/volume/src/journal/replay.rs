@@ -115,16 +115,11 @@ fn scan_into(
         let access = if writes { Access::Write } else { Access::Read };
         let file = disk.open(&path, access).or_else(|_| disk.open(&path, Access::Read)).map_err(io(&path))?;
         let short = listed.len < shape.segment.into();
-        match read_header(&*file, &shape.volume).map_err(io(&path))? {
+        match read_header(&*file, shape).map_err(io(&path))? {
             // A power cut while a segment was made leaves a short file that nothing is in.
             None if short => suspects.push((path, file, "it is too short".to_owned())),
             None => chain.unused.push((path, file)),
-            Some(Ok(header)) => match read_prefix(&*file, &shape.volume, SEGMENT_DATA_START, shape.segment) {
-                Ok(record) if record.head.segment > header.number => {
-                    suspects.push((path, file, "it is that of an earlier segment".to_owned()));
-                }
-                _ => walked.push(walk(path, file, header, shape, chain)),
-            },
+            Some(Ok(header)) => walked.push(walk(path, file, header, shape, chain)),
             Some(Err(reason)) => suspects.push((path, file, reason)),
         }
     }
