@@ -7,17 +7,19 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use cairn_tests::dice::Dice;
+use cairn_format::{SEGMENT_HEADER_LEN, SegmentHeader};
+use cairn_store::disk::{Access, Disk};
+use cairn_tests::dice::{Dice, noise};
 use cairn_tests::driver::Driver;
 use cairn_tests::engine::Survival;
 use cairn_tests::model::Model;
 use cairn_tests::ops::{Op, Raw, Sizes};
 use cairn_tests::pristine::Pristine;
-use cairn_tests::rot::{Fault, Guarantee, Layout, Region, Verdict};
+use cairn_tests::rot::{Fault, Guarantee, Layout, Region, Verdict, read_file};
 use cairn_tests::tree;
 use cairn_tests::watchdog::watch;
 use cairn_tests::world::{World, small};
-use cairn_volume::{Dedup, OpenError, OpenOptions, Volume};
+use cairn_volume::{Caller, Dedup, OpenError, OpenOptions, Volume, read_superblock};
 use fsck_cairn::{CheckError, CheckOptions, Finding, Quiet, Severity};
 
 use super::model::root_model;
@@ -104,9 +106,13 @@ impl Image {
 
     fn check(&self, fault: &Fault, verdict: &Verdict, dice: &mut Dice) -> Result<(), String> {
         let survival = if dice.one_in(2) { Survival::All } else { Survival::None };
+        let rots = (survival == Survival::All && dice.one_in(3)).then(|| dice.roll());
         let rotten = || {
             let mut world = self.world.fork();
             world.engine = world.engine.surviving(survival);
+            if let Some(pick) = rots {
+                world.engine.rot(pick);
+            }
             fault.inflict(&world.disk).map(|()| world).map_err(|e| format!("no such fault: {e}"))
         };
         self.check_fsck(&rotten()?, verdict)?;
@@ -115,7 +121,8 @@ impl Image {
         let looks = || OpenOptions { read_only: false, dedup: Dedup::Verify, ..read_only() };
         match world.open_with(looks()) {
             Ok(volume) => {
-                if verdict.refused || verdict.needs_engine && survival == Survival::None {
+                let has_engine = survival == Survival::All && rots.is_none();
+                if verdict.refused || verdict.needs_engine && !has_engine {
                     return Err("it can be mounted".into());
                 }
                 self.check_mounted(&volume, verdict)?;
@@ -312,5 +319,105 @@ fn what_rots_is_named_or_costs_nothing_and_never_gives_a_wrong_byte() {
     for guarantee in [Guarantee::Within, Guarantee::Beyond] {
         let count = by.get(&guarantee).copied().unwrap_or(0);
         assert!(count * 5 >= made, "only {count} of {made} faults are {guarantee:?}");
+    }
+}
+
+/// A volume with two files, of which `b` lies in the journal's second segment and `a` in its first, behind what is folded;
+/// gives the world and the path of the newest segment but one.
+fn two_segments(base: &World, folded: bool) -> (World, String) {
+    let world = base.fork();
+    let volume = world.open().expect("mounted");
+    let owner = Caller::default();
+    let make = |name: &[u8]| volume.create(1, name, 0o644, 0, &owner).expect("a new name").ino;
+    if folded {
+        make(b"old");
+        volume.sync().expect("folded");
+    }
+    for (name, writes) in [(&b"a"[..], 5), (b"b", 4)] {
+        let ino = make(name);
+        for n in 0..writes {
+            volume.write(ino, n * 8000, &noise(n, 8000), false).expect("written");
+        }
+    }
+    volume.fsync(1, false).expect("synced");
+    drop(volume);
+    let mut segments: Vec<_> = world
+        .disk
+        .files()
+        .into_iter()
+        .filter(|path| path.ends_with(".seg"))
+        .filter_map(|path| Some((header(&world, &path)?.number, path)))
+        .collect();
+    segments.sort();
+    let path = segments[segments.len() - 2].1.clone();
+    (world, path)
+}
+
+fn header(world: &World, path: &str) -> Option<SegmentHeader> {
+    let volume = read_superblock(&world.disk, "the volume").expect("whole").uuid;
+    SegmentHeader::decode(&read_file(&world.disk, path).expect("there")[..SEGMENT_HEADER_LEN], &volume).ok()
+}
+
+fn names(world: &World, options: OpenOptions) -> Vec<Vec<u8>> {
+    let volume = world.open_with(options).expect("mounted");
+    tree::list(&volume, 1).expect("listed").into_iter().skip(2).map(|item| item.name).collect()
+}
+
+/// A mount that is refused to write shows the state before the damage, not one with what came behind it on top.
+#[test]
+fn regression_records_behind_a_gap_are_not_applied_by_a_read_only_mount() {
+    let (world, path) = two_segments(&World::make(&small()), true);
+    let file = world.disk.open(&path, Access::Write).expect("there");
+    file.write_at(&[0; 12 << 10], 0).expect("spoiled");
+    assert!(matches!(world.open(), Err(OpenError::Damaged { .. })));
+    assert!(!names(&world, read_only()).contains(&b"b".to_vec()), "what came behind the gap");
+}
+
+/// Before the first checkpoint the journal is all there is.
+#[test]
+fn regression_a_journal_without_its_beginning_is_refused_where_there_is_no_checkpoint() {
+    let (world, path) = two_segments(&World::make(&small()), false);
+    assert_eq!(names(&world.fork(), read_only()), [b"a", b"b"]);
+    world.disk.remove(&path).expect("there");
+    assert!(matches!(world.open(), Err(OpenError::Damaged { .. })));
+    assert!(names(&world, read_only()).is_empty());
+    let report = fsck_cairn::check(&world.disk, world.store_disk(), None, &CheckOptions::default(), &Quiet)
+        .expect("checked");
+    assert!(report.findings.iter().any(|f| f.severity == Severity::Damage), "{:?}", report.findings);
+}
+
+/// A lost write leaves an older copy, a misdirected one another segment's, both with a checksum that fits.
+#[test]
+fn regression_a_segment_is_what_its_records_say_whatever_one_copy_of_its_header_says() {
+    let (base, path) = two_segments(&World::make(&small()), false);
+    let whole = header(&base, &path).expect("whole");
+    let half = SEGMENT_HEADER_LEN as u64;
+    for (number, places) in [(0, vec![0]), (0, vec![half]), (0, vec![0, half]), (9, vec![0]), (9, vec![half])]
+    {
+        let world = base.fork();
+        let other = SegmentHeader { number, ..whole }.encode();
+        for at in &places {
+            world.disk.open(&path, Access::Write).expect("there").write_at(&other, *at).expect("spoiled");
+        }
+        let volume = world.open().unwrap_or_else(|e| panic!("number {number} at {places:?}: {e}"));
+        let ino = volume.lookup(1, b"a").expect("read").expect("there").ino;
+        assert_eq!(
+            volume.read(ino, 8000, 8000).expect("read"),
+            noise(1, 8000),
+            "number {number} at {places:?}"
+        );
+    }
+}
+
+/// A bit of the version is not a version.
+#[test]
+fn regression_a_superblock_whose_version_rotted_is_not_a_newer_one() {
+    let world = World::make(&small());
+    for path in ["superblock", "store/superblock.backup"] {
+        for bit in 0..32 {
+            let world = world.fork();
+            world.disk.corrupt(path, 8 + bit / 8, 1 << (bit % 8)).expect("spoiled");
+            world.open().unwrap_or_else(|e| panic!("bit {bit} of {path}: {e}"));
+        }
     }
 }
