@@ -9,6 +9,7 @@ use cairn_tests::driver::Driver;
 use cairn_tests::engine::Survival;
 use cairn_tests::model::{Id, Model, ROOT};
 use cairn_tests::ops::{Raw, Sizes};
+use cairn_tests::watchdog::watch;
 use cairn_tests::world::{World, small};
 use cairn_volume::{Dedup, OpenOptions, Volume};
 use fsck_cairn::{CheckOptions, Quiet, Severity};
@@ -176,6 +177,7 @@ fn on_all_cores(cases: u32, part: impl Fn(u32) + Sync) {
 /// 50 steps a case on average.
 #[test]
 fn a_volume_is_what_the_model_is() {
+    let _watchdog = watch("the test of the model", 30 + u64::from(case_count()) / 2_000);
     let base = World::make(&small());
     on_all_cores(case_count(), |count| {
         let config =
