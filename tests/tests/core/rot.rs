@@ -322,7 +322,7 @@ fn what_rots_is_named_or_costs_nothing_and_never_gives_a_wrong_byte() {
     }
 }
 
-/// A volume with two files, of which `b` lies in the journal's second segment and `a` in its first, behind what is folded;
+/// A volume with two files, of which `b` was made in the journal's newest segment and `a` in the one before it, behind what is folded;
 /// gives the world and the path of the newest segment but one.
 fn two_segments(base: &World, folded: bool) -> (World, String) {
     let world = base.fork();
@@ -333,7 +333,7 @@ fn two_segments(base: &World, folded: bool) -> (World, String) {
         make(b"old");
         volume.sync().expect("folded");
     }
-    for (name, writes) in [(&b"a"[..], 5), (b"b", 4)] {
+    for (name, writes) in [(&b"a"[..], 7), (b"b", 2)] {
         let ino = make(name);
         for n in 0..writes {
             volume.write(ino, n * 8000, &noise(n, 8000), false).expect("written");
