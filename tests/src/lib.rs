@@ -8,5 +8,8 @@ pub mod engine;
 pub mod model;
 pub mod mounted;
 pub mod ops;
+pub mod pristine;
+pub mod rot;
 pub mod tree;
+pub mod watchdog;
 pub mod world;
