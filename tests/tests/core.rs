@@ -4,6 +4,7 @@
 mod core {
     mod chunks;
     mod crash;
+    mod errors;
     mod format;
     mod model;
     mod order;

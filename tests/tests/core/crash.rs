@@ -2,7 +2,6 @@
 //! what is found then held against the states that the model went through.
 
 use std::collections::{HashMap, HashSet};
-use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_store::disk::Crash;
@@ -16,26 +15,27 @@ use cairn_tests::world::{SMALL_RECORD, World, small};
 use cairn_volume::{Caller, Error, MakeOptions, OpenError, RenameMode, Volume};
 use fsck_cairn::{CheckOptions, Quiet, Severity};
 
-const SIZES: Sizes = Sizes { write: 12_000, file: 30_000, sparse: 3 << 20 };
+pub(super) const SIZES: Sizes = Sizes { write: 12_000, file: 30_000, sparse: 3 << 20 };
 
 /// What a run left: the states it went through, and which of them must have survived.
-struct Past {
+#[derive(Default)]
+pub(super) struct Past {
     /// After each record of each acknowledged operation; the first is the volume's as it was made.
-    states: Vec<Model>,
+    pub(super) states: Vec<Model>,
     /// The last that an fsync was acknowledged behind.
-    certain: usize,
+    pub(super) certain: usize,
     /// States that the operation under way may have led to.
-    in_flight: Vec<Model>,
+    pub(super) in_flight: Vec<Model>,
     /// Every inode number given out.
-    issued: HashSet<u64>,
+    pub(super) issued: HashSet<u64>,
     /// Whether the volume was closed.
-    closed: bool,
+    pub(super) closed: bool,
 }
 
 /// What a case did, for the counts that tell whether cases are worth running.
 #[derive(Default)]
-struct Counts {
-    cuts: AtomicU64,
+pub(super) struct Counts {
+    pub(super) cuts: AtomicU64,
     again: AtomicU64,
     lost_some: AtomicU64,
     kept_all: AtomicU64,
@@ -45,15 +45,13 @@ struct Counts {
 struct Present {
     model: Model,
     inos: HashMap<Id, u64>,
-    /// Whether the disk has faults ahead, other than a cut: the first operation that one fails ends the workload.
-    may_fail: bool,
 }
 
 impl Present {
     /// As `mkfs` leaves it.
     fn new() -> Present {
         let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        Present { model: Model::new(owner.0, owner.1), inos: HashMap::from([(ROOT, 1)]), may_fail: false }
+        Present { model: Model::new(owner.0, owner.1), inos: HashMap::from([(ROOT, 1)]) }
     }
 }
 
@@ -65,7 +63,6 @@ fn live(world: &World, present: Present, raws: &[Raw], close: bool) -> Result<Pa
     past.states.push(model.clone());
     let volume = match world.open() {
         Ok(volume) => volume,
-        Err(OpenError::Failed { .. }) if present.may_fail => return Ok(past),
         Err(_) if world.disk.is_cut() => return Ok(past),
         Err(error) => return Err(format!("the first mount: {error}")),
     };
@@ -78,9 +75,7 @@ fn live(world: &World, present: Present, raws: &[Raw], close: bool) -> Result<Pa
         let mut after = model.clone();
         let expected = op.on_model(&mut after);
         if found != expected {
-            let faulty = present.may_fail
-                && matches!(found, Answer::Failed(Error::Io | Error::ReadOnly | Error::NoSpace));
-            if !world.disk.is_cut() && !faulty {
+            if !world.disk.is_cut() {
                 return Err(format!("operation {i}, {op:?}: should be {expected:?}, is {found:?}"));
             }
             if !matches!(found, Answer::Failed(_)) {
@@ -104,7 +99,7 @@ fn live(world: &World, present: Present, raws: &[Raw], close: bool) -> Result<Pa
     Ok(past)
 }
 
-fn random_crash(dice: &mut Dice) -> Crash {
+pub(super) fn random_crash(dice: &mut Dice) -> Crash {
     match dice.below(6) {
         0 => Crash::KeepAll,
         1 => Crash::DropUnsynced,
@@ -112,7 +107,7 @@ fn random_crash(dice: &mut Dice) -> Crash {
     }
 }
 
-fn random_survival(dice: &mut Dice) -> Survival {
+pub(super) fn random_survival(dice: &mut Dice) -> Survival {
     match dice.below(4) {
         0 => Survival::None,
         1 => Survival::Older(1 + dice.below(3) as usize),
@@ -175,7 +170,7 @@ fn cut(base: &World, raws: &[Raw], at: u64, seed: u64, counts: &Counts) -> Resul
 }
 
 /// Mounts what a crash left, and finds which of the states that it may be it is.
-fn survive(
+pub(super) fn survive(
     world: World,
     past: &Past,
     kept_all: bool,
@@ -216,7 +211,7 @@ fn survive(
 }
 
 /// That what a crash left is one of the states it may be, and a volume that can be worked with.
-fn check(world: World, past: &Past, kept_all: bool, dice: &mut Dice, counts: &Counts) -> Result<(), String> {
+pub(super) fn check(world: World, past: &Past, kept_all: bool, dice: &mut Dice, counts: &Counts) -> Result<(), String> {
     let (world, mut model, mut driver) = survive(world, past, kept_all, dice, counts)?;
     // Life goes on.
     for i in 0..dice.below(12) {
@@ -265,14 +260,14 @@ fn length(base: &World, raws: &[Raw]) -> Result<u64, String> {
     Ok(world.disk.operations())
 }
 
-fn workload(seed: u64, most: u64) -> Vec<Raw> {
+pub(super) fn workload(seed: u64, most: u64) -> Vec<Raw> {
     let mut dice = Dice::new(seed);
     let len = 1 + dice.below(most);
     (0..len).map(|_| Raw::draw(&mut dice)).collect()
 }
 
 /// Runs `cases` on all cores; the first failure ends it.
-fn on_all_cores(cases: u64, case: impl Fn(u64) -> Result<(), String> + Sync) {
+pub(super) fn on_all_cores(cases: u64, case: impl Fn(u64) -> Result<(), String> + Sync) {
     let next = AtomicU64::new(0);
     let failure = std::sync::Mutex::new(None);
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -301,11 +296,11 @@ fn cuts(default: u64) -> u64 {
     std::env::var("CAIRN_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-fn bases() -> [World; 2] {
+pub(super) fn bases() -> [World; 2] {
     [World::make(&small()), World::make(&MakeOptions { journal_size: 512 << 10, ..small() })]
 }
 
-fn shown(raws: &[Raw]) -> String {
+pub(super) fn shown(raws: &[Raw]) -> String {
     let mut model = Model::new(0, 0);
     let mut text = String::new();
     for (i, raw) in raws.iter().enumerate() {
@@ -377,41 +372,11 @@ fn a_volume_that_loses_power_again_and_again_goes_on_from_a_state_that_was() {
             if dice.one_in(4) {
                 driver.volume.close().map_err(|e| at(e.to_string()))?;
             }
-            (world, present) = (now, Present { model, inos: driver.inos, may_fail: false });
+            (world, present) = (now, Present { model, inos: driver.inos });
         }
         Ok(())
     });
     report("again and again", &counts, wanted * 9 / 10);
-}
-
-#[test]
-fn every_failure_of_the_disk_is_told_and_what_was_acknowledged_stays() {
-    let base = World::make(&small());
-    let counts = Counts::default();
-    let wanted = cuts(10_000) / 4;
-    on_all_cores(wanted / 100, |n| {
-        let raws = workload(n ^ 0xfa11, 20);
-        let end = length(&base, &raws)?;
-        let mut dice = Dice::new(n);
-        for at in 0..end.min(100) {
-            let at = if end > 100 { dice.below(end) } else { at };
-            let kind = if dice.one_in(3) { ErrorKind::StorageFull } else { ErrorKind::Other };
-            let sticky = dice.one_in(3);
-            let world = base.fork();
-            world.disk.fail_at(at, kind, sticky);
-            let told =
-                |e: String| format!("{kind:?} at {at} of {end}, sticky: {sticky}: {e}{}", shown(&raws));
-            let past =
-                live(&world, Present { may_fail: true, ..Present::new() }, &raws, true).map_err(told)?;
-            counts.cuts.fetch_add(1, Ordering::Relaxed);
-            // The process ends there; now and then the power goes, too.
-            let crash = if dice.one_in(2) { Crash::KeepAll } else { random_crash(&mut dice) };
-            let after = world.crash(crash, random_survival(&mut dice));
-            check(after, &past, crash == Crash::KeepAll, &mut dice, &counts).map_err(told)?;
-        }
-        Ok(())
-    });
-    println!("{} failures", counts.cuts.load(Ordering::Relaxed));
 }
 
 /// What one of many writers knows: its file's length, of which so much is certain.
