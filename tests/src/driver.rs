@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cairn_volume::{Caller, Error, FileKind, SeekTo, SetAttr, TimeChange, Volume};
+use cairn_volume::{Caller, Error, FileKind, RenameMode, SeekTo, SetAttr, TimeChange, Volume};
 
 use crate::dice::data;
 use crate::model::{Id, Model, ROOT};
@@ -16,23 +16,45 @@ pub struct Driver {
     pub volume: Arc<Volume>,
     /// `st_ino` by node.
     pub inos: HashMap<Id, u64>,
+    /// Opens are not told, but what nobody can reach any more is: as most kernels have it.
+    forgets: bool,
 }
 
 impl Driver {
     /// A volume whose inodes are known.
     pub fn new(volume: Arc<Volume>, inos: HashMap<Id, u64>) -> Driver {
-        Driver { volume, inos }
+        Driver { volume, inos, forgets: false }
     }
 
     /// A volume without files.
     pub fn empty(volume: Arc<Volume>) -> Driver {
-        Driver { volume, inos: HashMap::from([(ROOT, 1)]) }
+        Driver::new(volume, HashMap::from([(ROOT, 1)]))
     }
 
     /// Learns from two trees that are the same which inode is which node.
     pub fn learn(volume: Arc<Volume>, model: &Tree, found: &Tree) -> Driver {
         let inos = model.iter().filter_map(|(path, e)| Some((e.ino, found.get(path)?.ino))).collect();
-        Driver { volume, inos }
+        Driver { volume, inos, forgets: false }
+    }
+
+    /// From here on opens are not told. To be called before the first operation.
+    pub fn forgetting(mut self) -> Driver {
+        self.volume.expect_forgets();
+        self.forgets = true;
+        self
+    }
+
+    /// As the kernel, forgets a node that is none of the model's any more; those that still have a name it may forget at
+    /// any time.
+    pub fn settle(&self, model: &Model) {
+        if !self.forgets {
+            return;
+        }
+        let unreachable =
+            |id: &Id| model.node(*id).map_or(true, |n| n.nlink > 0 && n.opens == 0 && id % 3 == 0);
+        let inos: Vec<u64> =
+            self.inos.iter().filter(|(id, _)| unreachable(id)).map(|(_, ino)| *ino).collect();
+        self.volume.forget(&inos);
     }
 
     fn ino(&self, id: Id) -> u64 {
@@ -56,14 +78,18 @@ impl Driver {
     fn try_apply(&mut self, op: &Op, next: Id) -> Result<Answer, Error> {
         let volume = self.volume.clone();
         Ok(match op {
-            Op::Create { dir, name, mode, uid, gid } => {
-                let caller = Caller { uid: *uid, gid: *gid };
-                let attr = volume.create(self.ino(*dir), name, *mode, 0, &caller)?;
+            Op::Create { dir, name, mode, umask, owner } => {
+                let attr = match self.forgets {
+                    false => volume.create(self.ino(*dir), name, *mode, *umask, owner)?,
+                    true => {
+                        let mode = FileKind::Regular.mode() | mode;
+                        volume.mknod(self.ino(*dir), name, mode, *umask, 0, owner)?
+                    }
+                };
                 self.made(attr, next)
             }
-            Op::Mkdir { dir, name, mode, uid, gid } => {
-                let caller = Caller { uid: *uid, gid: *gid };
-                let attr = volume.mkdir(self.ino(*dir), name, *mode, 0, &caller)?;
+            Op::Mkdir { dir, name, mode, umask, owner } => {
+                let attr = volume.mkdir(self.ino(*dir), name, *mode, *umask, owner)?;
                 self.made(attr, next)
             }
             Op::Symlink { dir, name, target } => {
@@ -88,7 +114,15 @@ impl Driver {
                 Answer::Done
             }
             Op::Rename { from, name, to, new, mode } => {
-                volume.rename(self.ino(*from), name, self.ino(*to), new, *mode)?;
+                let (from, to) = (self.ino(*from), self.ino(*to));
+                volume.rename(from, name, to, new, *mode)?;
+                // A whiteout is a node of its own; none is made where both names were one file's.
+                if let RenameMode::Whiteout { .. } = mode
+                    && let Some(attr) = volume.lookup(from, name)?
+                    && self.inos.values().all(|known| *known != attr.ino)
+                {
+                    self.inos.insert(next, attr.ino);
+                }
                 Answer::Done
             }
             Op::Write { id, offset, len, seed, clear } => {
@@ -130,10 +164,7 @@ impl Driver {
                     _ => Answer::Done,
                 }
             }
-            Op::Seek { id, offset } => {
-                self.seek(self.ino(*id), *offset)?;
-                Answer::Done
-            }
+            Op::Seek { id, offset } => self.seek(self.ino(*id), *offset)?,
             Op::List { id } => {
                 let all = tree::list(&volume, self.ino(*id))?;
                 self.check_resumption(self.ino(*id), &all)?;
@@ -144,12 +175,21 @@ impl Driver {
             Op::Lookup { dir, name } => {
                 Answer::Found(volume.lookup(self.ino(*dir), name)?.map(|attr| attr.kind))
             }
-            Op::Open { id } => {
-                volume.open(self.ino(*id))?;
+            Op::Open { id, truncate } => {
+                match self.forgets {
+                    false => volume.open(self.ino(*id))?,
+                    true => drop(volume.getattr(self.ino(*id))?),
+                }
+                if let Some(uid) = truncate {
+                    let empty = SetAttr { size: Some(0), ..SetAttr::default() };
+                    volume.setattr(self.ino(*id), &empty, &Caller { uid: *uid, gid: *uid })?;
+                }
                 Answer::Done
             }
             Op::Release { id } => {
-                volume.release(self.ino(*id));
+                if !self.forgets {
+                    volume.release(self.ino(*id));
+                }
                 Answer::Done
             }
             Op::Fsync { id } => {
@@ -160,8 +200,8 @@ impl Driver {
                 volume.sync()?;
                 Answer::Done
             }
-            Op::Maintain => {
-                volume.maintain()?;
+            Op::Upkeep(upkeep) => {
+                (upkeep.on_volume)(&volume)?;
                 Answer::Done
             }
         })
@@ -181,29 +221,17 @@ impl Driver {
         Ok(())
     }
 
-    /// What `seek` calls a hole reads as zeros; what it skips as holes is none of data.
-    fn seek(&self, ino: u64, offset: u64) -> Result<(), Error> {
-        let size = self.volume.getattr(ino)?.size;
-        let data = self.volume.seek(ino, offset, SeekTo::Data);
+    /// The next data and the next hole.
+    fn seek(&self, ino: u64, offset: u64) -> Result<Answer, Error> {
+        if self.volume.getattr(ino)?.kind != FileKind::Regular {
+            return Ok(Answer::Done);
+        }
         let hole = self.volume.seek(ino, offset, SeekTo::Hole);
-        if offset >= size {
-            assert_eq!((data, hole), (Err(Error::NoData), Err(Error::NoData)), "behind the end at {size}");
-            return Ok(());
+        match self.volume.seek(ino, offset, SeekTo::Data) {
+            Ok(data) => Ok(Answer::Places(Some(data), hole?)),
+            Err(Error::NoData) => Ok(Answer::Places(None, hole?)),
+            Err(error) => Err(error),
         }
-        let hole = hole?;
-        let data = match data {
-            Ok(at) => at,
-            Err(Error::NoData) => size,
-            Err(error) => return Err(error),
-        };
-        assert!(data >= offset && hole >= offset && data <= size && hole <= size);
-        assert!((data == offset) != (hole == offset), "{offset} is data or a hole: {data} {hole}");
-        if data > offset {
-            let len = (data - offset).min(1 << 20) as u32;
-            let bytes = self.volume.read(ino, offset, len)?;
-            assert!(bytes.iter().all(|b| *b == 0), "a hole reads as zeros");
-        }
-        Ok(())
     }
 
     /// That the volume is what the model is; which inodes are which.

@@ -10,4 +10,5 @@ pub mod model;
 pub mod mounted;
 pub mod ops;
 pub mod tree;
+pub mod watchdog;
 pub mod world;

@@ -84,11 +84,23 @@ pub struct Set {
     pub mtime: Option<Timestamp>,
 }
 
+/// The longest file, as offsets are signed where the kernel counts them.
+pub const FILE_MAX: u64 = i64::MAX as u64;
+
 fn clear_privileges(node: &mut Node) {
     node.perm &= !0o4000;
     if node.perm & 0o010 != 0 {
         node.perm &= !0o2000;
     }
+}
+
+/// What a file may do was said of what it held, and of whose it was, before.
+fn clear_capability(node: &mut Node) {
+    node.xattrs.remove(&b"security.capability"[..]);
+}
+
+fn check_end(offset: u64, len: u64) -> Result<(), Error> {
+    offset.checked_add(len).filter(|end| *end <= FILE_MAX).map(drop).ok_or(Error::TooBig)
 }
 
 fn check_name(name: &[u8]) -> Result<(), Error> {
@@ -139,6 +151,14 @@ impl Model {
         }
     }
 
+    /// The directory that a directory lies in, or last lay in.
+    pub fn parent(&self, dir: Id) -> Option<Id> {
+        match self.node(dir).map(|n| &n.body) {
+            Ok(Body::Dir(_, parent)) => Some(*parent),
+            _ => None,
+        }
+    }
+
     /// What the next node made will be called.
     pub fn next_id(&self) -> Id {
         self.next
@@ -168,8 +188,7 @@ impl Model {
         name: &[u8],
         body: Body,
         mode: u32,
-        uid: u32,
-        gid: u32,
+        (uid, gid): (u32, u32),
     ) -> Result<Id, Error> {
         check_name(name)?;
         let names = self.names(dir)?;
@@ -221,7 +240,10 @@ impl Model {
 
     /// Removes a name.
     pub fn remove(&mut self, dir: Id, name: &[u8], directory: bool) -> Result<(), Error> {
-        check_name(name)?;
+        match name {
+            b".." => return Err(Error::NotEmpty),
+            name => check_name(name)?,
+        }
         // A directory without the name says so before it says that it is none.
         let names = match &self.nodes.get(&dir).map(|n| &n.body) {
             Some(Body::Dir(names, _)) => names,
@@ -296,7 +318,9 @@ impl Model {
             return Err(Error::NotFound);
         }
         match (mode, target) {
-            (RenameMode::NoReplace, Some(_)) => return Err(Error::Exists),
+            (RenameMode::NoReplace | RenameMode::Whiteout { replace: false, .. }, Some(_)) => {
+                return Err(Error::Exists);
+            }
             (RenameMode::Exchange, None) => return Err(Error::NotFound),
             (RenameMode::Exchange, Some(target)) => {
                 self.set_name(from.0, from.1, Some(target))?;
@@ -306,7 +330,7 @@ impl Model {
                     self.moved(source, from.0, to.0)?;
                 }
             }
-            (RenameMode::Replace, Some(target)) if target == source => {}
+            (_, Some(target)) if target == source => {}
             (_, target) => {
                 if let Some(target) = target {
                     match (is_dir(self, source), is_dir(self, target)) {
@@ -320,6 +344,10 @@ impl Model {
                 self.set_name(from.0, from.1, None)?;
                 self.set_name(to.0, to.1, Some(source))?;
                 self.moved(source, from.0, to.0)?;
+                if let RenameMode::Whiteout { owner, .. } = mode {
+                    let device = Body::Special(FileKind::CharDevice);
+                    self.make(from.0, from.1, device, 0, (owner.uid, owner.gid))?;
+                }
             }
         }
         Ok(())
@@ -348,6 +376,7 @@ impl Model {
 
     /// Writes.
     pub fn write(&mut self, id: Id, offset: u64, bytes: &[u8], clear: bool) -> Result<(), Error> {
+        check_end(offset, bytes.len() as u64)?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -355,6 +384,7 @@ impl Model {
         let Body::File(content) = &mut node.body else { return Err(Error::Invalid) };
         content.write(offset, bytes);
         node.mtime = None;
+        clear_capability(node);
         if clear {
             clear_privileges(node);
         }
@@ -370,6 +400,7 @@ impl Model {
             _ => return Err(Error::Invalid),
         }
         node.mtime = None;
+        clear_capability(node);
         if clear {
             clear_privileges(node);
         }
@@ -388,6 +419,10 @@ impl Model {
         how: Allocate,
         clear: bool,
     ) -> Result<(), Error> {
+        if len == 0 {
+            return Err(Error::Invalid);
+        }
+        check_end(offset, len)?;
         let content = self.file_mut(id, clear)?;
         let size = content.size;
         if !matches!(how, Allocate::Reserve | Allocate::ReserveKeepSize) {
@@ -401,19 +436,21 @@ impl Model {
 
     /// Copies a range; gives how much of it there was.
     pub fn copy(&mut self, from: (Id, u64), to: (Id, u64), len: u64, clear: bool) -> Result<u64, Error> {
-        let bytes = match &self.node(from.0)?.body {
-            Body::File(content) => content.read(from.1, len as usize),
+        let source = match &self.node(from.0)?.body {
+            Body::File(content) => content.clone(),
             Body::Dir(..) => return Err(Error::IsDirectory),
             _ => return Err(Error::Invalid),
         };
-        let len = bytes.len() as u64;
+        let len = len.min(source.size.saturating_sub(from.1));
+        if len == 0 {
+            return Ok(0);
+        }
+        check_end(to.1, len)?;
         if from.0 == to.0 && from.1 < to.1 + len && to.1 < from.1 + len {
             return Err(Error::Invalid);
         }
-        if !bytes.is_empty() {
-            self.file_mut(to.0, clear)?.write(to.1, &bytes);
-        }
-        Ok(bytes.len() as u64)
+        self.file_mut(to.0, clear)?.copy(to.1, &source, from.1, len);
+        Ok(len)
     }
 
     /// Changes attributes.
@@ -426,10 +463,14 @@ impl Model {
                 _ => return Err(Error::Invalid),
             }
         }
+        if set.size.is_some_and(|size| size > FILE_MAX) {
+            return Err(Error::TooBig);
+        }
         let node = self.node_mut(id)?;
         if let (Some(size), Body::File(content)) = (set.size, &mut node.body) {
             content.truncate(size);
             node.mtime = None;
+            clear_capability(node);
             if caller != 0 {
                 clear_privileges(node);
             }
@@ -439,6 +480,7 @@ impl Model {
             node.gid = set.gid.unwrap_or(node.gid);
             if kind != FileKind::Directory {
                 clear_privileges(node);
+                clear_capability(node);
             }
         }
         if let Some(mode) = set.mode {

@@ -1,9 +1,9 @@
 //! Operations: drawn as numbers, so that they shrink, and made concrete by the model they meet.
 
-use cairn_volume::{Allocate, Error, FileKind, RenameMode, Timestamp, XattrMode};
+use cairn_volume::{Allocate, Caller, Error, FileKind, RenameMode, Timestamp, Volume, XattrMode};
 
 use crate::dice::{Dice, data};
-use crate::model::{Body, Id, Model, ROOT, Set};
+use crate::model::{Body, FILE_MAX, Id, Model, ROOT, Set};
 
 /// An operation as it is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +36,15 @@ pub enum Op {
         dir: Id,
         name: Vec<u8>,
         mode: u32,
-        uid: u32,
-        gid: u32,
+        umask: u32,
+        owner: Caller,
     },
     Mkdir {
         dir: Id,
         name: Vec<u8>,
         mode: u32,
-        uid: u32,
-        gid: u32,
+        umask: u32,
+        owner: Caller,
     },
     Symlink {
         dir: Id,
@@ -127,8 +127,10 @@ pub enum Op {
         dir: Id,
         name: Vec<u8>,
     },
+    /// With `O_TRUNC` the kernel opens, and then truncates for the caller.
     Open {
         id: Id,
+        truncate: Option<u32>,
     },
     Release {
         id: Id,
@@ -138,9 +140,38 @@ pub enum Op {
     },
     /// Everything is folded, a checkpoint written.
     Sync,
-    /// One round of folding and a checkpoint.
-    Maintain,
+    /// What a volume does for itself, that nobody may see anything of.
+    Upkeep(Upkeep),
 }
+
+/// Work in the background, as one call.
+#[derive(Clone, Copy)]
+pub struct Upkeep {
+    /// What it is called.
+    pub name: &'static str,
+    /// Does it.
+    pub on_volume: fn(&Volume) -> Result<(), Error>,
+}
+
+/// All of it: what is added here is drawn, too.
+pub const UPKEEP: &[Upkeep] = &[
+    // One round of folding and a checkpoint.
+    Upkeep { name: "maintain", on_volume: |volume| volume.maintain().map(drop) },
+];
+
+impl std::fmt::Debug for Upkeep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for Upkeep {
+    fn eq(&self, other: &Upkeep) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Upkeep {}
 
 /// How large what a workload writes is.
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +187,7 @@ pub struct Sizes {
 fn name(n: u64) -> Vec<u8> {
     match n % 16 {
         15 if n % 240 == 15 => vec![b'n'; 256],
+        15 if n % 240 == 31 => [&b""[..], b".", b"..", b"a/b", b"a\0b"][(n / 240 % 5) as usize].to_vec(),
         14 => vec![0xff, b'a' + (n / 16 % 3) as u8],
         13 => vec![b'l'; 255],
         n => vec![b'a' + n as u8],
@@ -163,7 +195,9 @@ fn name(n: u64) -> Vec<u8> {
 }
 
 fn xattr(n: u32) -> Vec<u8> {
-    [&b"user.one"[..], b"user.two", b"trusted.three", b"security.four"][n as usize % 4].to_vec()
+    let names: [&[u8]; 5] =
+        [b"user.one", b"user.two", b"trusted.three", b"security.four", b"security.capability"];
+    names[n as usize % 5].to_vec()
 }
 
 impl Raw {
@@ -193,18 +227,22 @@ impl Raw {
             0 | 1 => size_of(id),
             2 => u64::from(c) % (size_of(id) + 1),
             3 if d % 64 == 3 => u64::from(c) % sizes.sparse,
+            // As far as a file can reach, so that no byte can be written there.
+            4 if d % 128 == 4 => FILE_MAX,
             3 | 4 => (u64::from(c) % sizes.file) & !4095,
             _ => u64::from(c) % sizes.file,
         };
         let time = |n: u32| Some(Timestamp { secs: i64::from(n as i32) * 5, nanos: n % 1_000_000_000 });
+        let owner = Caller { uid, gid };
+        let umask = [0, 0o022, 0o077, 0o777][(c / 16 % 4) as usize];
         match kind {
             0..=24 => {
                 let mode = if c % 16 == 3 { 0o6775 } else { 0o644 };
-                Op::Create { dir: dir(a), name: name(b.into()), mode, uid, gid }
+                Op::Create { dir: dir(a), name: name(b.into()), mode, umask, owner }
             }
             25..=34 => {
                 let mode = if c % 8 == 3 { 0o2775 } else { 0o755 };
-                Op::Mkdir { dir: dir(a), name: name(b.into()), mode, uid, gid }
+                Op::Mkdir { dir: dir(a), name: name(b.into()), mode, umask, owner }
             }
             35..=39 => {
                 Op::Symlink { dir: dir(a), name: name(b.into()), target: vec![b't'; 1 + d as usize % 300] }
@@ -233,6 +271,7 @@ impl Raw {
                 let mode = match d % 6 {
                     0 => RenameMode::NoReplace,
                     1 => RenameMode::Exchange,
+                    2 if c % 4 == 0 => RenameMode::Whiteout { replace: c % 3 > 0, owner },
                     _ => RenameMode::Replace,
                 };
                 let new = if d % 4 < 2 { there(to, d / 8) } else { name((d / 8).into()) };
@@ -249,11 +288,16 @@ impl Raw {
                     Allocate::Punch,
                 ];
                 let how = how[b as usize % how.len()];
-                let len = 1 + u64::from(c) % if b % 16 == 5 { sizes.sparse } else { sizes.write };
+                let len = match b % 16 {
+                    5 => 1 + u64::from(c) % sizes.sparse,
+                    6 if c % 8 == 0 => 0,
+                    _ => 1 + u64::from(c) % sizes.write,
+                };
                 Op::Allocate { id, offset: offset(id), len, how, clear: d % 16 == 9 }
             }
             97..=106 => {
-                let (from, to) = (file(a), file(b));
+                // One in four within a file.
+                let (from, to) = (file(a), file(if b % 4 == 1 { a } else { b }));
                 let start = match c % 4 {
                     0 => 0,
                     1 => u64::from(c) % sizes.file,
@@ -283,7 +327,15 @@ impl Raw {
                 Op::SetAttr { id, set: Set { size: Some(size), ..Set::default() }, caller: d % 2 }
             }
             165..=174 => {
-                let set = match b % 4 {
+                let set = match b % 5 {
+                    4 => Set {
+                        mode: Some(c & 0o7777),
+                        uid: Some(c % 5),
+                        gid: Some(d % 5),
+                        size: (d % 4 == 1).then_some(u64::from(c) % sizes.file),
+                        atime: time(c),
+                        mtime: (d % 3 == 1).then_some(time(d)).flatten(),
+                    },
                     0 => Set { mode: Some(c & 0o7777), ..Set::default() },
                     1 => Set { uid: Some(c % 5), ..Set::default() },
                     2 => Set { gid: Some(c % 5), mode: Some(d & 0o777), ..Set::default() },
@@ -322,7 +374,10 @@ impl Raw {
                 let dir = dir(a);
                 Op::Lookup { dir, name: there(dir, c) }
             }
-            218..=223 => Op::Open { id: pick(&any, a) },
+            218..=223 => {
+                let truncate = (b % 3 == 1).then_some(c % 2);
+                Op::Open { id: if truncate.is_some() { file(a) } else { pick(&any, a) }, truncate }
+            }
             224..=229 => {
                 let open: Vec<Id> = model.nodes().filter(|(_, n)| n.opens > 0).map(|(id, _)| id).collect();
                 match open.is_empty() {
@@ -331,7 +386,7 @@ impl Raw {
                 }
             }
             230..=241 => Op::Fsync { id: file(a) },
-            242..=249 => Op::Maintain,
+            242..=249 => Op::Upkeep(UPKEEP[a as usize % UPKEEP.len()]),
             _ => Op::Sync,
         }
     }
@@ -347,6 +402,8 @@ pub enum Answer {
     Names(Vec<Vec<u8>>),
     Copied(u64),
     Found(Option<FileKind>),
+    /// The next data, if there is any, and the next hole.
+    Places(Option<u64>, u64),
     Failed(Error),
 }
 
@@ -354,18 +411,19 @@ impl Op {
     /// Does it to the model.
     pub fn on_model(&self, model: &mut Model) -> Answer {
         let result = match self {
-            Op::Create { dir, name, mode, uid, gid } => {
-                let made = model.make(*dir, name, Body::File(Default::default()), *mode, *uid, *gid);
+            Op::Create { dir, name, mode, umask, owner } => {
+                let (mode, owner) = (mode & !umask, (owner.uid, owner.gid));
+                let made = model.make(*dir, name, Body::File(Default::default()), mode, owner);
                 made.and_then(|id| model.open(id)).map(|()| Answer::Made(FileKind::Regular))
             }
-            Op::Mkdir { dir, name, mode, uid, gid } => model
-                .make(*dir, name, Body::Dir(Default::default(), *dir), *mode, *uid, *gid)
+            Op::Mkdir { dir, name, mode, umask, owner } => model
+                .make(*dir, name, Body::Dir(Default::default(), *dir), mode & !umask, (owner.uid, owner.gid))
                 .map(|_| Answer::Made(FileKind::Directory)),
             Op::Symlink { dir, name, target } => model
-                .make(*dir, name, Body::Link(target.clone()), 0o777, 0, 0)
+                .make(*dir, name, Body::Link(target.clone()), 0o777, (0, 0))
                 .map(|_| Answer::Made(FileKind::Symlink)),
             Op::Mknod { dir, name } => model
-                .make(*dir, name, Body::Special(FileKind::Fifo), 0o600, 0, 0)
+                .make(*dir, name, Body::Special(FileKind::Fifo), 0o600, (0, 0))
                 .map(|_| Answer::Made(FileKind::Fifo)),
             Op::Link { id, dir, name } => model.link(*id, *dir, name).map(|()| Answer::Done),
             Op::Unlink { dir, name } => model.remove(*dir, name, false).map(|()| Answer::Done),
@@ -391,18 +449,34 @@ impl Op {
                 Err(error) => Err(*error),
             },
             Op::List { id } => model.names(*id).map(|n| Answer::Names(n.keys().cloned().collect())),
+            Op::Lookup { dir, name } if name.len() > 255 => model.node(*dir).and(Err(Error::NameTooLong)),
+            Op::Lookup { dir, name } if name == b"." => {
+                Ok(Answer::Found(model.node(*dir).ok().map(|n| n.kind())))
+            }
             Op::Lookup { dir, name } => model.lookup(*dir, name).and_then(|found| {
-                if name.len() > 255 {
-                    return Err(Error::NameTooLong);
-                }
+                let found = if name == b".." { model.parent(*dir) } else { found };
                 Ok(Answer::Found(found.and_then(|id| model.node(id).ok()).map(|n| n.kind())))
             }),
-            Op::Open { id } => model.open(*id).map(|()| Answer::Done),
+            Op::Open { id, truncate } => model
+                .open(*id)
+                .and_then(|()| {
+                    let set = Set { size: Some(0), ..Set::default() };
+                    truncate.map_or(Ok(()), |caller| model.setattr(*id, &set, caller))
+                })
+                .map(|()| Answer::Done),
             Op::Release { id } => {
                 model.release(*id);
                 Ok(Answer::Done)
             }
-            Op::Seek { .. } | Op::Fsync { .. } | Op::Sync | Op::Maintain => Ok(Answer::Done),
+            Op::Seek { id, offset } => match &model.node(*id).map(|n| &n.body) {
+                Ok(Body::File(content)) if *offset >= content.size => Err(Error::NoData),
+                Ok(Body::File(content)) => {
+                    Ok(Answer::Places(content.next_data(*offset), content.next_hole(*offset)))
+                }
+                Ok(_) => Ok(Answer::Done),
+                Err(error) => Err(*error),
+            },
+            Op::Fsync { .. } | Op::Sync | Op::Upkeep(_) => Ok(Answer::Done),
         };
         result.unwrap_or_else(Answer::Failed)
     }

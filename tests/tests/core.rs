@@ -9,4 +9,5 @@ mod core {
     mod model;
     mod order;
     mod smoke;
+    mod threads;
 }

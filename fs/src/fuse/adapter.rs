@@ -326,7 +326,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -334,7 +334,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let mode = match rename_mode(flags) {
+        let mode = match rename_mode(flags, caller(request)) {
             Ok(mode) => mode,
             Err(e) => return reply.error(e),
         };

@@ -182,11 +182,15 @@ pub(super) fn may_not_keep_privileges(request: &Request) -> bool {
     request.uid() != 0
 }
 
-pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode, Errno> {
+pub(super) fn rename_mode(flags: RenameFlags, owner: Caller) -> Result<RenameMode, Errno> {
+    let replace = !flags.contains(RenameFlags::RENAME_NOREPLACE);
     match flags {
         f if f.is_empty() => Ok(RenameMode::Replace),
         RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
         RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
+        f if f - RenameFlags::RENAME_NOREPLACE == RenameFlags::RENAME_WHITEOUT => {
+            Ok(RenameMode::Whiteout { replace, owner })
+        }
         _ => Err(Errno::EINVAL),
     }
 }
@@ -257,10 +261,15 @@ mod tests {
 
     #[test]
     fn flags_that_are_not_known_are_refused() {
-        assert_eq!(rename_mode(RenameFlags::empty()).ok(), Some(RenameMode::Replace));
-        assert_eq!(rename_mode(RenameFlags::RENAME_EXCHANGE).ok(), Some(RenameMode::Exchange));
-        assert!(rename_mode(RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_NOREPLACE).is_err());
-        assert!(rename_mode(RenameFlags::RENAME_WHITEOUT).is_err());
+        let owner = Caller { uid: 1, gid: 2 };
+        let mode = |flags| rename_mode(flags, owner).ok();
+        assert_eq!(mode(RenameFlags::empty()), Some(RenameMode::Replace));
+        assert_eq!(mode(RenameFlags::RENAME_EXCHANGE), Some(RenameMode::Exchange));
+        assert_eq!(mode(RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_NOREPLACE), None);
+        assert_eq!(mode(RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_WHITEOUT), None);
+        let whiteout = |replace| Some(RenameMode::Whiteout { replace, owner });
+        assert_eq!(mode(RenameFlags::RENAME_WHITEOUT), whiteout(true));
+        assert_eq!(mode(RenameFlags::RENAME_WHITEOUT | RenameFlags::RENAME_NOREPLACE), whiteout(false));
         assert!(xattr_mode(3).is_err());
         assert_eq!(allocate(PUNCH_KEEPING_SIZE), Some(Allocate::Punch));
         // Alone it means nothing; collapsing and inserting are not offered.

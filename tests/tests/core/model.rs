@@ -1,11 +1,17 @@
 //! Every operation, against the model: results, errors, and whole trees, across folds and mounts.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
+
 use cairn_tests::dice::Dice;
 use cairn_tests::driver::Driver;
 use cairn_tests::engine::Survival;
-use cairn_tests::model::{Model, ROOT};
+use cairn_tests::model::{Id, Model, ROOT};
 use cairn_tests::ops::{Raw, Sizes};
 use cairn_tests::world::{World, small};
+use cairn_volume::{Dedup, OpenOptions, Volume};
+use fsck_cairn::{CheckOptions, Quiet, Severity};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -19,19 +25,39 @@ enum Step {
     Remount,
     /// The process died: mounted again with what is left of the engine.
     Killed(Survival),
+    /// The process died; before it is mounted again it is mounted to be read only.
+    Looked(Survival),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+/// A case: how the volume is mounted, and what is done to it.
+#[derive(Clone, Debug)]
+struct Case {
+    /// Opens are not told, as most kernels have it.
+    forgets: bool,
+    dedup: Dedup,
+    steps: Vec<Step>,
+}
+
+impl Case {
+    fn of(steps: Vec<Step>) -> Case {
+        Case { forgets: false, dedup: Dedup::On, steps }
+    }
+}
+
+fn cases() -> impl Strategy<Value = Case> {
     let raw = (any::<u8>(), any::<u16>(), any::<u16>(), any::<u32>(), any::<u32>())
         .prop_map(|(kind, a, b, c, d)| Step::Do(Raw { kind, a, b, c, d }));
     let survival =
-        prop_oneof![Just(Survival::All), (1usize..4).prop_map(Survival::Older), Just(Survival::None)];
+        prop_oneof![Just(Survival::All), (1usize..4).prop_map(Survival::Older), Just(Survival::None)].boxed();
     let step = prop_oneof![
-        40 => raw,
-        1 => Just(Step::Remount),
-        1 => survival.prop_map(Step::Killed),
+        120 => raw,
+        3 => Just(Step::Remount),
+        3 => survival.clone().prop_map(Step::Killed),
+        1 => survival.prop_map(Step::Looked),
     ];
-    prop::collection::vec(step, 1..60)
+    let dedup = prop_oneof![6 => Just(Dedup::On), 1 => Just(Dedup::Verify), 1 => Just(Dedup::Off)];
+    let steps = prop::collection::vec(step, 1..100);
+    (any::<bool>(), dedup, steps).prop_map(|(forgets, dedup, steps)| Case { forgets, dedup, steps })
 }
 
 /// The model of a volume that was just made.
@@ -40,77 +66,132 @@ pub(super) fn root_model(driver: &Driver) -> Model {
     Model::new(root.uid, root.gid)
 }
 
-fn run(base: &World, steps: &[Step]) -> Result<(), String> {
-    let mut world = base.fork();
-    let mut driver = Driver::empty(world.open().map_err(|e| e.to_string())?);
-    let mut model = root_model(&driver);
-    for (i, step) in steps.iter().enumerate() {
+/// A machine with a volume, and how it is mounted.
+struct Machine {
+    world: World,
+    forgets: bool,
+    dedup: Dedup,
+}
+
+impl Machine {
+    fn mount(&self, read_only: bool) -> Result<Arc<Volume>, String> {
+        let options = OpenOptions {
+            index_mem: 1 << 20,
+            cache_size: 1 << 20,
+            dedup: self.dedup,
+            read_only,
+            ..OpenOptions::default()
+        };
+        self.world.open_with(options).map_err(|e| e.to_string())
+    }
+
+    fn drive(&self, inos: HashMap<Id, u64>) -> Result<Driver, String> {
+        let driver = Driver::new(self.mount(false)?, inos);
+        Ok(if self.forgets { driver.forgetting() } else { driver })
+    }
+
+    /// The end of a mount, and the next, which changes nothing that anybody can see.
+    fn again(&mut self, driver: Driver, model: &mut Model, step: &Step) -> Result<Driver, String> {
+        let before = driver.compare(model).map_err(|e| format!("before it: {e}"))?;
+        let Driver { volume, inos, .. } = driver;
         match step {
-            Step::Do(raw) => {
-                let op = raw.resolve(&model, &SIZES);
-                let next = model.next_id();
-                let found = driver.apply(&op, next);
-                let expected = op.on_model(&mut model);
-                if found != expected {
-                    return Err(format!("step {i}: {op:?}: should be {expected:?}, is {found:?}"));
-                }
+            Step::Killed(survival) | Step::Looked(survival) => {
+                self.world.engine = self.world.engine.surviving(*survival);
             }
-            Step::Remount | Step::Killed(_) => {
-                let before = driver.compare(&model).map_err(|e| format!("step {i}, before it: {e}"))?;
-                let Driver { volume, inos } = driver;
-                if let Step::Killed(survival) = step {
-                    world.engine = world.engine.surviving(*survival);
-                } else {
-                    volume.close().map_err(|e| format!("step {i}: close: {e}"))?;
-                }
-                drop(volume);
-                model = model.remounted();
-                let volume = world.open().map_err(|e| format!("step {i}: {e}"))?;
-                driver = Driver::new(volume, inos);
-                let after = driver.compare(&model).map_err(|e| format!("step {i}, after it: {e}"))?;
-                if before != after {
-                    return Err(format!("step {i}: times, numbers or the like changed by a mount"));
-                }
+            Step::Remount | Step::Do(_) => volume.close().map_err(|e| format!("close: {e}"))?,
+        }
+        drop(volume);
+        *model = model.remounted();
+        if let Step::Looked(_) = step {
+            let looked = Driver::new(self.mount(true)?, inos.clone());
+            let found = looked.compare(model).map_err(|e| format!("mounted read-only: {e}"))?;
+            if before != found {
+                return Err("times, numbers or the like are others to read".into());
             }
         }
+        let driver = self.drive(inos)?;
+        let after = driver.compare(model).map_err(|e| format!("after it: {e}"))?;
+        if before != after {
+            return Err("times, numbers or the like changed by a mount".into());
+        }
+        Ok(driver)
     }
-    driver.compare(&model)?;
-    let model = model.remounted();
-    driver.volume.close().map_err(|e| format!("close: {e}"))?;
-    let driver = Driver::new(world.open().map_err(|e| e.to_string())?, driver.inos);
-    driver.compare(&model).map_err(|e| format!("after the last mount: {e}"))?;
+}
+
+fn run(base: &World, case: &Case) -> Result<(), String> {
+    let mut machine = Machine { world: base.fork(), forgets: case.forgets, dedup: case.dedup };
+    let mut driver = machine.drive(HashMap::from([(ROOT, 1)]))?;
+    let mut model = root_model(&driver);
+    for (i, step) in case.steps.iter().enumerate() {
+        let Step::Do(raw) = step else {
+            driver =
+                machine.again(driver, &mut model, step).map_err(|e| format!("step {i}: {step:?}: {e}"))?;
+            continue;
+        };
+        let op = raw.resolve(&model, &SIZES);
+        let next = model.next_id();
+        let found = driver.apply(&op, next);
+        let expected = op.on_model(&mut model);
+        if found != expected {
+            return Err(format!("step {i}: {op:?}: should be {expected:?}, is {found:?}"));
+        }
+        driver.settle(&model);
+    }
+    let driver = machine.again(driver, &mut model, &Step::Remount).map_err(|e| format!("at the end: {e}"))?;
     driver.volume.sync().map_err(|e| format!("sync: {e}"))?;
     let (counted, there) = (driver.volume.usage().files, model.nodes().count() as u64);
     if counted != there {
         return Err(format!("{counted} inodes are counted, there are {there}"));
     }
-    driver.volume.close().map_err(|e| format!("close: {e}"))
+    driver.volume.close().map_err(|e| format!("close: {e}"))?;
+    // Not after each: it takes as long as the case did.
+    if case.steps.len() % 8 == 0 { fsck_is_clean(&machine.world) } else { Ok(()) }
 }
 
-fn cases(default: u32) -> u32 {
-    std::env::var("CAIRN_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+/// That fsck finds nothing wrong with a volume that nobody has mounted.
+fn fsck_is_clean(world: &World) -> Result<(), String> {
+    let report = fsck_cairn::check(&world.disk, world.store_disk(), None, &CheckOptions::default(), &Quiet)
+        .map_err(|e| format!("fsck: {e}"))?;
+    let wrong = report.findings.iter().find(|f| f.severity > Severity::Info);
+    wrong.map_or(Ok(()), |finding| Err(format!("fsck: {finding:?}")))
 }
 
+fn case_count() -> u32 {
+    std::env::var("CAIRN_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
+}
+
+/// Calls `part` on each core with its share of `cases`.
+fn on_all_cores(cases: u32, part: impl Fn(u32) + Sync) {
+    let cores = thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    thread::scope(|scope| {
+        let parts: Vec<_> = (0..cores).map(|_| scope.spawn(|| part(cases.div_ceil(cores)))).collect();
+        // The first panic with its own words.
+        let failed = parts.into_iter().filter_map(|part| part.join().err()).next();
+        if let Some(panic) = failed {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// 50 steps a case on average.
 #[test]
 fn a_volume_is_what_the_model_is() {
     let base = World::make(&small());
-    let config = Config {
-        cases: cases(2_500),
-        failure_persistence: None,
-        max_shrink_iters: 3_000,
-        ..Config::default()
-    };
-    let outcome =
-        TestRunner::new(config).run(&steps(), |steps| run(&base, &steps).map_err(TestCaseError::fail));
-    if let Err(error) = outcome {
-        panic!("{error}");
-    }
+    on_all_cores(case_count(), |count| {
+        let config =
+            Config { cases: count, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+        let outcome =
+            TestRunner::new(config).run(&cases(), |case| run(&base, &case).map_err(TestCaseError::fail));
+        if let Err(error) = outcome {
+            panic!("{error}");
+        }
+    });
 }
 
 #[test]
 fn a_long_workload_on_a_short_journal_is_what_the_model_is() {
     let base = World::make(&cairn_volume::MakeOptions { journal_size: 512 << 10, ..small() });
-    for seed in 0..u64::from(cases(2_500)).div_ceil(250) {
+    for seed in 0..u64::from(case_count()).div_ceil(250) {
         let mut dice = Dice::new(seed);
         let mut step = || match dice.below(150) {
             0 => Step::Remount,
@@ -118,7 +199,7 @@ fn a_long_workload_on_a_short_journal_is_what_the_model_is() {
             _ => Step::Do(Raw::draw(&mut dice)),
         };
         let steps: Vec<_> = (0..600).map(|_| step()).collect();
-        if let Err(error) = run(&base, &steps) {
+        if let Err(error) = run(&base, &Case { forgets: seed % 2 == 1, ..Case::of(steps) }) {
             panic!("seed {seed}: {error}");
         }
     }

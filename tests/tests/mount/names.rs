@@ -51,6 +51,33 @@ fn a_name_is_made_only_once() {
     m.finish();
 }
 
+/// As overlay filesystems rename: the old name says from then on that a lower layer's is gone.
+#[test]
+fn a_rename_can_leave_a_whiteout() {
+    let m = Mounted::new();
+    let [a, b, sub] = ["a", "b", "sub"].map(|name| m.path(name));
+    let is_whiteout = |path: &Path| {
+        let found = fs::symlink_metadata(path).expect("there");
+        found.file_type().is_char_device() && found.rdev() == 0 && found.nlink() == 1
+    };
+    fs::write(&a, "a").expect("written");
+    fs::write(&b, "b").expect("written");
+    let refused = RenameFlags::WHITEOUT | RenameFlags::NOREPLACE;
+    assert_eq!(errno(rename_with(&a, &b, refused)), Errno::EXIST);
+    assert_eq!(errno(rename_with(&a, &b, RenameFlags::WHITEOUT | RenameFlags::EXCHANGE)), Errno::INVAL);
+    rename_with(&a, &b, RenameFlags::WHITEOUT).expect("over another");
+    assert!(is_whiteout(&a));
+    assert_eq!(fs::read_to_string(&b).expect("there"), "a");
+    fs::create_dir(&sub).expect("a new name");
+    rename_with(&b, &sub.join("b"), RenameFlags::WHITEOUT).expect("into another directory");
+    rename_with(&sub, &m.path("moved"), RenameFlags::WHITEOUT).expect("a directory");
+    m.remount();
+    assert!([&a, &b, &sub].into_iter().all(|path| is_whiteout(path)));
+    assert_eq!(fs::read_to_string(m.path("moved/b")).expect("there"), "a");
+    fs::remove_file(&a).expect("a whiteout can be removed");
+    m.finish();
+}
+
 #[test]
 fn a_rename_replaces_refuses_or_exchanges() {
     let m = Mounted::new();

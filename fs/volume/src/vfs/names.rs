@@ -171,21 +171,7 @@ impl Core {
         }
         let time = now();
         let journal = self.journal()?;
-        let mut inode = Inode {
-            mode,
-            uid: caller.uid,
-            gid: caller.gid,
-            nlink: 1,
-            rdev: 0,
-            generation: self.packs.epoch,
-            size: 0,
-            parent: Ino(0),
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
-            stored: 0,
-        };
+        let mut inode = self.new_inode(mode, caller, time);
         let mut change = Change::new(self);
         self.inherit(dir, &parent, ino, &mut inode, umask, &mut change)?;
         match content {
@@ -220,6 +206,25 @@ impl Core {
             return Err(error);
         }
         self.attr(ino, &inode)
+    }
+
+    /// An inode with one name and nothing in it.
+    fn new_inode(&self, mode: u32, caller: &Caller, time: Timestamp) -> Inode {
+        Inode {
+            mode,
+            uid: caller.uid,
+            gid: caller.gid,
+            nlink: 1,
+            rdev: 0,
+            generation: self.packs.epoch,
+            size: 0,
+            parent: Ino(0),
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
+            stored: 0,
+        }
     }
 
     /// What a new inode has from its directory: the group of a set-group-id one, default ACLs, how it is compressed.
@@ -389,6 +394,10 @@ impl Core {
         check_name(name)?;
         check_name(new_name)?;
         self.reserve(if mode == RenameMode::Replace { Need::Shrink } else { Need::Grow }, 16384)?;
+        let whiteout = match mode {
+            RenameMode::Whiteout { owner, .. } => Some((self.new_ino()?, owner)),
+            _ => None,
+        };
         loop {
             let look = |place: &Place<'_>| -> Result<Option<DirEntry>, Error> {
                 let _lock = self.locks.read(place.dir);
@@ -414,7 +423,7 @@ impl Core {
             let unchanged =
                 self.entry(from.dir, name)? == Some(source) && self.entry(to.dir, new_name)? == target;
             if unchanged {
-                return self.rename_locked(&from, &to, source, target, mode);
+                return self.rename_locked(&from, &to, source, target, mode, whiteout);
             }
         }
     }
@@ -441,6 +450,7 @@ impl Core {
         source: DirEntry,
         target: Option<DirEntry>,
         mode: RenameMode,
+        whiteout: Option<(Ino, Caller)>,
     ) -> Result<(), Error> {
         let mut from_dir = self.directory(from.dir)?;
         let same_dir = from.dir == to.dir;
@@ -452,7 +462,9 @@ impl Core {
         let time = now();
         let mut lost = None;
         match (mode, target) {
-            (RenameMode::NoReplace, Some(_)) => return Err(Error::Exists),
+            (RenameMode::NoReplace | RenameMode::Whiteout { replace: false, .. }, Some(_)) => {
+                return Err(Error::Exists);
+            }
             (RenameMode::Exchange, None) => return Err(Error::NotFound),
             (RenameMode::Exchange, Some(target)) => {
                 // Each name keeps its place in its directory's order.
@@ -482,7 +494,7 @@ impl Core {
                 }
             }
             // Two names of one inode: POSIX wants nothing done.
-            (RenameMode::Replace, Some(target)) if target.ino == source.ino => return Ok(()),
+            (_, Some(target)) if target.ino == source.ino => return Ok(()),
             (_, target) => {
                 if let Some(target) = target {
                     match (source.kind == FileKind::Directory, target.kind == FileKind::Directory) {
@@ -497,7 +509,14 @@ impl Core {
                         from_dir.nlink = to_dir.nlink;
                     }
                 }
-                change.unlink(from, &source);
+                match whiteout {
+                    None => change.unlink(from, &source),
+                    // In the place of the name before it: one record gives but one new cookie.
+                    Some((ino, owner)) => {
+                        self.put_whiteout(ino, &owner, from.dir, &from_dir, time, &mut change)?;
+                        change.link(from, ino, FileKind::CharDevice, source.cookie);
+                    }
+                }
                 change.link(to, source.ino, source.kind, self.journal()?.last().next().0);
                 self.moved(
                     source.ino,
@@ -521,6 +540,22 @@ impl Core {
         if let Some((ino, last)) = lost {
             self.lost_name(ino, last);
         }
+        Ok(())
+    }
+
+    /// The inode of a whiteout in `dir`.
+    fn put_whiteout(
+        &self,
+        ino: Ino,
+        owner: &Caller,
+        dir: Ino,
+        parent: &Inode,
+        time: Timestamp,
+        change: &mut Change,
+    ) -> Result<(), Error> {
+        let mut inode = self.new_inode(FileKind::CharDevice.mode(), owner, time);
+        self.inherit(dir, parent, ino, &mut inode, 0, change)?;
+        change.put_inode(ino, &inode);
         Ok(())
     }
 

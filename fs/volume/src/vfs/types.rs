@@ -3,7 +3,7 @@
 use cairn_format::{FileKind, Timestamp};
 
 /// Who asks: owner of what an operation makes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
     /// Effective user.
     pub uid: u32,
@@ -79,6 +79,14 @@ pub enum RenameMode {
     NoReplace,
     /// The two change places; both must exist.
     Exchange,
+    /// The old name leads to a whiteout from then on, a character device 0:0 that says to overlay filesystems that a name
+    /// of a lower layer is gone.
+    Whiteout {
+        /// Whether an existing target is replaced; else the rename fails.
+        replace: bool,
+        /// Whose the whiteout is.
+        owner: Caller,
+    },
 }
 
 /// Whether an extended attribute may or must exist already.
