@@ -2,17 +2,18 @@
 //! what is found then held against the states that the model went through.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_store::disk::Crash;
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::driver::Driver;
 use cairn_tests::engine::Survival;
-use cairn_tests::model::{Id, Model, ROOT};
+use cairn_tests::model::{Body, Id, Model, ROOT};
 use cairn_tests::ops::{Answer, Op, Raw, Sizes};
 use cairn_tests::tree;
 use cairn_tests::world::{SMALL_RECORD, World, small};
-use cairn_volume::{Caller, Error, MakeOptions, OpenError, RenameMode, Volume};
+use cairn_volume::{Caller, Error, MakeOptions, OpenError, RenameMode, SeekTo, Volume};
 use fsck_cairn::{CheckOptions, Quiet, Severity};
 
 pub(super) const SIZES: Sizes = Sizes { write: 12_000, file: 30_000, sparse: 3 << 20 };
@@ -121,7 +122,7 @@ fn recover(
     mut kept_all: bool,
     dice: &mut Dice,
     counts: &Counts,
-) -> Result<(World, std::sync::Arc<Volume>, bool), String> {
+) -> Result<(World, Arc<Volume>, bool), String> {
     for _ in 0..4 {
         if !dice.one_in(3) {
             break;
@@ -189,29 +190,65 @@ pub(super) fn survive(
     let mut matching = None;
     for model in allowed {
         match tree::difference(&tree::of_model(model), &found) {
-            None => {
-                matching = Some(model);
-                break;
-            }
+            None => match learnt(&volume, &model.remounted(), &found) {
+                None => closest = closest.or(Some("other holes".into())),
+                learnt => {
+                    matching = learnt;
+                    break;
+                }
+            },
             Some(difference) => closest = closest.or(Some(difference)),
         }
     }
-    let Some(model) = matching else {
+    let Some((model, driver)) = matching else {
         return Err(format!(
             "no state from {first} (certain) to {last} is what was found; against the last: {}",
             closest.unwrap_or_default()
         ));
     };
     counts.kept_all.fetch_add(u64::from(kept_all), Ordering::Relaxed);
-    let model = model.remounted();
     let gone = tree::difference(&tree::of_model(&past.states[last]), &found).is_some();
     counts.lost_some.fetch_add(u64::from(gone), Ordering::Relaxed);
-    let driver = Driver::learn(volume, &tree::of_model(&model), &found);
     Ok((world, model, driver))
 }
 
+/// The model with the inodes it has in the volume, if the volume is that, holes and all.
+pub(super) fn learnt(volume: &Arc<Volume>, model: &Model, found: &tree::Tree) -> Option<(Model, Driver)> {
+    let expected = tree::of_model(model);
+    if tree::difference(&expected, found).is_some() {
+        return None;
+    }
+    let driver = Driver::learn(volume.clone(), &expected, found);
+    same_holes(model, &driver).then(|| (model.clone(), driver))
+}
+
+/// Whether all files have their holes where the model has them.
+pub(super) fn same_holes(model: &Model, driver: &Driver) -> bool {
+    let volume = &driver.volume;
+    model.nodes().all(|(id, node)| {
+        let (Body::File(content), Some(ino)) = (&node.body, driver.inos.get(&id)) else { return true };
+        let mut at = 0;
+        while at < content.size {
+            let (data, hole) = (content.next_data(at), content.next_hole(at));
+            if volume.seek(*ino, at, SeekTo::Data) != data.ok_or(Error::NoData)
+                || volume.seek(*ino, at, SeekTo::Hole) != Ok(hole)
+            {
+                return false;
+            }
+            at = hole.max(data.unwrap_or(content.size));
+        }
+        true
+    })
+}
+
 /// That what a crash left is one of the states it may be, and a volume that can be worked with.
-pub(super) fn check(world: World, past: &Past, kept_all: bool, dice: &mut Dice, counts: &Counts) -> Result<(), String> {
+pub(super) fn check(
+    world: World,
+    past: &Past,
+    kept_all: bool,
+    dice: &mut Dice,
+    counts: &Counts,
+) -> Result<(), String> {
     let (world, mut model, mut driver) = survive(world, past, kept_all, dice, counts)?;
     // Life goes on.
     for i in 0..dice.below(12) {

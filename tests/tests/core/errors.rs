@@ -2,7 +2,6 @@
 //! writes where its state would be in doubt and says so once, reads go on, and what was acknowledged is there when the
 //! disk is well again.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,13 +10,15 @@ use cairn_tests::dice::Dice;
 use cairn_tests::driver::Driver;
 use cairn_tests::engine::Survival;
 use cairn_tests::logged::logged;
-use cairn_tests::model::{Body, Model, ROOT};
+use cairn_tests::model::{Body, Model};
 use cairn_tests::ops::{Answer, Op, Raw};
 use cairn_tests::tree;
 use cairn_tests::world::{SMALL_RECORD, World, small};
 use cairn_volume::{Error, MakeOptions, OpenError, ReadOnly};
 
-use super::crash::{Counts, Past, SIZES, check, on_all_cores, random_crash, random_survival};
+use super::crash::{
+    Counts, Past, SIZES, check, learnt, on_all_cores, random_crash, random_survival, same_holes,
+};
 
 /// What the journal logs when it stops.
 const STOPPED: &str = "the volume takes no more writes";
@@ -33,7 +34,8 @@ fn workload(seed: u64) -> Vec<Step> {
     let mut dice = Dice::new(seed);
     let mut steps: Vec<Step> = (0..14 + dice.below(12)).map(|_| Step::Do(Raw::draw(&mut dice))).collect();
     let of_kind = |kind: u8, dice: &mut Dice| Step::Do(Raw { kind, ..Raw::draw(dice) });
-    let mut put = |step: Step, dice: &mut Dice| steps.insert(dice.below(steps.len() as u64 + 1) as usize, step);
+    let mut put =
+        |step: Step, dice: &mut Dice| steps.insert(dice.below(steps.len() as u64 + 1) as usize, step);
     const KINDS: [u8; 8] = [0, 110, 140, 235, 235, 242, 242, 250];
     for kind in KINDS {
         let step = of_kind(kind, &mut dice);
@@ -51,13 +53,16 @@ struct Fault {
     sticky: bool,
 }
 
-const FAULTS: [Fault; 7] = [
+/// How any operation fails; and those that are no syncs, and syncs.
+const ANY: &[Fault] = &[
     Fault { kind: ErrorKind::Other, failure: Failure::Nothing, sticky: false },
     Fault { kind: ErrorKind::StorageFull, failure: Failure::Nothing, sticky: false },
-    Fault { kind: ErrorKind::StorageFull, failure: Failure::Short, sticky: false },
     Fault { kind: ErrorKind::Other, failure: Failure::Done, sticky: false },
-    Fault { kind: ErrorKind::Other, failure: Failure::Forgotten, sticky: false },
     Fault { kind: ErrorKind::Other, failure: Failure::Nothing, sticky: true },
+];
+const CHANGE: &[Fault] = &[Fault { kind: ErrorKind::StorageFull, failure: Failure::Short, sticky: false }];
+const SYNC: &[Fault] = &[
+    Fault { kind: ErrorKind::Other, failure: Failure::Forgotten, sticky: false },
     Fault { kind: ErrorKind::Other, failure: Failure::Forgotten, sticky: true },
 ];
 
@@ -108,13 +113,12 @@ impl<'a> Run<'a> {
         };
         let found = tree::of_volume(&volume).map_err(|e| format!("mounted again: {e}"))?;
         let last = self.past.states.last().cloned();
-        let candidates = last.into_iter().chain(std::mem::take(&mut self.past.in_flight));
-        let model = candidates.map(|m| m.remounted()).find(|m| same(m, &found));
-        self.model = model.ok_or("mounted again: it is not what it was")?;
-        self.past.states.push(self.model.clone());
-        let inos = Driver::learn(volume.clone(), &tree::of_model(&self.model), &found).inos;
-        let inos = if inos.is_empty() { HashMap::from([(ROOT, 1)]) } else { inos };
-        self.driver = Some(Driver::new(volume, inos));
+        let mut candidates = last.into_iter().chain(std::mem::take(&mut self.past.in_flight));
+        let learnt = candidates.find_map(|m| learnt(&volume, &m.remounted(), &found));
+        let (model, driver) = learnt.ok_or("mounted again: it is not what it was")?;
+        self.past.states.push(model.clone());
+        self.model = model;
+        self.driver = Some(driver);
         Ok(())
     }
 
@@ -185,7 +189,7 @@ impl<'a> Run<'a> {
     fn after_failure(&mut self, steps: Vec<Model>, after: Model, was_stopped: bool) -> Result<(), String> {
         let Some(driver) = &self.driver else { return Ok(()) };
         let found = tree::of_volume(&driver.volume).map_err(|e| format!("after it failed: {e}"))?;
-        let is = |m: &&Model| same(m, &found) && same_nameless(m, driver);
+        let is = |m: &&Model| same(m, &found) && same_nameless(m, driver) && same_holes(m, driver);
         let state = std::iter::once(&self.model).chain(steps.iter().rev()).find(is);
         let state = state.ok_or("after it failed: neither what was nor a part of what was to be")?.clone();
         if !was_stopped && self.is_stopped() {
@@ -243,7 +247,7 @@ fn reads(op: &Op) -> bool {
             | Op::Seek { .. }
             | Op::List { .. }
             | Op::Lookup { .. }
-            | Op::Open { .. }
+            | Op::Open { truncate: None, .. }
             | Op::Release { .. }
     )
 }
@@ -251,7 +255,7 @@ fn reads(op: &Op) -> bool {
 /// Whether it changes what the volume holds when it succeeds.
 fn changes(op: &Op) -> bool {
     match op {
-        Op::Fsync { .. } | Op::Sync | Op::Maintain => false,
+        Op::Fsync { .. } | Op::Sync | Op::Upkeep(_) => false,
         // Of nothing, or from behind the end.
         Op::Write { len, .. } => *len > 0,
         Op::Copy { .. } => false,
@@ -299,7 +303,8 @@ fn recovered(world: &World, run: Run<'_>, dice: &mut Dice, counts: &Counts) -> R
         drop(driver);
         let past = Past { states: vec![again.model], issued: again.past.issued, ..Past::default() };
         let after = world.crash(Crash::DropUnsynced, random_survival(dice));
-        return check(after, &past, false, dice, counts).map_err(|e| format!("without power after that: {e}"));
+        return check(after, &past, false, dice, counts)
+            .map_err(|e| format!("without power after that: {e}"));
     }
     let crash = if dice.one_in(2) { Crash::KeepAll } else { random_crash(dice) };
     let after = world.crash(crash, if dice.one_in(4) { Survival::None } else { Survival::All });
@@ -314,15 +319,15 @@ fn bases() -> [World; 2] {
     [World::make(&small()), World::make(&MakeOptions { journal_size: 512 << 10, ..small() })]
 }
 
-/// Operations and reads of the disk that a workload takes when nothing fails.
-fn length(base: &World, steps: &[Step]) -> Result<(u64, u64), String> {
+/// Of each operation of the disk that a workload takes when nothing fails, whether it is a sync; and its reads.
+fn length(base: &World, steps: &[Step]) -> Result<(Vec<bool>, u64), String> {
     let world = base.fork();
     let mut run = Run::new(&world, false);
     run.mount()?;
     steps.iter().try_for_each(|step| run.step(step))?;
     run.look_around()?;
     run.close()?;
-    Ok((world.disk.operations(), world.disk.reads()))
+    Ok((world.disk.syncs(), world.disk.reads()))
 }
 
 fn shown(steps: &[Step]) -> String {
@@ -349,22 +354,23 @@ fn every_failure_of_the_disk_is_told_and_what_was_acknowledged_stays() {
     let (bases, counts, operations) = (bases(), Counts::default(), AtomicU64::new(0));
     on_all_cores(workloads(), |n| {
         let (base, steps) = (&bases[n as usize % 2], workload(n));
-        let (end, _) = length(base, &steps).map_err(|e| format!("{e}{}", shown(&steps)))?;
-        operations.fetch_add(end, Ordering::Relaxed);
-        for at in 0..end {
-            for (i, fault) in FAULTS.iter().enumerate() {
+        let (syncs, _) = length(base, &steps).map_err(|e| format!("{e}{}", shown(&steps)))?;
+        operations.fetch_add(syncs.len() as u64, Ordering::Relaxed);
+        for (at, is_sync) in (0u64..).zip(&syncs) {
+            let more = if *is_sync { SYNC } else { CHANGE };
+            for (i, fault) in ANY.iter().chain(more).enumerate() {
                 let world = base.fork();
                 world.disk.fail(at, fault.kind, fault.failure, fault.sticky);
                 let mut dice = Dice::new(n << 32 | at << 4 | i as u64);
                 go(&world, &steps, fault.sticky, &mut dice, &counts)
-                    .map_err(|e| format!("{fault:?} at {at} of {end}: {e}{}", shown(&steps)))?;
+                    .map_err(|e| format!("{fault:?} at {at} of {}: {e}{}", syncs.len(), shown(&steps)))?;
             }
         }
         Ok(())
     });
     let (runs, operations) = (counts.cuts.into_inner(), operations.into_inner());
     println!("{runs} runs, each failing one of {operations} operations");
-    assert!(runs >= operations * FAULTS.len() as u64);
+    assert!(runs >= operations * ANY.len() as u64);
 }
 
 #[test]

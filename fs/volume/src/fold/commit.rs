@@ -50,9 +50,13 @@ pub(super) fn commit_batch(
 
 /// Makes the packs certain that chunks were found in.
 fn make_certain(core: &Core, mapped: &[Mapped]) -> Result<(), MaintainError> {
+    let mut last = None;
     for chunk in mapped {
-        if let Place::Found(at) = &chunk.place {
+        if let Place::Found(at) = &chunk.place
+            && last != Some(at.pack)
+        {
             core.store.make_certain(&at.pack)?;
+            last = Some(at.pack);
         }
     }
     Ok(())

@@ -57,6 +57,8 @@ struct Fault {
 #[derive(Default)]
 pub(super) struct Faults {
     operations: u64,
+    /// Whether each of them was a sync.
+    syncs: Vec<bool>,
     reads: u64,
     cut_at: Option<u64>,
     kill_at: Option<u64>,
@@ -84,6 +86,7 @@ impl Faults {
         self.powered()?;
         let number = self.operations;
         self.operations += 1;
+        self.syncs.push(is_sync);
         if self.kill_at.is_some_and(|at| at <= number) {
             self.cut = true;
             return Err(power_cut());
@@ -127,6 +130,11 @@ impl MemoryDisk {
     /// one's number.
     pub fn operations(&self) -> u64 {
         lock(&self.state).faults.operations
+    }
+
+    /// Of each of those whether it was a `sync` or `sync_dir`.
+    pub fn syncs(&self) -> Vec<bool> {
+        lock(&self.state).faults.syncs.clone()
     }
 
     /// How many other operations were begun: opens, `list`, `space`, `read_at` and `len`. Numbered likewise.
@@ -190,6 +198,7 @@ impl MemoryDisk {
     pub fn heal(&self) {
         let mut state = lock(&self.state);
         let faults = &mut state.faults;
-        *faults = Faults { operations: faults.operations, reads: faults.reads, ..Faults::default() };
+        let syncs = std::mem::take(&mut faults.syncs);
+        *faults = Faults { operations: faults.operations, reads: faults.reads, syncs, ..Faults::default() };
     }
 }
