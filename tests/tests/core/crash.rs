@@ -12,6 +12,7 @@ use cairn_tests::engine::Survival;
 use cairn_tests::model::{Body, Id, Model, ROOT};
 use cairn_tests::ops::{Answer, Op, Raw, Sizes};
 use cairn_tests::tree;
+use cairn_tests::watchdog::watch;
 use cairn_tests::world::{SMALL_RECORD, World, small};
 use cairn_volume::{Caller, Error, MakeOptions, OpenError, RenameMode, SeekTo, Volume};
 use fsck_cairn::{CheckOptions, Quiet, Severity};
@@ -37,27 +38,36 @@ pub(super) struct Past {
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) cuts: AtomicU64,
-    again: AtomicU64,
-    lost_some: AtomicU64,
-    kept_all: AtomicU64,
+    pub(super) again: AtomicU64,
+    pub(super) lost_some: AtomicU64,
+    pub(super) kept_all: AtomicU64,
 }
 
 /// A volume's files, and which inode is which, while nobody has it mounted.
-struct Present {
-    model: Model,
-    inos: HashMap<Id, u64>,
+#[derive(Clone)]
+pub(super) struct Present {
+    pub(super) model: Model,
+    pub(super) inos: HashMap<Id, u64>,
 }
 
 impl Present {
     /// As `mkfs` leaves it.
-    fn new() -> Present {
+    pub(super) fn new() -> Present {
         let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         Present { model: Model::new(owner.0, owner.1), inos: HashMap::from([(ROOT, 1)]) }
     }
 }
 
+/// The operations of a workload, each in the state that those before it made.
+pub(super) type Ops<'a> = &'a (dyn Fn(usize, &Model) -> Option<Op> + Sync);
+
+/// Random ones.
+fn drawn(raws: &[Raw]) -> impl Fn(usize, &Model) -> Option<Op> + Sync {
+    move |i, model| raws.get(i).map(|raw| raw.resolve(model, &SIZES))
+}
+
 /// Does the workload until it ends or the power goes.
-fn live(world: &World, present: Present, raws: &[Raw], close: bool) -> Result<Past, String> {
+pub(super) fn live(world: &World, present: Present, ops: Ops<'_>, close: bool) -> Result<Past, String> {
     let mut past =
         Past { states: Vec::new(), certain: 0, in_flight: Vec::new(), issued: HashSet::new(), closed: false };
     let mut model = present.model;
@@ -68,8 +78,8 @@ fn live(world: &World, present: Present, raws: &[Raw], close: bool) -> Result<Pa
         Err(error) => return Err(format!("the first mount: {error}")),
     };
     let mut driver = Driver::new(volume, present.inos);
-    for (i, raw) in raws.iter().enumerate() {
-        let op = raw.resolve(&model, &SIZES);
+    for i in 0.. {
+        let Some(op) = ops(i, &model) else { break };
         let next = model.next_id();
         let found = driver.apply(&op, next);
         past.issued.extend(driver.inos.get(&next));
@@ -101,9 +111,11 @@ fn live(world: &World, present: Present, raws: &[Raw], close: bool) -> Result<Pa
 }
 
 pub(super) fn random_crash(dice: &mut Dice) -> Crash {
-    match dice.below(6) {
+    match dice.below(8) {
         0 => Crash::KeepAll,
         1 => Crash::DropUnsynced,
+        2 => Crash::DropNames,
+        3 => Crash::DropBytes,
         _ => Crash::Random(dice.roll()),
     }
 }
@@ -129,7 +141,7 @@ fn recover(
         }
         counts.again.fetch_add(1, Ordering::Relaxed);
         world = world.joined();
-        world.disk.cut_at(dice.below(40));
+        world.disk.cut_at(world.disk.operations() + dice.below(40));
         match world.open() {
             Ok(volume) => {
                 // Whether these come before the cut or behind it is the same to who comes after.
@@ -155,10 +167,15 @@ fn cut(base: &World, raws: &[Raw], at: u64, seed: u64, counts: &Counts) -> Resul
     let mut dice = Dice::new(seed);
     let world = base.fork();
     world.disk.cut_at(at);
-    let past = live(&world, Present::new(), raws, true)?;
+    let past = live(&world, Present::new(), &drawn(raws), true)?;
+    crashed(world, &past, &mut dice, counts)
+}
+
+/// What is left of a world, and that it is what it may be.
+pub(super) fn crashed(world: World, past: &Past, dice: &mut Dice, counts: &Counts) -> Result<(), String> {
     counts.cuts.fetch_add(1, Ordering::Relaxed);
-    let crash = random_crash(&mut dice);
-    let survival = random_survival(&mut dice);
+    let crash = random_crash(dice);
+    let survival = random_survival(dice);
     let about = format!("{crash:?}, engine {survival:?}");
     let (after, about) = match dice.below(8) {
         0 => (world.split_crash(Crash::KeepAll, Crash::DropUnsynced, survival), "packs dropped".to_owned()),
@@ -166,7 +183,7 @@ fn cut(base: &World, raws: &[Raw], at: u64, seed: u64, counts: &Counts) -> Resul
         _ => (world.crash(crash, survival), about),
     };
     let kept_all = !about.contains("dropped") && crash == Crash::KeepAll;
-    let found = check(after, &past, kept_all, &mut dice, counts);
+    let found = check(after, past, kept_all, dice, counts);
     found.map_err(|e| format!("{about}: {e}"))
 }
 
@@ -290,7 +307,7 @@ pub(super) fn consistent(world: &World) -> Result<(), String> {
 /// How many operations of the disk a workload takes.
 fn length(base: &World, raws: &[Raw]) -> Result<u64, String> {
     let world = base.fork();
-    let past = live(&world, Present::new(), raws, true)?;
+    let past = live(&world, Present::new(), &drawn(raws), true)?;
     if !past.closed {
         return Err("not closed without a cut".into());
     }
@@ -306,6 +323,10 @@ pub(super) fn workload(seed: u64, most: u64) -> Vec<Raw> {
 /// Runs `cases` on all cores; the first failure ends it.
 pub(super) fn on_all_cores(cases: u64, case: impl Fn(u64) -> Result<(), String> + Sync) {
     let next = AtomicU64::new(0);
+    let case = |n| {
+        let _watchdog = watch("a case on a disk that fails", 10);
+        case(n)
+    };
     let failure = std::sync::Mutex::new(None);
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
@@ -329,8 +350,9 @@ pub(super) fn on_all_cores(cases: u64, case: impl Fn(u64) -> Result<(), String> 
     }
 }
 
-fn cuts(default: u64) -> u64 {
-    std::env::var("CAIRN_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+/// Cut points of a run, all tests' together: `CAIRN_CUTS`.
+pub(super) fn cuts() -> u64 {
+    std::env::var("CAIRN_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(50_000)
 }
 
 pub(super) fn bases() -> [World; 2] {
@@ -352,7 +374,7 @@ pub(super) fn shown(raws: &[Raw]) -> String {
 fn every_cut_of_short_workloads_leaves_a_state_that_was() {
     let bases = bases();
     let counts = Counts::default();
-    let wanted = cuts(10_000) / 2;
+    let wanted = cuts() / 10;
     on_all_cores(wanted / 55, |n| {
         let base = &bases[n as usize % 2];
         let raws = workload(n, 8);
@@ -370,7 +392,7 @@ fn every_cut_of_short_workloads_leaves_a_state_that_was() {
 fn random_cuts_of_long_workloads_leave_a_state_that_was() {
     let bases = bases();
     let counts = Counts::default();
-    let wanted = cuts(10_000) / 2;
+    let wanted = cuts() / 10;
     on_all_cores(wanted / 10, |n| {
         let base = &bases[n as usize % 2];
         let raws = workload(!n, 80);
@@ -390,20 +412,30 @@ fn random_cuts_of_long_workloads_leave_a_state_that_was() {
 fn a_volume_that_loses_power_again_and_again_goes_on_from_a_state_that_was() {
     let bases = bases();
     let counts = Counts::default();
-    let wanted = cuts(10_000) / 2;
-    on_all_cores(wanted / 40, |n| {
+    let wanted = cuts() / 20;
+    on_all_cores((wanted / 40).max(1), |n| {
         let mut dice = Dice::new(n ^ 0xa9a1);
         let mut world = bases[n as usize % 2].fork();
         let mut present = Present::new();
         for round in 0..40 {
             let raws: Vec<_> = (0..60).map(|_| Raw::draw(&mut dice)).collect();
             world = world.joined();
-            world.disk.cut_at(dice.below(400));
+            let end = world.disk.operations() + dice.below(400);
+            world.disk.cut_at(end);
             let at = |e: String| format!("round {round}: {e}");
-            let past = live(&world, present, &raws, true).map_err(at)?;
+            // Now and then the process is killed and the machine goes on.
+            let killed = dice.one_in(4);
+            if killed {
+                world.disk.heal();
+                world.disk.kill_at(end);
+            }
+            let past = live(&world, present, &drawn(&raws), true).map_err(at)?;
             counts.cuts.fetch_add(1, Ordering::Relaxed);
-            let crash = random_crash(&mut dice);
-            let after = world.crash(crash, random_survival(&mut dice));
+            let crash = if killed { Crash::KeepAll } else { random_crash(&mut dice) };
+            let after = match killed {
+                true => world.healed(),
+                false => world.crash(crash, random_survival(&mut dice)),
+            };
             let kept_all = crash == Crash::KeepAll;
             let (now, model, driver) = survive(after, &past, kept_all, &mut dice, &counts).map_err(at)?;
             if dice.one_in(4) {
@@ -457,7 +489,7 @@ fn append_until_cut(volume: &Volume, writer: u8) -> Appended {
 #[test]
 fn what_many_threads_made_certain_survives_a_power_cut() {
     let base = World::make(&MakeOptions { journal_size: 512 << 10, ..small() });
-    let rounds = cuts(10_000) / 250;
+    let rounds = (cuts() / 1_250).max(8);
     let mut lost_some = 0;
     for round in 0..rounds {
         let mut dice = Dice::new(round);
@@ -494,7 +526,14 @@ fn what_many_threads_made_certain_survives_a_power_cut() {
     assert!(u64::from(lost_some) * 4 > rounds, "{lost_some} files lost something in {rounds} rounds");
 }
 
+/// Prints what was done. Cases in which nothing was at stake would prove nothing.
 fn report(what: &str, counts: &Counts, least: u64) {
+    let [cuts, again, lost, kept] = told(what, counts, least);
+    assert!(again * 5 > cuts && lost * 50 > cuts && kept * 20 > cuts);
+}
+
+/// As [`report`]; gives cuts, those in recoveries, and how many lost something and kept all.
+pub(super) fn told(what: &str, counts: &Counts, least: u64) -> [u64; 4] {
     let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
     let (cuts, again) = (of(&counts.cuts), of(&counts.again));
     let (lost, kept) = (of(&counts.lost_some), of(&counts.kept_all));
@@ -502,6 +541,20 @@ fn report(what: &str, counts: &Counts, least: u64) {
         "{what}: {cuts} cuts, {again} more in recoveries; {lost} lost something unsynced, {kept} kept all"
     );
     assert!(cuts >= least, "{cuts} cuts, wanted {least}");
-    // Cases in which nothing was at stake would prove nothing.
-    assert!(again * 5 > cuts && lost * 50 > cuts && kept * 20 > cuts);
+    [cuts, again, lost, kept]
+}
+
+#[test]
+fn control_a_disk_that_lies_about_syncs_is_found_out() {
+    let (bases, counts, found_out) = (bases(), Counts::default(), AtomicU64::new(0));
+    on_all_cores(20, |n| {
+        let world = bases[n as usize % 2].fork();
+        world.disk.lie();
+        let past = live(&world, Present::new(), &drawn(&workload(n ^ 0x11e, 20)), true)?;
+        let after = world.crash(Crash::DropUnsynced, Survival::None);
+        let lost = check(after, &past, false, &mut Dice::new(n), &counts).is_err();
+        found_out.fetch_add(u64::from(lost), Ordering::Relaxed);
+        Ok(())
+    });
+    assert!(found_out.into_inner() >= 10, "it was believed");
 }

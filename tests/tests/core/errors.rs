@@ -6,18 +6,19 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_store::disk::{Crash, Failure};
-use cairn_tests::dice::Dice;
+use cairn_tests::dice::{Dice, noise};
 use cairn_tests::driver::Driver;
 use cairn_tests::engine::Survival;
 use cairn_tests::logged::logged;
 use cairn_tests::model::{Body, Model};
+use cairn_tests::mounted::wait_until;
 use cairn_tests::ops::{Answer, Op, Raw};
 use cairn_tests::tree;
 use cairn_tests::world::{SMALL_RECORD, World, small};
-use cairn_volume::{Error, MakeOptions, OpenError, ReadOnly};
+use cairn_volume::{Caller, Error, MakeOptions, OpenError, ReadOnly};
 
 use super::crash::{
-    Counts, Past, SIZES, check, learnt, on_all_cores, random_crash, random_survival, same_holes,
+    Counts, Past, SIZES, check, consistent, learnt, on_all_cores, random_crash, random_survival, same_holes,
 };
 
 /// What the journal logs when it stops.
@@ -389,4 +390,56 @@ fn every_failure_of_a_read_is_told_or_mended_and_changes_nothing() {
         Ok(())
     });
     println!("{} runs, each failing one read", counts.cuts.into_inner());
+}
+
+#[test]
+fn a_disk_that_others_fill_while_it_folds_takes_writes_again_once_there_is_room() {
+    let base = World::make(&MakeOptions { journal_size: 512 << 10, ..small() });
+    let full = AtomicU64::new(0);
+    on_all_cores(40, |n| {
+        let world = base.fork();
+        let volume = world.open().map_err(|e| e.to_string())?;
+        let caller = Caller::default();
+        let put = |name: &str, bytes: &[u8]| -> Result<(), Error> {
+            let attr = volume.create(1, name.as_bytes(), 0o644, 0, &caller)?;
+            volume.release(attr.ino);
+            volume.write(attr.ino, 0, bytes, false)
+        };
+        put("before", &noise(n, 60_000)).map_err(|e| e.to_string())?;
+        world.disk.fill_at(world.disk.operations() + n);
+        full.fetch_add(u64::from(volume.maintain().is_err()), Ordering::Relaxed);
+        // Whatever is asked for now is done, or refused for want of room.
+        let mut acknowledged = Vec::new();
+        for i in 0..12u64 {
+            match put(&format!("{i}"), &noise(100 + i, 30_000)) {
+                Ok(()) => acknowledged.push(i),
+                Err(Error::NoSpace) => {}
+                Err(error) => return Err(format!("on a full disk: {error}")),
+            }
+        }
+        if volume.is_read_only() {
+            return Err("a full disk is no reason to stop".into());
+        }
+        world.disk.set_capacity(1 << 40);
+        // The volume asks its disk for room now and then only.
+        wait_until("it takes writes again", || match put("behind", &noise(n + 50, 30_000)) {
+            Err(Error::Exists) => {
+                let attr = volume.lookup(1, b"behind").expect("lookup").expect("it was made");
+                volume.write(attr.ino, 0, &noise(n + 50, 30_000), false).is_ok()
+            }
+            done => done.is_ok(),
+        });
+        volume.sync().map_err(|e| format!("with room again: {e}"))?;
+        let holds = |name: &str, bytes: &[u8]| {
+            let attr = volume.lookup(1, name.as_bytes()).ok().flatten();
+            attr.is_some_and(|attr| volume.read(attr.ino, 0, 100_000).as_deref() == Ok(bytes))
+        };
+        let whole = acknowledged.iter().all(|i| holds(&format!("{i}"), &noise(100 + i, 30_000)));
+        if !whole || !holds("before", &noise(n, 60_000)) || !holds("behind", &noise(n + 50, 30_000)) {
+            return Err("something that was acknowledged is not there".into());
+        }
+        volume.close().map_err(|e| format!("closing: {e}"))?;
+        consistent(&world)
+    });
+    assert!(full.into_inner() >= 5, "hardly a fold met the full disk");
 }
