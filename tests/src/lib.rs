@@ -5,6 +5,7 @@ pub mod content;
 pub mod dice;
 pub mod driver;
 pub mod engine;
+pub mod logged;
 pub mod model;
 pub mod mounted;
 pub mod ops;

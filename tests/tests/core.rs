@@ -3,7 +3,11 @@
 
 mod core {
     mod chunks;
+    mod contract;
     mod crash;
+    mod errors;
+    mod errseq;
+    mod exhaustive;
     mod format;
     mod model;
     mod order;

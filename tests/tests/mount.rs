@@ -14,6 +14,8 @@ mod content;
 #[cfg(feature = "sled")]
 #[path = "mount/sled.rs"]
 mod engines;
+#[path = "mount/errseq.rs"]
+mod errseq;
 #[path = "mount/full.rs"]
 mod full;
 #[path = "mount/handles.rs"]

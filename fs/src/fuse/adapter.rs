@@ -369,7 +369,7 @@ impl Filesystem for Adapter {
             return reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
         }
         match call("open", ino.0, || self.volume.open(ino.0)) {
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(()) => reply.opened(FileHandle(self.volume.handle(ino.0)), FopenFlags::FOPEN_KEEP_CACHE),
             Err(e) => reply.error(e),
         }
     }
@@ -439,7 +439,7 @@ impl Filesystem for Adapter {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
         _flush: bool,
@@ -447,6 +447,7 @@ impl Filesystem for Adapter {
     ) {
         self.change(move |volume| {
             let released = call("release", ino.0, || {
+                volume.release_handle(handle.0);
                 volume.release(ino.0);
                 Ok(())
             });
@@ -458,12 +459,18 @@ impl Filesystem for Adapter {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         data_only: bool,
         reply: ReplyEmpty,
     ) {
+        let handle = (!self.no_open).then_some(handle.0);
         self.transfer(move |volume| {
-            reply_empty(reply, call("fsync", ino.0, || volume.fsync(ino.0, data_only)));
+            let synced = call("fsync", ino.0, || match handle {
+                Some(handle) => volume.fsync_handle(ino.0, handle, data_only),
+                // One handle is as good as another.
+                None => volume.fsync(ino.0, data_only),
+            });
+            reply_empty(reply, synced);
         });
     }
 
@@ -637,7 +644,7 @@ impl Filesystem for Adapter {
                     &TTL,
                     &file_attr(&attr),
                     generation(&attr),
-                    FileHandle(0),
+                    FileHandle(if counted { volume.handle(attr.ino) } else { 0 }),
                     FopenFlags::FOPEN_KEEP_CACHE,
                 ),
                 Err(e) => reply.error(e),

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cairn_format::{
     ChunkEntry, ChunkId, ChunkPiece, Footer, FrameEntry, FrameHead, IndexSnapshot, PackId, PackKind,
@@ -60,6 +60,8 @@ pub struct Store {
     frames: ByteLru<(PackId, u32), DecodedFrame>,
     frame_hits: AtomicU64,
     frame_misses: AtomicU64,
+    /// Directories of packs whose names are known to be certain.
+    certain: Mutex<HashSet<String>>,
 }
 
 /// Bytes that a store holds.
@@ -141,6 +143,7 @@ impl Store {
             frames: ByteLru::new(options.cache_size, 8),
             frame_hits: AtomicU64::new(0),
             frame_misses: AtomicU64::new(0),
+            certain: Mutex::default(),
         };
         store.load_hub(options.read_only)?;
         Ok(store)
@@ -223,7 +226,26 @@ impl Store {
 
     /// Makes a sealed pack known: its chunks are found from now on. With `pins` it stays pinned.
     pub fn publish(&self, sealed: &SealedPack, pins: Option<&mut Pins>) {
+        self.certain().insert(sealed.footer.pack.directory());
         self.hub.publish(&sealed.footer, sealed.file_len, pins);
+    }
+
+    /// Makes the name of a pack that was found certain. Who sealed it may have been killed before it did: it was there
+    /// for whoever listed the packs, and a power cut would have taken it. To be called before anything refers to it.
+    pub fn make_certain(&self, pack: &PackId) -> Result<(), StoreError> {
+        let name = pack.directory();
+        if self.certain().contains(&name) {
+            return Ok(());
+        }
+        let dir = format!("{PACKS_DIR}/{name}");
+        self.disk.sync_dir(&dir).map_err(StoreError::io(dir))?;
+        self.disk.sync_dir(PACKS_DIR).map_err(StoreError::io(PACKS_DIR))?;
+        self.certain().insert(name);
+        Ok(())
+    }
+
+    fn certain(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.certain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks a chunk up, and pins the pack it is found in. A fingerprint counts only where the pack's own

@@ -11,6 +11,7 @@ use cairn_format::{Geometry, Ino, JournalRef, Lsn, Mutation, PackId, Totals, Uui
 use cairn_store::disk::Disk;
 use cairn_store::{ReadError, Store};
 
+use crate::errseq::Losses;
 use crate::fold::DirtySet;
 use crate::handles::Handles;
 use crate::journal::{Appended, Chain, Journal, JournalError, JournalShape, Need};
@@ -85,6 +86,8 @@ pub(crate) struct Core {
     pub(crate) locks: InodeLocks,
     pub(crate) handles: Handles,
     pub(crate) dirty: DirtySet,
+    /// Files that have lost journalled bytes.
+    pub(crate) losses: Losses,
     pub(crate) inos: Mutex<InoBlock>,
     pub(crate) packs: PackNames,
     /// Held shared from a record's append until it is applied; a freeze takes it alone, so that a frozen

@@ -8,6 +8,7 @@
 mod checkpoint;
 mod core;
 pub mod engine;
+mod errseq;
 mod explain;
 mod fold;
 mod handles;

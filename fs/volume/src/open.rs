@@ -18,6 +18,7 @@ use crate::checkpoint::{
 };
 use crate::core::{Core, InoBlock, Log, PackNames, SpaceGauge, first_ino_block, reserve_inos};
 use crate::engine::{Checked, Engine, EngineError, MemoryEngine, MetaEngine};
+use crate::errseq::Losses;
 use crate::fold::DirtySet;
 use crate::handles::Handles;
 use crate::journal::{Chain, ChainError, Journal, JournalShape, Resume, scan};
@@ -452,6 +453,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         locks: InodeLocks::new(),
         handles: Handles::default(),
         dirty,
+        losses: Losses::new(epoch),
         inos: Mutex::new(inos),
         packs: PackNames { session: on.session, epoch, next: AtomicU32::new(1) },
         gate: RwLock::default(),

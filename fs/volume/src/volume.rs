@@ -216,9 +216,26 @@ impl Volume {
         self.core.write(ino, offset, data, clear_privileges)
     }
 
-    /// Makes what was acknowledged certain: of this file or directory, and of all others.
+    /// Makes what was acknowledged certain: of this file or directory, and of all others. An error for as long as bytes
+    /// of this file that were acknowledged are lost.
     pub fn fsync(&self, ino: u64, _data_only: bool) -> Result<(), Error> {
         self.core.fsync(ino)
+    }
+
+    /// A number for the handle that [`Volume::open`] or [`Volume::create`] just opened: through it
+    /// [`Volume::fsync_handle`] tells of what was lost once, and it is to be given back when the handle is closed.
+    pub fn handle(&self, ino: u64) -> u64 {
+        self.core.number(ino).map_or(0, |ino| self.core.losses.handle(ino))
+    }
+
+    /// The handle of this number is closed; [`Volume::release`] is called as well.
+    pub fn release_handle(&self, handle: u64) {
+        self.core.losses.release(handle);
+    }
+
+    /// As [`Volume::fsync`], but each handle is told of lost bytes once.
+    pub fn fsync_handle(&self, ino: u64, handle: u64, _data_only: bool) -> Result<(), Error> {
+        self.core.fsync_handle(ino, handle)
     }
 
     /// Makes room in a file, or a hole; `clear_privileges` as for [`Volume::write`].

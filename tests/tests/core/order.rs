@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cairn_format::{CheckpointRef, Lsn, SEGMENT_DATA_START, SegmentHeader, Uuid};
-use cairn_store::disk::{Access, Crash, Disk, DiskFile, Listed, MemoryDisk, Space};
+use cairn_store::disk::{Access, Crash, Disk, DiskFile, Failure, Listed, MemoryDisk, Space};
 use cairn_store::{Store, StoreOptions};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::engine::Survival;
@@ -20,17 +20,20 @@ use cairn_volume::{
 
 use super::crash::consistent;
 
-/// What can become of what was not synced: all of it, none of it, only the journal's, only the store's.
-const FATES: [(Crash, Crash); 4] = [
+/// What can become of what was not synced: all of it, none of it, only the journal's, only the store's, only bytes, only
+/// names.
+const FATES: [(Crash, Crash); 6] = [
     (Crash::KeepAll, Crash::KeepAll),
     (Crash::DropUnsynced, Crash::DropUnsynced),
     (Crash::KeepAll, Crash::DropUnsynced),
     (Crash::DropUnsynced, Crash::KeepAll),
+    (Crash::DropNames, Crash::DropNames),
+    (Crash::DropBytes, Crash::DropBytes),
 ];
 
 /// Mounts a volume, prepares it, and lets the power go during each operation of the disk that `act` takes; what
 /// is left of it, in each of [`FATES`] and some random ones, goes to `check` with whether `act` was over.
-fn at_every_cut(
+pub(super) fn at_every_cut(
     base: &World,
     prepare: impl Fn(&Volume),
     act: impl Fn(&Volume),
@@ -60,13 +63,13 @@ fn at_every_cut(
     }
 }
 
-fn file(volume: &Volume, name: &[u8]) -> u64 {
+pub(super) fn file(volume: &Volume, name: &[u8]) -> u64 {
     let attr = volume.create(1, name, 0o644, 0, &Caller::default()).expect("create");
     volume.release(attr.ino);
     attr.ino
 }
 
-fn put(volume: &Volume, name: &[u8], bytes: &[u8]) -> u64 {
+pub(super) fn put(volume: &Volume, name: &[u8], bytes: &[u8]) -> u64 {
     let ino = file(volume, name);
     volume.write(ino, 0, bytes, false).expect("write");
     ino
@@ -77,12 +80,12 @@ fn truncate(volume: &Volume, ino: u64, size: u64) -> Result<(), Error> {
 }
 
 /// A file's bytes; `None` where there is no such name.
-fn bytes_of(volume: &Volume, name: &[u8]) -> Option<Result<Vec<u8>, Error>> {
+pub(super) fn bytes_of(volume: &Volume, name: &[u8]) -> Option<Result<Vec<u8>, Error>> {
     let attr = volume.lookup(1, name).expect("lookup")?;
     Some(volume.read(attr.ino, 0, attr.size as u32))
 }
 
-fn mount(world: &World, what: &str) -> Arc<Volume> {
+pub(super) fn mount(world: &World, what: &str) -> Arc<Volume> {
     world.open().unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
@@ -593,6 +596,58 @@ fn regression_a_mount_that_a_failing_disk_ends_says_so_and_does_not_hang() {
         assert_eq!(bytes_of(&mount(&world.fork(), "after it"), b"a"), Some(Ok(b"bytes".to_vec())));
     }
     assert!(failed >= 15, "{failed} mounts failed");
+}
+
+#[test]
+fn a_pack_that_a_killed_mount_sealed_is_certain_before_anything_refers_to_it() {
+    let base = World::make(&small());
+    let bytes = noise(4, 9_000);
+    for n in 0.. {
+        let world = base.fork();
+        let volume = world.open().expect("mount");
+        put(&volume, b"first", &bytes);
+        volume.fsync(1, false).expect("fsync");
+        // The machine goes on: what was sealed and not synced is there, and its chunks are found.
+        world.disk.kill_at(world.disk.operations() + n);
+        let _ = volume.maintain();
+        let over = !world.disk.is_cut();
+        drop(volume);
+        let world = world.healed();
+        let volume = mount(&world, "after the kill");
+        put(&volume, b"second", &bytes);
+        volume.maintain().expect("maintain");
+        volume.fsync(1, false).expect("fsync");
+        drop(volume);
+        for survival in [Survival::All, Survival::None] {
+            let volume = mount(&world.crash(Crash::DropUnsynced, survival), "without power");
+            for name in [&b"first"[..], b"second"] {
+                assert_eq!(bytes_of(&volume, name), Some(Ok(bytes.clone())), "killed at {n}");
+            }
+        }
+        if over {
+            assert!(n > 10, "{n} operations");
+            return;
+        }
+    }
+}
+
+#[test]
+fn records_whose_sync_failed_are_written_again_by_the_next_mount() {
+    let world = World::make(&small());
+    let volume = world.open().expect("mount");
+    put(&volume, b"a", b"acknowledged");
+    // Linux takes pages for clean that it could not write: what is read is not what is on the disk, and stays so.
+    world.disk.fail(world.disk.operations(), ErrorKind::Other, Failure::Forgotten, false);
+    assert_eq!(volume.fsync(1, false), Err(Error::Io));
+    drop(volume);
+    let volume = mount(&world, "the disk is well again");
+    assert_eq!(bytes_of(&volume, b"a"), Some(Ok(b"acknowledged".to_vec())));
+    put(&volume, b"b", b"certain");
+    volume.fsync(1, false).expect("fsync");
+    drop(volume);
+    let volume = mount(&world.crash(Crash::DropUnsynced, Survival::None), "without power");
+    assert_eq!(bytes_of(&volume, b"a"), Some(Ok(b"acknowledged".to_vec())));
+    assert_eq!(bytes_of(&volume, b"b"), Some(Ok(b"certain".to_vec())));
 }
 
 #[test]

@@ -40,9 +40,9 @@ impl PackWriter {
     ) -> Result<PackWriter, StoreError> {
         let dir = format!("{PACKS_DIR}/{}", pack.directory());
         match disk.create_dir(&dir) {
-            Ok(()) => disk.sync_dir(PACKS_DIR).map_err(StoreError::io(PACKS_DIR))?,
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(StoreError::io(dir)(e)),
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(StoreError::io(dir)(e)),
+            // Whoever made one that is there may have come no further.
+            _ => disk.sync_dir(PACKS_DIR).map_err(StoreError::io(PACKS_DIR))?,
         }
         let path = unsealed_path(&pack);
         let file = disk.open(&path, Access::CreateNew).map_err(StoreError::io(path))?;

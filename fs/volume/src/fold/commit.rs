@@ -24,6 +24,10 @@ pub(super) fn commit_batch(
     let journal = core.journal().map_err(|_| JournalError::Stopped("read-only".into()))?;
     let most = (RECORD_MAX.min(journal.record_max() as usize / 2) / PIECE_BYTES).max(1);
     let shares = footer.map(Shares::of);
+    if let Err(error) = make_certain(core, &mapped) {
+        mapped.iter().for_each(|left| put_back(core, left));
+        return Err(error);
+    }
     let mut committed = 0;
     let mut rest = mapped.as_slice();
     while let Some(first) = rest.first() {
@@ -42,6 +46,20 @@ pub(super) fn commit_batch(
         }
     }
     Ok(committed)
+}
+
+/// Makes the packs certain that chunks were found in.
+fn make_certain(core: &Core, mapped: &[Mapped]) -> Result<(), MaintainError> {
+    let mut last = None;
+    for chunk in mapped {
+        if let Place::Found(at) = &chunk.place
+            && last != Some(at.pack)
+        {
+            core.store.make_certain(&at.pack)?;
+            last = Some(at.pack);
+        }
+    }
+    Ok(())
 }
 
 /// The new pack, and the stored bytes that each of its chunks takes.

@@ -154,7 +154,7 @@ impl Journal {
         resume: &Resume,
         first: &[Mutation],
     ) -> Result<(Journal, Appended), JournalError> {
-        let Chain { segments, unused, files, highest_number, .. } = chain;
+        let Chain { segments, unused, files, highest_number, synced, .. } = chain;
         let (keep, free): (Vec<_>, Vec<_>) = segments.into_iter().partition(|s| s.last >= resume.floor);
         let free = free.into_iter().map(|s| (s.path, s.file)).chain(unused).collect();
         let log = Log {
@@ -181,9 +181,16 @@ impl Journal {
             room: (Mutex::new(0), Condvar::new()),
         };
         // Replayed records may have been in the page cache only: they are made certain before anything
-        // builds on them.
+        // builds on them. Where the mount before this one failed to, the system took the pages for written from then
+        // on, and syncs nothing: so they are written once more.
         // Not under the log's lock: a sync that fails stops the journal, which takes it.
         let live: Vec<_> = journal.log().live.iter().cloned().collect();
+        for unsynced in live.iter().filter(|segment| segment.last > synced) {
+            if let Err(error) = segment::write_again(&*unsynced.file, shape.segment) {
+                let why = format!("writing {} again: {error}", unsynced.path);
+                return Err(journal.stop(&mut journal.log(), why));
+            }
+        }
         journal.sync_files(&live)?;
         let mut mutations = vec![Mutation::Epoch { continues: resume.continues }];
         mutations.extend_from_slice(first);

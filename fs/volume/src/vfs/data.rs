@@ -81,7 +81,10 @@ impl Core {
         if !change.mutations.is_empty() {
             self.commit(&change.mutations, &[])?;
         }
-        inos.iter().for_each(|ino| self.dirty.forget((self.view, *ino)));
+        for ino in inos {
+            self.dirty.forget((self.view, *ino));
+            self.losses.forget(*ino);
+        }
         Ok(())
     }
 
@@ -124,7 +127,10 @@ impl Core {
                 Err((at, error)) => {
                     // The same places again: they did not move, they are damaged.
                     if before.as_ref() == Some(&runs) {
-                        tracing::error!("inode {ino} cannot be read at {at}: {error}");
+                        // `read_runs` named one of the runs.
+                        if let Some(run) = runs.iter().find(|run| run.0 == at) {
+                            self.note_lost((self.view, ino), *run, &error);
+                        }
                         self.counters.io_errors.add(1);
                         return Err(Error::Io);
                     }
@@ -199,9 +205,8 @@ impl Core {
         Ok(())
     }
 
-    /// Everything acknowledged so far survives a power cut when this returns: one journal orders it all, so
-    /// what one file needs cannot be had without the rest.
-    pub(crate) fn fsync(&self, _ino: u64) -> Result<(), Error> {
+    /// Everything acknowledged so far survives a power cut when this returns.
+    pub(crate) fn make_certain(&self) -> Result<(), Error> {
         let Ok(journal) = self.journal() else { return Ok(()) };
         self.counters.fsyncs.add(1);
         journal.sync_all().map_err(journal_error)
