@@ -1,8 +1,8 @@
 //! What was read from packs and may be wanted again, each with a limit in bytes.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use lru::LruCache;
+
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An LRU whose entries have sizes, in shards so that readers seldom meet.
 pub(crate) struct ByteLru<K, V> {

@@ -11,6 +11,8 @@ mod index;
 mod pack;
 mod replicas;
 mod store;
+#[doc(hidden)]
+pub mod sync;
 
 pub use error::{ReadError, StoreError};
 pub use hub::{Located, Pins};

@@ -2,8 +2,6 @@
 //! operation's record goes.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use cairn_format::key::Key;
@@ -21,6 +19,8 @@ use crate::open::Writing;
 use crate::rebuild::EngineKeeper;
 use crate::reserve::Reserve;
 use crate::statistics::Counters;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use crate::vfs::Error;
 
 /// Inode numbers reserved at a time: the next block is synced before its first number is used.
@@ -154,6 +154,7 @@ impl Core {
         let journal = self.journal()?;
         let mut stuck_since = None;
         loop {
+            let seen = journal.room_notices();
             if journal.stopped().is_some() {
                 return Err(Error::ReadOnly);
             }
@@ -166,7 +167,7 @@ impl Core {
             let before = self.signal.progress();
             if self.background {
                 self.signal.wake_urgently();
-                journal.wait_room(Duration::from_millis(50));
+                journal.wait_room(seen, Duration::from_millis(50));
             } else {
                 let _ = crate::maintenance::maintain(self, true);
             }

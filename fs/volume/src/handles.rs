@@ -2,9 +2,10 @@
 //! name.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_format::Ino;
+
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// When an inode that has lost its last name can go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! Names: looking them up, making what they lead to, moving and removing them.
 
-use std::sync::PoisonError;
-
 use cairn_format::key::Key;
 use cairn_format::{DirEntry, FileKind, Ino, Inode, OrderedEntry};
 
@@ -12,6 +10,7 @@ use super::{
 };
 use crate::core::Core;
 use crate::journal::Need;
+use crate::sync::PoisonError;
 
 const S_ISGID: u32 = 0o2000;
 
