@@ -3,5 +3,5 @@
 
 mod journal;
 mod machine;
-// mod small;
+mod small;
 // mod volume;

@@ -357,7 +357,7 @@ impl Core {
             change.put_inode(entry.ino, &inode);
             return Ok(Last::No);
         }
-        if self.handles.may_be_open(entry.ino) {
+        if self.handles.keep_if_reachable(entry.ino) {
             change.put(&Key::Orphan(entry.ino, self.view), Vec::new());
             change.put_inode(entry.ino, &inode);
             return Ok(Last::Kept);
@@ -369,8 +369,7 @@ impl Core {
     /// A name was removed; the caller holds the inode's lock still.
     fn lost_name(&self, ino: Ino, last: Last) {
         match last {
-            Last::No => {}
-            Last::Kept => self.handles.keep(ino),
+            Last::No | Last::Kept => {}
             Last::Erased => self.dirty.forget((self.view, ino)),
         }
     }
