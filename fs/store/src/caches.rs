@@ -48,6 +48,16 @@ impl<K: std::hash::Hash + Eq + Copy, V> ByteLru<K, V> {
         }
     }
 
+    /// That each shard's bytes are those of its entries, and within the limit where it has more than one.
+    #[cfg(all(test, feature = "schedules"))]
+    pub(crate) fn check(&self) {
+        for hint in 0..self.shards.len() {
+            let shard = self.shard(hint);
+            assert_eq!(shard.bytes, shard.entries.iter().map(|(_, (_, size))| size).sum::<u64>());
+            assert!(shard.bytes <= self.limit || shard.entries.len() == 1);
+        }
+    }
+
     /// Forgets an entry.
     pub(crate) fn remove(&self, hint: usize, key: &K) {
         let mut shard = self.shard(hint);

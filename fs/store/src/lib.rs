@@ -10,6 +10,8 @@ mod hub;
 mod index;
 mod pack;
 mod replicas;
+#[cfg(all(test, feature = "schedules"))]
+mod schedules;
 mod store;
 #[doc(hidden)]
 pub mod sync;

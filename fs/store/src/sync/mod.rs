@@ -37,6 +37,10 @@ pub mod thread {
 mod explore;
 #[cfg(feature = "schedules")]
 pub use explore::{explore, once};
+#[cfg(feature = "schedules")]
+mod slow;
+#[cfg(feature = "schedules")]
+pub use slow::Slow;
 /// A number below `end` that belongs to the schedule: it is the same when that is run again.
 #[cfg(feature = "schedules")]
 pub fn draw(end: usize) -> usize {

@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex};
 use cairn_format::{CheckpointRef, JournalRef, Lsn, Mutation, Uuid};
 use cairn_store::disk::{Crash, Disk, MemoryDisk};
 
-use super::machine::Slow;
 use crate::journal::{
     Appended, JOURNAL_DIR, Journal, JournalError, JournalShape, Need, Resume, make_segment, scan,
 };
-use crate::sync::{draw, explore, pause, thread};
+use crate::sync::{Slow, draw, explore, pause, thread};
 
 const SHAPE: JournalShape = JournalShape { volume: Uuid([7; 16]), segment: 16 << 10, segments: 8 };
 
@@ -64,7 +63,7 @@ fn read_back(journal: &Journal, at: &Appended, who: u8, n: u8) -> Result<(), Jou
 #[test]
 fn what_a_sync_acknowledged_survives_and_every_record_is_there_once() {
     let blank = blank(2);
-    explore(5000, move || {
+    explore(4000, move || {
         let disk = blank.fork();
         let journal = Arc::new(journal(&disk));
         let threads: Vec<_> = (1..=3u8)
@@ -99,7 +98,7 @@ fn what_a_sync_acknowledged_survives_and_every_record_is_there_once() {
 #[test]
 fn a_sync_that_fails_is_nobodys_success() {
     let blank = blank(2);
-    explore(5000, move || {
+    explore(3000, move || {
         let disk = blank.fork();
         let journal = Arc::new(journal(&disk));
         disk.fail_at(disk.operations() + draw(8) as u64, io::ErrorKind::Other, true);
@@ -130,14 +129,17 @@ fn a_sync_that_fails_is_nobodys_success() {
     });
 }
 
+/// Records with their numbers, and the floor of the last trim.
+type Known = (Vec<(Appended, u8)>, Lsn);
+
 #[test]
 fn a_trim_takes_what_is_below_its_floor_and_nothing_else() {
     let blank = blank(2);
-    explore(5000, move || {
+    explore(3000, move || {
         let disk = blank.fork();
         let journal = Arc::new(journal(&disk));
         // What was appended, and from where on it is needed.
-        let known: Arc<Mutex<(Vec<(Appended, u8)>, Lsn)>> = Arc::default();
+        let known: Arc<Mutex<Known>> = Arc::default();
         let (writer, trimmer) = (journal.clone(), journal.clone());
         let (written, trimmed) = (known.clone(), known.clone());
         let threads = [

@@ -1,71 +1,15 @@
 //! A machine to open a volume on, whose disks and engine let other threads go on in the middle of what they do.
 
-use std::io;
 use std::sync::Arc;
 
-use cairn_format::{CheckpointRef, Uuid};
-use cairn_store::disk::{Access, Crash, Disk, DiskFile, Listed, MemoryDisk, Space};
+use cairn_format::key::Key;
+use cairn_format::{CheckpointRef, Mutation, Uuid};
+use cairn_store::disk::{Crash, MemoryDisk};
 
 use crate::engine::{Change, Engine, EngineError, MemoryEngine, Visit};
-use crate::sync::pause;
+use crate::journal::{JournalShape, ScannedRecord, scan_read_only};
+use crate::sync::{Slow, pause};
 use crate::{EngineChoice, MakeOptions, OpenOn, OpenOptions, Volume, make_on, open_on};
-
-/// A disk on which others get between a call and its work, and where a sync takes its time.
-pub(super) struct Slow(pub(super) MemoryDisk);
-
-struct SlowFile(Arc<dyn DiskFile>);
-
-impl Disk for Slow {
-    fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        pause();
-        Ok(Arc::new(SlowFile(self.0.open(path, access)?)))
-    }
-    fn create_dir(&self, path: &str) -> io::Result<()> {
-        self.0.create_dir(path)
-    }
-    fn list(&self, dir: &str) -> io::Result<Vec<Listed>> {
-        self.0.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        pause();
-        self.0.rename(from, to)
-    }
-    fn remove(&self, path: &str) -> io::Result<()> {
-        pause();
-        self.0.remove(path)
-    }
-    fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        pause();
-        self.0.sync_dir(dir)
-    }
-    fn space(&self) -> io::Result<Space> {
-        self.0.space()
-    }
-}
-
-impl DiskFile for SlowFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        pause();
-        self.0.read_at(buf, offset)
-    }
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        pause();
-        self.0.write_at(buf, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        pause();
-        self.0.sync()?;
-        pause();
-        Ok(())
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        pause();
-        self.0.set_len(len)
-    }
-}
 
 /// An engine that others get in the way of, and whose calls can be watched and failed.
 pub(super) struct Watched<W>(pub(super) MemoryEngine, pub(super) W);
@@ -154,6 +98,30 @@ impl Machine {
     /// The machine as it starts again after its power went: for a schedule to work on, too.
     pub(super) fn crash(&self, crash: Crash) -> Machine {
         Machine { disk: self.disk.crash(crash), store: self.store.crash(crash) }
+    }
+
+    /// The first inode number that is not reserved, as the next mount finds it in the journal.
+    pub(super) fn reserved(&self) -> u64 {
+        let superblock = crate::read_superblock(&self.disk, "the test's disk").expect("a superblock");
+        let shape = JournalShape {
+            volume: superblock.uuid,
+            segment: superblock.geometry.segment,
+            segments: superblock.geometry.segments,
+        };
+        let (chain, error) = scan_read_only(&self.disk, &shape);
+        assert!(error.is_none(), "{error:?}");
+        let mut reserved = 0;
+        let each = |record: &ScannedRecord<'_>| {
+            for mutation in record.mutations {
+                if let Mutation::Put { key, value } = mutation
+                    && *key == Key::NextInode.encode()
+                {
+                    reserved = u64::from_le_bytes(value[..].try_into().expect("a number"));
+                }
+            }
+        };
+        chain.records(&shape, each).expect("readable");
+        reserved
     }
 
     /// The volume, opened with an engine that is filled anew.

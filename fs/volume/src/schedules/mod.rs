@@ -4,4 +4,4 @@
 mod journal;
 mod machine;
 mod small;
-// mod volume;
+mod volume;

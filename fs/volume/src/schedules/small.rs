@@ -14,7 +14,7 @@ use crate::sync::{draw, explore, pause, thread};
 
 #[test]
 fn operations_on_several_inodes_exclude_each_other_and_never_wait_in_a_circle() {
-    explore(5000, || {
+    explore(3000, || {
         let locks = Arc::new(InodeLocks::new());
         // Who is in: a writer counts for many readers.
         const WRITER: u32 = 1000;
@@ -40,7 +40,9 @@ fn operations_on_several_inodes_exclude_each_other_and_never_wait_in_a_circle() 
                             assert_eq!(inside[*ino].fetch_add(WRITER, Ordering::Relaxed), 0, "not alone");
                         }
                         pause();
-                        inos.iter().for_each(|ino| drop(inside[*ino].fetch_sub(WRITER, Ordering::Relaxed)));
+                        for ino in inos {
+                            inside[ino].fetch_sub(WRITER, Ordering::Relaxed);
+                        }
                     }
                 })
             })
@@ -52,7 +54,7 @@ fn operations_on_several_inodes_exclude_each_other_and_never_wait_in_a_circle() 
 #[test]
 fn a_nameless_inode_is_given_up_once_and_by_nobody_who_is_late() {
     const INO: Ino = Ino(7);
-    explore(3000, || {
+    explore(2000, || {
         let handles = Arc::new(Handles::default());
         let removed = Arc::new(AtomicU32::new(0));
         handles.open(INO);
@@ -79,7 +81,7 @@ fn a_nameless_inode_is_given_up_once_and_by_nobody_who_is_late() {
 
 #[test]
 fn the_floor_never_passes_what_waits_or_is_worked_on() {
-    explore(5000, || {
+    explore(2000, || {
         let dirty = Arc::new(DirtySet::default());
         // What the floor must not pass: entered once it was noted, crossed out before it is done.
         let needed: Arc<Mutex<BTreeSet<Lsn>>> = Arc::default();
