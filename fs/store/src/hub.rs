@@ -150,6 +150,11 @@ impl Hub {
         }
     }
 
+    /// Whether a pack is there, as far as this store knows.
+    pub(crate) fn knows(&self, pack: &PackId) -> bool {
+        self.state().packs.contains_key(pack)
+    }
+
     /// Forgets a pack.
     pub(crate) fn forget(&self, pack: &PackId) {
         let mut state = self.state();

@@ -1,5 +1,7 @@
 //! Running a test under many schedules.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -8,8 +10,8 @@ use shuttle::{Config, MaxSteps, Runner};
 
 /// All tests' schedules together, unless `CAIRN_SCHEDULES` says otherwise.
 const USUAL: u64 = 50_000;
-/// A run that takes longer hangs: a schedule takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30 * 60);
+/// A schedule that takes longer hangs: it should take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// A schedule of more steps goes round in circles.
 const STEPS: usize = 100_000;
 /// Frames are not optimised much here.
@@ -47,14 +49,25 @@ fn run(scheduler: impl Scheduler + 'static, test: impl Fn() + Send + Sync + 'sta
     // Atomics are taken for sequentially consistent ones: docs/TESTING.md says what that leaves out.
     config.silence_warnings = true;
     let (ended, end) = channel::<()>();
+    let begun = Arc::new(AtomicU64::new(0));
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    let seen = begun.clone();
     let watch = move || {
-        if let Err(RecvTimeoutError::Timeout) = end.recv_timeout(PATIENCE) {
-            eprintln!("{name} hangs: it waits for something that no scheduler of its knows of");
-            std::process::abort();
+        let mut last = 0;
+        while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(PATIENCE) {
+            let now = seen.load(Ordering::Relaxed);
+            if now == last {
+                eprintln!("{name} hangs: it waits for something that its scheduler does not know of");
+                std::process::abort();
+            }
+            last = now;
         }
     };
     std::thread::spawn(watch);
-    Runner::new(scheduler, config).run(test);
+    let counted = move || {
+        begun.fetch_add(1, Ordering::Relaxed);
+        test();
+    };
+    Runner::new(scheduler, config).run(counted);
     drop(ended);
 }

@@ -195,7 +195,7 @@ fn a_trim_takes_what_is_below_its_floor_and_nothing_else() {
 #[test]
 fn whoever_waits_for_room_is_woken_when_there_is_some() {
     let blank = blank(4);
-    explore(2000, move || {
+    explore(1000, move || {
         let disk = blank.fork();
         let journal = Arc::new(journal(&disk));
         let appended = Arc::new(Mutex::new(Lsn::ZERO));

@@ -194,7 +194,7 @@ fn a_copy_keeps_what_it_names_whatever_becomes_of_its_source() {
         make(volume, "from", &bytes(1, 2000));
         make(volume, "to", &[]);
     });
-    explore(2500, move || {
+    explore(2000, move || {
         let machine = machine.crash(Crash::KeepAll);
         let volume = machine.open();
         let (from, to) = (ino_of(&volume, "from"), ino_of(&volume, "to"));
@@ -551,5 +551,41 @@ fn whoever_waits_for_room_gets_it_from_the_maintenance() {
         pause();
         let volume = machine.crash(Crash::DropUnsynced).open();
         assert_eq!(volume.read(ino_of(&volume, "a"), 0, ALL).expect("read").len(), 24_000);
+    });
+}
+
+#[test]
+fn what_is_acknowledged_while_the_volume_is_closed_is_there_at_the_next_mount() {
+    let machine = Machine::with(|volume| {
+        make(volume, "f", &bytes(1, 1000));
+    });
+    explore(1500, move || {
+        let machine = machine.crash(Crash::KeepAll);
+        let volume = machine.open();
+        let ino = ino_of(&volume, "f");
+        let written = Arc::new(AtomicUsize::new(0));
+        let count = written.clone();
+        let threads = vec![
+            spawn(&volume, move |volume| {
+                for n in 1..4 {
+                    let done = volume.write(ino, n * 1000, &bytes(1, 1000), false);
+                    if done.and_then(|()| volume.fsync(ino, false)).is_err() {
+                        break;
+                    }
+                    count.store(n as usize, Ordering::Relaxed);
+                }
+            }),
+            spawn(&volume, |volume| volume.close().expect("closed")),
+            spawn(&volume, move |volume| {
+                let _ = volume.read(ino, 0, ALL);
+                let _ = volume.lookup(ROOT, b"f");
+            }),
+        ];
+        join(threads);
+        drop(volume);
+        let volume = machine.crash(Crash::DropUnsynced).open();
+        let read = volume.read(ino, 0, ALL).expect("read");
+        assert!(read.len() >= 1000 + 1000 * written.load(Ordering::Relaxed), "lost");
+        assert!(read.chunks(1000).all(|part| part == bytes(1, 1000)));
     });
 }
