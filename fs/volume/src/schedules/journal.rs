@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cairn_format::{CheckpointRef, JournalRef, Lsn, Mutation, Uuid};
 use cairn_store::disk::{Crash, Disk, MemoryDisk};
@@ -198,45 +199,33 @@ fn whoever_waits_for_room_is_woken_when_there_is_some() {
     explore(1000, move || {
         let disk = blank.fork();
         let journal = Arc::new(journal(&disk));
-        let appended = Arc::new(Mutex::new(Lsn::ZERO));
-        let writers: Vec<_> = (1..=2u8)
+        let has_room = |journal: &Journal| journal.has_room(4096, Need::Grow, false);
+        let mut last = Lsn::ZERO;
+        for n in 0.. {
+            if !has_room(&journal) {
+                break;
+            }
+            let (mutations, payload) = record(0, n);
+            last = journal.append(&mutations, &payload).expect("there is room").lsn;
+        }
+        let writers: Vec<_> = (1..=3u8)
             .map(|who| {
-                let (journal, appended) = (journal.clone(), appended.clone());
+                let journal = journal.clone();
                 thread::spawn(move || {
-                    for n in 0..12 {
-                        let (mutations, payload) = record(who, n);
-                        loop {
-                            let seen = journal.room_notices();
-                            if journal.has_room(4096, Need::Grow, false) {
-                                break;
-                            }
-                            journal.wait_room(seen, std::time::Duration::MAX);
+                    loop {
+                        let seen = journal.room_notices();
+                        if has_room(&journal) {
+                            break;
                         }
-                        let at = journal.append(&mutations, &payload).expect("there is room");
-                        let mut last = appended.lock().expect("whole");
-                        *last = at.lsn.max(*last);
+                        journal.wait_room(seen, Duration::MAX);
                     }
+                    let (mutations, payload) = record(who, 0);
+                    journal.append(&mutations, &payload).expect("there is room");
                 })
             })
             .collect();
-        let done = Arc::new(Mutex::new(false));
-        let trimmer = {
-            let (journal, appended, done) = (journal.clone(), appended.clone(), done.clone());
-            thread::spawn(move || {
-                let mut last = Lsn::ZERO;
-                while !*done.lock().expect("whole") {
-                    let lsn = *appended.lock().expect("whole");
-                    if lsn != last {
-                        last = lsn;
-                        journal.trim(CheckpointRef { lsn, ..CheckpointRef::NONE }, lsn);
-                        journal.prepare_spare();
-                    }
-                    thread::yield_now();
-                }
-            })
-        };
+        // Once: nobody is told again.
+        journal.trim(CheckpointRef { lsn: last, ..CheckpointRef::NONE }, last);
         writers.into_iter().for_each(|t| t.join().expect("no panic"));
-        *done.lock().expect("whole") = true;
-        trimmer.join().expect("no panic");
     });
 }
