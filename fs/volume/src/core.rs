@@ -27,6 +27,9 @@ use crate::vfs::Error;
 const INO_BLOCK: u64 = 1 << 16;
 /// Overlay layers may grow to this many bytes before writers wait; a checkpoint begins at half of it.
 pub(crate) const OVERLAY_LIMIT: usize = 96 << 20;
+/// How long a writer waits for the maintenance where there is nothing to be folded. (No time passes under a test's
+/// scheduler.)
+const STUCK: Duration = if cfg!(feature = "schedules") { Duration::MAX } else { Duration::from_millis(300) };
 /// Keys read from the namespace at a time.
 const PAGE: usize = 256;
 /// Kept free on the disk for checkpoints, so that deleting works when the volume is full.
@@ -179,7 +182,7 @@ impl Core {
             // Nothing was folded and nothing is left to fold, or folding fails: there is no room to wait for.
             let since = *stuck_since.get_or_insert_with(Instant::now);
             let idle = self.signal.is_idle_or_failing();
-            if idle && (!self.background || since.elapsed() > Duration::from_millis(300)) {
+            if idle && (!self.background || since.elapsed() > STUCK) {
                 // What was kept for this makes another segment.
                 if need == Need::Shrink && self.kept.release(&*self.disk) {
                     self.space.refresh();
