@@ -102,7 +102,7 @@ fn a_sync_that_fails_is_nobodys_success() {
     explore(3000, move || {
         let disk = blank.fork();
         let journal = Arc::new(journal(&disk));
-        disk.fail_at(disk.operations() + draw(8) as u64, io::ErrorKind::Other, true);
+        disk.fail_at(disk.operations() + draw(8) as u64, io::ErrorKind::Other, draw(2) == 0);
         let failed = Arc::new(Mutex::new(false));
         let threads: Vec<_> = (1..=3u8)
             .map(|who| {

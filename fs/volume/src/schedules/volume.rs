@@ -10,6 +10,7 @@ use cairn_format::{CheckpointRef, Ino, Lsn, Mutation, View};
 use cairn_store::disk::Crash;
 
 use super::machine::{Machine, Watch, Watched};
+use crate::checkpoint::checkpoint;
 use crate::engine::{Change, Engine, EngineError, MemoryEngine};
 use crate::sync::{draw, explore, pause, thread};
 use crate::{Caller, EngineChoice, Error, RenameMode, SetAttr, Volume};
@@ -54,6 +55,13 @@ fn join(threads: Threads) {
 fn spawn(volume: &Arc<Volume>, work: impl FnOnce(&Volume) + Send + 'static) -> thread::JoinHandle<()> {
     let volume = volume.clone();
     thread::spawn(move || work(&volume))
+}
+
+/// Writes a checkpoint, whatever waits to be folded.
+fn checkpoint_now(volume: &Volume) {
+    let core = volume.core();
+    let mut maintainer = core.maintainer.lock().expect("whole");
+    checkpoint(core, &mut maintainer.checkpoints).expect("written");
 }
 
 /// What a file may be changed by.
@@ -167,7 +175,10 @@ fn a_reader_gets_the_same_bytes_wherever_they_are_moved() {
         let volume = machine.open();
         let inos = [ino_of(&volume, "folded"), ino_of(&volume, "dirty")];
         let threads = vec![
-            spawn(&volume, |volume| volume.sync().expect("folded")),
+            spawn(&volume, |volume| {
+                checkpoint_now(volume);
+                volume.sync().expect("folded");
+            }),
             // Goes round in the journal, so that trimmed segments are used again.
             spawn(&volume, |volume| {
                 let ino = make(volume, "other", &bytes(3, 100));
@@ -202,8 +213,9 @@ fn a_copy_keeps_what_it_names_whatever_becomes_of_its_source() {
             spawn(&volume, move |volume| {
                 assert_eq!(volume.copy_range((from, 0), (to, 0), 2000, false), Ok(2000));
             }),
-            spawn(&volume, move |volume| {
+            spawn(&volume, |volume| {
                 volume.maintain().expect("folded");
+                checkpoint_now(volume);
                 volume.maintain().expect("folded");
             }),
             spawn(&volume, move |volume| volume.write(from, 0, &bytes(2, 2000), false).expect("written")),
@@ -242,7 +254,7 @@ impl Watch for Arc<Applied> {
 #[test]
 fn a_checkpoint_holds_every_record_up_to_its_lsn_and_none_behind_it() {
     let machine = Machine::with(|_| {});
-    explore(3000, move || {
+    explore(2500, move || {
         let machine = machine.crash(Crash::KeepAll);
         let applied = Arc::new(Applied::default());
         let watch = applied.clone();
@@ -290,7 +302,7 @@ fn a_file_that_shares_chunks_keeps_them_when_the_other_goes() {
         volume.sync().expect("folded");
         make(volume, "second", &bytes(1, 2000));
     });
-    explore(3000, move || {
+    explore(2500, move || {
         let machine = machine.crash(Crash::KeepAll);
         let volume = machine.open();
         let second = ino_of(&volume, "second");
@@ -353,7 +365,7 @@ fn nobody_notices_an_engine_that_fails_but_by_waiting() {
         volume.sync().expect("folded");
         make(volume, "g", &bytes(2, 1000));
     });
-    explore(3000, move || {
+    explore(2500, move || {
         let machine = machine.crash(Crash::KeepAll);
         // The first is good for as long as it takes to mount, and a little longer.
         let failing =
@@ -521,6 +533,46 @@ fn renames_of_directories_make_no_circle_and_nobody_waits_for_ever() {
         }
         for ino in [a, b] {
             assert!(seen.contains(&ino), "{ino} is out of reach");
+        }
+    });
+}
+
+#[test]
+fn a_name_is_moved_or_removed_once() {
+    let machine = Machine::with(|volume| {
+        make(volume, "f", &bytes(1, 100));
+        make(volume, "g", &bytes(2, 100));
+    });
+    explore(1500, move || {
+        let machine = machine.crash(Crash::KeepAll);
+        let volume = machine.open();
+        let (f, g) = (ino_of(&volume, "f"), ino_of(&volume, "g"));
+        let won = Arc::new(AtomicUsize::new(0));
+        let moves: [fn(&Volume) -> Result<(), Error>; 3] = [
+            |volume| volume.rename(ROOT, b"f", ROOT, b"moved", RenameMode::Replace),
+            |volume| volume.rename(ROOT, b"f", ROOT, b"g", RenameMode::Replace),
+            |volume| volume.unlink(ROOT, b"f"),
+        ];
+        let threads = moves.map(|work| {
+            let won = won.clone();
+            spawn(&volume, move |volume| match work(volume) {
+                Ok(()) => {
+                    won.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => assert_eq!(error, Error::NotFound),
+            })
+        });
+        join(threads.into());
+        assert_eq!(won.load(Ordering::Relaxed), 1);
+        let of = |name: &[u8]| volume.lookup(ROOT, name).expect("looked up").map(|attr| attr.ino);
+        assert_eq!(of(b"f"), None);
+        match (of(b"moved"), of(b"g")) {
+            (Some(moved), Some(other)) => assert_eq!((moved, other), (f, g)),
+            (None, Some(only)) if only == f => assert_eq!(volume.getattr(g).map(|_| ()), Err(Error::Stale)),
+            (None, Some(only)) => {
+                assert_eq!((only, volume.getattr(f).map(|_| ())), (g, Err(Error::Stale)));
+            }
+            names => panic!("{names:?}"),
         }
     });
 }
