@@ -537,6 +537,8 @@ fn renames_of_directories_make_no_circle_and_nobody_waits_for_ever() {
     });
 }
 
+type Move = fn(&Volume) -> Result<(), Error>;
+
 #[test]
 fn a_name_is_moved_or_removed_once() {
     let machine = Machine::with(|volume| {
@@ -548,7 +550,7 @@ fn a_name_is_moved_or_removed_once() {
         let volume = machine.open();
         let (f, g) = (ino_of(&volume, "f"), ino_of(&volume, "g"));
         let won = Arc::new(AtomicUsize::new(0));
-        let moves: [fn(&Volume) -> Result<(), Error>; 3] = [
+        let moves: [Move; 3] = [
             |volume| volume.rename(ROOT, b"f", ROOT, b"moved", RenameMode::Replace),
             |volume| volume.rename(ROOT, b"f", ROOT, b"g", RenameMode::Replace),
             |volume| volume.unlink(ROOT, b"f"),
