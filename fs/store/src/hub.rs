@@ -5,11 +5,11 @@
 //! on it is not found any more. So a pin and a condemnation never pass each other.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_format::{ChunkId, Footer, IndexSlot, PackId, PackKind, PackSummary};
 
 use crate::index::FingerprintTable;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where a chunk lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +148,11 @@ impl Hub {
             }
             _ => false,
         }
+    }
+
+    /// Whether a pack is there, as far as this store knows.
+    pub(crate) fn knows(&self, pack: &PackId) -> bool {
+        self.state().packs.contains_key(pack)
     }
 
     /// Forgets a pack.

@@ -385,6 +385,10 @@ impl Store {
         let size = (footer.frames.len() * size_of::<FrameEntry>()) as u64;
         let open = Arc::new(OpenPack { reader, frames: footer.frames });
         self.open_packs.put(0, pack, open.clone(), size.max(OPEN_PACK_LEAST));
+        // One that was dropped meanwhile would keep its room on the disk for as long as it is in the cache.
+        if !self.hub.knows(&pack) {
+            self.open_packs.remove(0, &pack);
+        }
         Ok(open)
     }
 

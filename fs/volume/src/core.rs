@@ -2,8 +2,6 @@
 //! operation's record goes.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use cairn_format::key::Key;
@@ -22,12 +20,17 @@ use crate::open::Writing;
 use crate::rebuild::EngineKeeper;
 use crate::reserve::Reserve;
 use crate::statistics::Counters;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use crate::vfs::Error;
 
 /// Inode numbers reserved at a time: the next block is synced before its first number is used.
 const INO_BLOCK: u64 = 1 << 16;
 /// Overlay layers may grow to this many bytes before writers wait; a checkpoint begins at half of it.
 pub(crate) const OVERLAY_LIMIT: usize = 96 << 20;
+/// How long a writer waits for the maintenance where there is nothing to be folded. (No time passes under a test's
+/// scheduler.)
+const STUCK: Duration = if cfg!(feature = "schedules") { Duration::MAX } else { Duration::from_millis(300) };
 /// Keys read from the namespace at a time.
 const PAGE: usize = 256;
 /// Kept free on the disk for checkpoints, so that deleting works when the volume is full.
@@ -157,6 +160,7 @@ impl Core {
         let journal = self.journal()?;
         let mut stuck_since = None;
         loop {
+            let seen = journal.room_notices();
             if journal.stopped().is_some() {
                 return Err(Error::ReadOnly);
             }
@@ -169,7 +173,7 @@ impl Core {
             let before = self.signal.progress();
             if self.background {
                 self.signal.wake_urgently();
-                journal.wait_room(Duration::from_millis(50));
+                journal.wait_room(seen, Duration::from_millis(50));
             } else {
                 let _ = crate::maintenance::maintain(self, true);
             }
@@ -181,7 +185,7 @@ impl Core {
             // Nothing was folded and nothing is left to fold, or folding fails: there is no room to wait for.
             let since = *stuck_since.get_or_insert_with(Instant::now);
             let idle = self.signal.is_idle_or_failing();
-            if idle && (!self.background || since.elapsed() > Duration::from_millis(300)) {
+            if idle && (!self.background || since.elapsed() > STUCK) {
                 // What was kept for this makes another segment.
                 if need == Need::Shrink && self.kept.release(&*self.disk) {
                     self.space.refresh();

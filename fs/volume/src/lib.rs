@@ -21,9 +21,14 @@ mod namespace;
 mod open;
 mod rebuild;
 mod reserve;
+#[cfg(all(test, feature = "schedules"))]
+mod schedules;
 mod statistics;
 mod vfs;
 mod volume;
+
+#[doc(hidden)]
+pub use cairn_store::sync;
 
 pub use cairn_format::{
     ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid, VolumeState,

@@ -1,7 +1,5 @@
 //! What goes on behind the callers: folds, checkpoints, spare segments; and whoever waits for them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cairn_format::Lsn;
@@ -11,6 +9,8 @@ use crate::checkpoint::{CheckpointState, MaintainError, checkpoint};
 use crate::core::{Core, OVERLAY_LIMIT};
 use crate::fold::fold_batch;
 use crate::namespace::NamespaceError;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, thread};
 
 /// Dirty runs are folded once they have been quiet for this long.
 const QUIET: Duration = Duration::from_secs(5);
@@ -227,7 +227,10 @@ pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
 pub(crate) fn run(core: &Arc<Core>) {
     // Those it starts are as nice. It does what nobody waits for: whoever writes comes first until the journal is full,
     // and then waits for this and takes no time.
-    if let Err(error) = rustix::process::nice(NICENESS) {
+    // (A test's scheduler runs it on the test's own thread.)
+    if !cfg!(feature = "schedules")
+        && let Err(error) = rustix::process::nice(NICENESS)
+    {
         tracing::debug!("folding has the priority of everything else: {error}");
     }
     loop {
@@ -254,7 +257,7 @@ pub(crate) fn run(core: &Arc<Core>) {
                 Ok(Ok(true)) if !core.signal.wanted().stop => urgent = false,
                 Ok(Ok(_)) => break,
                 Ok(Err(_)) => {
-                    std::thread::sleep(if urgent { TICK } else { RETRY });
+                    thread::sleep(if urgent { TICK } else { RETRY });
                     break;
                 }
                 Err(_) => {

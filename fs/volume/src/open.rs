@@ -2,8 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use cairn_format::key::{self, Key, tag};
 use cairn_format::{
@@ -29,6 +27,8 @@ use crate::namespace::{Namespace, NamespaceError};
 use crate::rebuild::{EngineKeeper, unseal};
 use crate::reserve::Reserve;
 use crate::statistics::Counters;
+use crate::sync::atomic::{AtomicBool, AtomicU32};
+use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use crate::volume::{Usage, Volume};
 
 /// The engine's cache, by default.
@@ -475,7 +475,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         tree: Mutex::new(()),
     };
     load_counts(&core, &mut state).map_err(|e| failed(e.to_string()))?;
-    *core.maintainer.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Maintainer::new(state);
+    *core.maintainer.lock().unwrap_or_else(PoisonError::into_inner) = Maintainer::new(state);
     drop_leftover_metadata(&core, &checkpoints);
     if core.journal().is_ok() {
         make_room(&core);

@@ -2,11 +2,12 @@
 //! it, so that checkpoints can be written, and deleting and unmounting work. Made again when there is room.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_format::Geometry;
 use cairn_store::disk::{Access, Disk};
+
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The file, in the volume's directory.
 pub(crate) const PATH: &str = "reserve";

@@ -2,8 +2,6 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cairn_format::{Compression, Geometry, PieceKind, Uuid, VolumeState, VolumeSuperblock};
@@ -15,6 +13,8 @@ use crate::layout::{ENGINE_DIR, VolumeLock};
 use crate::maintenance::{fold_all, maintain, run};
 use crate::open::Dedup;
 use crate::statistics::Statistics;
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::vfs::{Allocate, Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, XattrMode};
 
 /// What a volume takes up, in bytes.
@@ -63,7 +63,7 @@ impl Volume {
     ) -> Arc<Volume> {
         let thread = core.background.then(|| {
             let core = core.clone();
-            std::thread::Builder::new().name("cairn-fold".into()).spawn(move || run(&core))
+            Builder::new().name("cairn-fold".into()).spawn(move || run(&core))
         });
         let thread = match thread.transpose() {
             Ok(thread) => thread,
@@ -82,6 +82,12 @@ impl Volume {
             dir,
             lock: Mutex::new(lock),
         })
+    }
+
+    /// What is beneath it.
+    #[cfg(all(test, feature = "schedules"))]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
     }
 
     /// What a name leads to; `None` where there is no such name.

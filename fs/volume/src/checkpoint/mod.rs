@@ -9,7 +9,6 @@ mod read;
 mod write;
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
 
 use cairn_format::key::Key;
 use cairn_format::{CheckpointKind, CheckpointRef, Lsn, Mutation, PackId, PackRefs, Totals};
@@ -18,6 +17,7 @@ use cairn_store::{Pins, StoreError};
 use crate::core::Core;
 use crate::journal::JournalError;
 use crate::namespace::NamespaceError;
+use crate::sync::PoisonError;
 use merge::merge;
 pub use read::{ChainEntry, ChainReadError, CheckpointChain, RecordCursor, load_chain};
 pub(crate) use read::{FillError, fill_engine};

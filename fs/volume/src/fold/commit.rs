@@ -122,7 +122,7 @@ fn commit_file(
 
 fn append(core: &Core, mutations: &[Mutation]) -> Result<(), MaintainError> {
     let journal = core.journal().map_err(|_| JournalError::Stopped("read-only".into()))?;
-    let gate = core.gate.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let gate = core.gate.read().unwrap_or_else(crate::sync::PoisonError::into_inner);
     let at = journal.append(mutations, &[])?;
     core.ns.apply(mutations, &at);
     drop(gate);

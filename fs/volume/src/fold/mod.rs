@@ -9,7 +9,6 @@ mod dirty;
 mod pipeline;
 mod recut;
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use cairn_format::{Compression, Lsn, PackKind, Piece};
@@ -20,6 +19,7 @@ pub(crate) use dirty::{DirtySet, File, Taken};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
 use crate::namespace::FileRun;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::vfs::Policy;
 use commit::commit_batch;
 use pipeline::with_packer;
@@ -176,6 +176,6 @@ fn piece_of(run: &FileRun) -> Piece {
 const KIND: PackKind = PackKind::Data;
 
 /// Locks a mutex whose data stays in order whatever panics.
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,9 +2,6 @@
 //! file. What is new is decided here: against the store, and against what this batch holds already.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
 
 use cairn_codec::Compressor;
 use cairn_format::{ChunkEntry, ChunkId, ChunkPiece, Codec, Compression};
@@ -14,6 +11,9 @@ use super::{KIND, Place, lock};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
 use crate::open::Dedup;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use crate::sync::{Arc, Mutex, thread};
 
 /// Frames that wait for a compressor or for the file, per compressor.
 const QUEUE: usize = 4;
@@ -146,14 +146,14 @@ pub(crate) fn with_packer(
     fill: impl FnOnce(&mut Packer<'_>) -> Result<(), MaintainError>,
 ) -> Result<Option<SealedPack>, MaintainError> {
     let compressors = match core.background {
-        true => std::thread::available_parallelism().map_or(2, usize::from),
+        true => thread::available_parallelism().map_or(2, usize::from),
         false => 1,
     };
     let written = AtomicU64::new(0);
     let (jobs, waiting) = sync_channel(compressors * QUEUE);
     let (coded, in_order) = sync_channel(compressors * QUEUE);
     let waiting = Arc::new(Mutex::new(waiting));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..compressors {
             let (waiting, coded) = (waiting.clone(), coded.clone());
             scope.spawn(move || compress(&waiting, &coded));

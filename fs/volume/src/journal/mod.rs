@@ -9,7 +9,6 @@ mod segment;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cairn_format::{
@@ -17,6 +16,8 @@ use cairn_format::{
     RecordHead, SEGMENT_DATA_START, Uuid, payload_sums,
 };
 use cairn_store::disk::{Disk, DiskFile};
+
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use replay::{Chain, ChainError, ScannedRecord, scan, scan_read_only};
 pub(crate) use segment::make_segment;
@@ -461,12 +462,16 @@ impl Journal {
         self.room.1.notify_all();
     }
 
-    /// Waits until something may have made room, or `timeout`.
-    pub fn wait_room(&self, timeout: Duration) {
-        let seen = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = *seen;
+    /// How often something may have made room so far: for [`Journal::wait_room`], taken before looking whether there is any.
+    pub fn room_notices(&self) -> u64 {
+        *self.room.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something may have made room since `seen`, or `timeout`.
+    pub fn wait_room(&self, seen: u64, timeout: Duration) {
+        let now = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Spurious wake-ups only make the caller look again.
-        let _ = self.room.1.wait_timeout_while(seen, timeout, |now| *now == before);
+        let _ = self.room.1.wait_timeout_while(now, timeout, |now| *now == seen);
     }
 
     /// Whether an operation that appends `len` bytes may begin. `may_grow` tells whether the disk has room for

@@ -5,8 +5,6 @@ mod overlay;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cairn_format::key::Key;
 use cairn_format::{
@@ -18,6 +16,8 @@ pub(crate) use overlay::Overlay;
 
 use crate::engine::{Engine, EngineError};
 use crate::journal::Appended;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The namespace could not be read.
 #[derive(Debug, thiserror::Error)]

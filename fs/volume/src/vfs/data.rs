@@ -63,10 +63,13 @@ impl Core {
         let most = self.journal()?.record_max() as usize / 2;
         let mut change = Change::new(self);
         let mut bytes = 0;
+        let mut removed = Vec::with_capacity(inos.len());
         for ino in inos {
-            if self.get(&Key::Orphan(*ino, self.view))?.is_none() {
+            // It may have a name still, where losing it failed, or was opened meanwhile.
+            if self.get(&Key::Orphan(*ino, self.view))?.is_none() || self.handles.keep_if_open(*ino) {
                 continue;
             }
+            removed.push(*ino);
             let inode = self.inode(*ino)?;
             let from = change.mutations.len();
             change.delete(&Key::Orphan(*ino, self.view));
@@ -81,9 +84,9 @@ impl Core {
         if !change.mutations.is_empty() {
             self.commit(&change.mutations, &[])?;
         }
-        for ino in inos {
-            self.dirty.forget((self.view, *ino));
-            self.losses.forget(*ino);
+        for ino in removed {
+            self.dirty.forget((self.view, ino));
+            self.losses.forget(ino);
         }
         Ok(())
     }
