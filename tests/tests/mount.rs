@@ -34,6 +34,8 @@ mod names;
 mod opens;
 #[path = "mount/owners.rs"]
 mod owners;
+#[path = "mount/power.rs"]
+mod power;
 #[path = "mount/ranges.rs"]
 mod ranges;
 #[path = "mount/semantics.rs"]
