@@ -11,6 +11,8 @@ mod bad_input;
 mod commands;
 #[path = "mount/content.rs"]
 mod content;
+#[path = "mount/crowd.rs"]
+mod crowd;
 #[cfg(feature = "sled")]
 #[path = "mount/sled.rs"]
 mod engines;

@@ -822,7 +822,9 @@ fn an_engine_that_fails_while_mounted_is_rebuilt_and_nobody_sees_an_error() {
     assert_eq!(volume.lookup(1, &names[0]), Err(Error::Io), "a closed volume answers nothing");
 }
 
-/// What is done before the next sync of a file.
+/// What is to be done once.
+type Once = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+/// What is done before each sync of a file.
 type BeforeSync = Arc<dyn Fn() + Send + Sync>;
 
 /// A disk on which something happens before each sync of a file.
@@ -905,7 +907,7 @@ fn what_a_fold_gives_back_holds_the_journal_for_its_oldest_byte() {
     // pack is sealed. What is given back holds bytes of the older run.
     for seed in 0..12 {
         let world = World::make(&small());
-        let during: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>> = Arc::default();
+        let during: Once = Arc::default();
         let act = during.clone();
         let volume = open_on(OpenOn {
             disk: Arc::new(world.disk.clone()),
