@@ -1,7 +1,8 @@
 //! Real mounts through /dev/fuse, as root: what programs see of cairn, what survives its daemon, and what is refused.
 //!
-//! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in all);
-//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_MANY` is how many files "many" are.
+//! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in each of two tests);
+//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_POWER` (power cuts); `CAIRN_CROWD` (times as long); `CAIRN_MANY` is how
+//! many files "many" are.
 
 #[path = "mount/acls.rs"]
 mod acls;

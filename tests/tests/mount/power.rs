@@ -142,9 +142,9 @@ impl Walker {
                 let Some(difference) = content.difference(found) else { return Ok((count, content)) };
                 first.get_or_insert(difference);
                 // A long write is several.
-                if let Some(step @ Step::Write(..)) = self.steps.get(count) {
+                if let Some(step @ (Step::Write(..) | Step::Copy(..))) = self.steps.get(count) {
                     let mut with_part = content.clone();
-                    with_part.apply(&Content::part_done(step, found));
+                    with_part.apply(&content.part_done(step, found));
                     if with_part.difference(found).is_none() {
                         return Ok((count, with_part));
                     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use cairn_tests::dice::{Dice, data};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, copy_file_range, renameat_with};
 
 /// How many names a directory may have.
 const NAMES: u64 = 40;
@@ -55,6 +55,8 @@ pub(crate) enum Step {
     Truncate(String, u64),
     Write(String, u64, Vec<u8>),
     Read(String),
+    /// The whole of a file over the start of another, by reference.
+    Copy(String, String),
 }
 
 impl Content {
@@ -96,6 +98,11 @@ impl Content {
                     Step::Write(name, dice.below(self.length), data(dice.roll(), length as usize))
                 }
                 (17, Some(Node::File(_))) => Step::Read(name),
+                (18, Some(Node::File(_)))
+                    if self.file(&other).is_some_and(|n| Some(n) != self.file(&name)) =>
+                {
+                    Step::Copy(name, other)
+                }
                 _ => continue,
             };
         }
@@ -132,7 +139,16 @@ impl Content {
                 bytes[*offset as usize..][..data.len()].copy_from_slice(data);
             }),
             Step::Read(_) => {}
+            Step::Copy(from, to) => {
+                let data = self.bytes(from).to_vec();
+                self.apply(&Step::Write(to.clone(), 0, data));
+            }
         }
+    }
+
+    fn bytes(&self, name: &str) -> &[u8] {
+        let number = self.file(name).expect("chosen for being a file");
+        &self.files[&number]
     }
 
     fn change(&mut self, name: &str, f: impl FnOnce(&mut Vec<u8>)) {
@@ -160,8 +176,14 @@ impl Content {
             }
             Step::Read(name) => {
                 let found = fs::read(path(name))?;
-                let number = self.file(name).expect("chosen for being a file");
-                assert!(found == self.files[&number], "{name} reads as something else than was written");
+                assert!(found == self.bytes(name), "{name} reads as something else than was written");
+                Ok(())
+            }
+            Step::Copy(from, to) => {
+                let (from, to) = (File::open(path(from))?, File::options().write(true).open(path(to))?);
+                let mut at = [0, 0];
+                let [in_at, out_at] = &mut at;
+                while copy_file_range(&from, Some(in_at), &to, Some(out_at), 1 << 30)? > 0 {}
                 Ok(())
             }
         }
@@ -211,21 +233,21 @@ impl Content {
         None
     }
 
-    /// The part of a step that was done, as far as can be told from what was found: a long write is several.
-    pub(crate) fn part_done(step: &Step, found: &Found) -> Step {
-        match step {
-            Step::Write(name, offset, data) => {
-                let there = match found.0.get(name) {
-                    Some(FoundNode::File { bytes: Ok(bytes), .. }) => {
-                        bytes.get(*offset as usize..).unwrap_or_default()
-                    }
-                    _ => &[],
-                };
-                let written = there.iter().zip(data).take_while(|(a, b)| a == b).count();
-                Step::Write(name.clone(), *offset, data[..written].to_vec())
+    /// The part of a step on this that was done, as far as can be told from what was found: a long write is several.
+    pub(crate) fn part_done(&self, step: &Step, found: &Found) -> Step {
+        let (name, offset, data) = match step {
+            Step::Write(name, offset, data) => (name, *offset, data.as_slice()),
+            Step::Copy(from, to) => (to, 0, self.bytes(from)),
+            whole => return whole.clone(),
+        };
+        let there = match found.0.get(name) {
+            Some(FoundNode::File { bytes: Ok(bytes), .. }) => {
+                bytes.get(offset as usize..).unwrap_or_default()
             }
-            whole => whole.clone(),
-        }
+            _ => &[],
+        };
+        let written = there.iter().zip(data).take_while(|(a, b)| a == b).count();
+        Step::Write(name.clone(), offset, data[..written].to_vec())
     }
 
     /// Forgets the bytes of files that have no name.
@@ -313,7 +335,7 @@ impl Worker {
         let Some(step) = self.pending.take() else { panic!("{dir}: {without}") };
         let told = format!("{step:?}");
         let told = told.get(..100).unwrap_or(&told);
-        self.acknowledged.apply(&Content::part_done(&step, &found));
+        self.acknowledged.apply(&self.acknowledged.part_done(&step, &found));
         if let Some(with) = self.acknowledged.difference(&found) {
             panic!("{dir}: neither with nor without {told}: {with}; {without}");
         }
