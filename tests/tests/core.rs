@@ -7,5 +7,6 @@ mod core {
     mod format;
     mod model;
     mod order;
+    mod sentences;
     mod smoke;
 }

@@ -60,29 +60,29 @@ fn at_every_cut(
     }
 }
 
-fn file(volume: &Volume, name: &[u8]) -> u64 {
+pub(super) fn file(volume: &Volume, name: &[u8]) -> u64 {
     let attr = volume.create(1, name, 0o644, 0, &Caller::default()).expect("create");
     volume.release(attr.ino);
     attr.ino
 }
 
-fn put(volume: &Volume, name: &[u8], bytes: &[u8]) -> u64 {
+pub(super) fn put(volume: &Volume, name: &[u8], bytes: &[u8]) -> u64 {
     let ino = file(volume, name);
     volume.write(ino, 0, bytes, false).expect("write");
     ino
 }
 
-fn truncate(volume: &Volume, ino: u64, size: u64) -> Result<(), Error> {
+pub(super) fn truncate(volume: &Volume, ino: u64, size: u64) -> Result<(), Error> {
     volume.setattr(ino, &SetAttr { size: Some(size), ..SetAttr::default() }, &Caller::default()).map(|_| ())
 }
 
 /// A file's bytes; `None` where there is no such name.
-fn bytes_of(volume: &Volume, name: &[u8]) -> Option<Result<Vec<u8>, Error>> {
+pub(super) fn bytes_of(volume: &Volume, name: &[u8]) -> Option<Result<Vec<u8>, Error>> {
     let attr = volume.lookup(1, name).expect("lookup")?;
     Some(volume.read(attr.ino, 0, attr.size as u32))
 }
 
-fn mount(world: &World, what: &str) -> Arc<Volume> {
+pub(super) fn mount(world: &World, what: &str) -> Arc<Volume> {
     world.open().unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
