@@ -31,7 +31,7 @@ jobs_of_fio() {
 }
 
 commits() {
-    local i
+    local i made
     git init -q "$AT/repository"
     cd "$AT/repository"
     for ((i = 0; ; i++)); do
@@ -39,7 +39,9 @@ commits() {
         head -c $((i * 777 % 20000)) /dev/urandom >"noise$((i % 5))"
         git add -A
         git commit -qm "$i"
-        ack commit "$(git rev-parse HEAD)"
+        # Without a mount it says HEAD, and fails.
+        made=$(git rev-parse --verify HEAD)
+        ack commit "$made"
     done
 }
 
