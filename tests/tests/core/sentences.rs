@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_format::{PackId, Uuid};
+use cairn_format::Uuid;
 use cairn_store::disk::{Access, Crash, Disk, MemoryDisk};
 use cairn_store::{Store, StoreOptions};
 use cairn_tests::dice::{Dice, noise};
@@ -204,16 +204,16 @@ fn the_epoch_is_above_all_that_superblock_segments_and_packs_name() {
     replace(&old.disk, &files(&early.disk, "superblock"));
     assert!(epoch_of(&mount(&old, "an old superblock")) > last);
     // Neither superblock nor segments know of the packs of another life.
-    let packs = files(&later.disk, "store/packs/");
-    let epochs = |packs: &BTreeMap<String, Vec<u8>>| {
-        let names = packs.keys().filter_map(|path| path.rsplit('/').next()?.strip_suffix(".pack"));
-        names.filter_map(PackId::parse).map(|pack| pack.epoch()).max()
-    };
-    let named = epochs(&packs).expect("packs");
-    for dir in packs.keys().filter_map(|path| path.rsplit_once('/')) {
-        let _ = early.disk.create_dir(dir.0);
+    let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: true };
+    let packs = Store::open(later.store_disk(), options).expect("the store").data_packs();
+    let named = packs.iter().map(|pack| pack.epoch()).max().expect("packs");
+    for pack in packs {
+        let path = format!("store/{}", cairn_store::pack_path(&pack));
+        if let Some((dir, _)) = path.rsplit_once('/') {
+            let _ = early.disk.create_dir(dir);
+        }
+        replace(&early.disk, &files(&later.disk, &path));
     }
-    replace(&early.disk, &packs);
     assert!(epoch_of(&mount(&early, "packs of later mounts")) > named);
 }
 
