@@ -572,10 +572,11 @@ impl Bench {
     fn cut_recovery(&self, after: Duration) -> bool {
         let mounting = self.m.begin_to_mount();
         thread::sleep(after);
+        let recovering = !is_mounted(self.m.at());
         self.disk.cut();
         let at_work = mounting.kill();
         self.replug();
-        at_work
+        at_work && recovering
     }
 }
 
