@@ -176,17 +176,19 @@ pub fn is_mounted(path: &Path) -> bool {
 pub struct Daemon(Pid);
 
 impl Daemon {
-    /// Kills them, as a crash would, and returns when they have let go of everything. Every kill of these tests comes
-    /// through here.
+    /// Kills them, as a crash would, and returns when they have let go of everything.
     #[track_caller]
     pub fn kill(self) {
-        let group = getpgid(Some(self.0)).expect("it runs");
-        let killed = match group == getpgrp() {
-            true => kill(self.0, Signal::SIGKILL),
-            false => killpg(group, Signal::SIGKILL),
-        };
-        killed.expect("it runs");
+        self.send_kill().expect("it runs");
         wait_until("the daemon ended", || self.has_ended());
+    }
+
+    /// Every kill of these tests comes through here: all processes of the daemon's group, which it has for itself.
+    fn send_kill(self) -> nix::Result<()> {
+        match getpgid(Some(self.0))? {
+            group if group == getpgrp() => kill(self.0, Signal::SIGKILL),
+            group => killpg(group, Signal::SIGKILL),
+        }
     }
 
     /// Whether it is gone, or waits for somebody to ask how it ended.
@@ -407,7 +409,7 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         if let Some(pid) = daemon_of(&self.dir) {
             // Ended on its own in between: as good.
-            let _ = kill(pid, Signal::SIGKILL);
+            let _ = Daemon(pid).send_kill();
         }
         for _ in 0..8 {
             match umount2(&self.at, MntFlags::MNT_DETACH) {
@@ -442,7 +444,7 @@ fn watch(dir: PathBuf) -> Sender<()> {
                 mount_limit().as_secs()
             );
             if let Some(pid) = daemon_of(&dir) {
-                let _ = kill(pid, Signal::SIGKILL);
+                let _ = Daemon(pid).send_kill();
             }
         }
     });
