@@ -218,6 +218,24 @@ fn the_epoch_is_above_all_that_superblock_segments_and_packs_name() {
 }
 
 #[test]
+fn numbers_of_a_block_that_was_begun_unsynced_are_not_given_out_again() {
+    const BLOCK: u64 = 1 << 16;
+    let world = World::make(&MakeOptions { journal_size: 64 << 20, segment_size: 1 << 20, ..small() });
+    let volume = world.open().expect("mount");
+    let first = file(&volume, b"first");
+    let mut last = first;
+    // The numbers reserved by the mount itself run out.
+    for n in 0..BLOCK {
+        last = file(&volume, format!("{n}").as_bytes());
+    }
+    assert!(last >= first + BLOCK, "{first} to {last}");
+    drop(volume);
+    let volume = mount(&world.crash(Crash::DropUnsynced, Survival::None), "after it");
+    let next = file(&volume, b"next");
+    assert!(next > last, "{next} behind {last}");
+}
+
+#[test]
 fn an_append_changes_no_length_of_a_segment() {
     let world = World::make(&small());
     let volume = world.open().expect("mount");
@@ -247,7 +265,8 @@ fn swapped(image: &World, one: &str, other: &str) -> World {
 fn whole_packs_and_segments_in_each_others_place_are_never_taken_for_what_was_there() {
     let world = World::make(&small());
     let volume = world.open().expect("mount");
-    let contents = [1, 2].map(|seed| noise(seed, 20_000));
+    // A chunk each, of the same length: nothing but the place tells them apart.
+    let contents = [1, 2].map(|seed| noise(seed, 200));
     for (name, bytes) in [b"a", b"b"].into_iter().zip(&contents) {
         put(&volume, name, bytes);
         volume.sync().expect("sync");
@@ -295,12 +314,20 @@ fn bytes_on_both_sides_of_a_ranges_border_stay_where_they_are() {
     let mut volume: Arc<Volume> = world.open().expect("mount");
     let mut expected = noise(1, 2 * RANGE + 50_000);
     let ino = put(&volume, b"f", &expected);
+    let chunk = noise(77, 1_000);
+    let source = put(&volume, b"chunk", &chunk);
+    volume.sync().expect("sync");
     let mut dice = Dice::new(5);
     for round in 0..24u64 {
         let border = RANGE * (1 + round as usize % 2);
         let (before, len) = (dice.below(6_000) as usize, 1 + dice.below(12_000) as usize);
         let at = border - before;
-        if round % 5 == 4 {
+        if round % 4 == 3 {
+            // Part of a chunk, named as it is: nothing is folded for it.
+            let at = border - 100;
+            assert_eq!(volume.copy_range((source, 50), (ino, at as u64), 300, false), Ok(300));
+            expected[at..at + 300].copy_from_slice(&chunk[50..350]);
+        } else if round % 5 == 4 {
             volume.allocate(ino, at as u64, len as u64, Allocate::Punch, false).expect("punch");
             expected[at..at + len].fill(0);
         } else {
