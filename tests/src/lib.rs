@@ -2,6 +2,7 @@
 //! fail, the comparison of the two, and real mounts.
 
 pub mod content;
+pub mod cuttable;
 pub mod dice;
 pub mod driver;
 pub mod engine;

@@ -12,6 +12,7 @@ mod core {
     mod model;
     mod order;
     mod rot;
+    mod sentences;
     mod smoke;
     mod threads;
 }

@@ -1,7 +1,8 @@
 //! Real mounts through /dev/fuse, as root: what programs see of cairn, what survives its daemon, and what is refused.
 //!
-//! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in all);
-//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_FAULTS` (a hundredth of it, of rot); `CAIRN_MANY` is how many files "many" are.
+//! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in each of two tests);
+//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_POWER` (power cuts); `CAIRN_CROWD` (times as long); `CAIRN_FAULTS` (a
+//! hundredth of it, of rot); `CAIRN_MANY` is how many files "many" are.
 
 #[path = "mount/acls.rs"]
 mod acls;
@@ -11,6 +12,8 @@ mod bad_input;
 mod commands;
 #[path = "mount/content.rs"]
 mod content;
+#[path = "mount/crowd.rs"]
+mod crowd;
 #[cfg(feature = "sled")]
 #[path = "mount/sled.rs"]
 mod engines;
@@ -36,6 +39,8 @@ mod names;
 mod opens;
 #[path = "mount/owners.rs"]
 mod owners;
+#[path = "mount/power.rs"]
+mod power;
 #[path = "mount/ranges.rs"]
 mod ranges;
 #[path = "mount/rot.rs"]

@@ -475,12 +475,15 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // The kernel must not cache listings, which it does for a daemon that is not told of opens (ENOSYS): whoever is
+        // half way through a directory goes on in a listing that another process has completed meanwhile, without asking
+        // whether it is older than what the first half was read from (fuse_readdir_cached looks at the beginning only).
+        // Names that were removed before the directory was opened would be there again, and new ones would be missed.
         if self.no_open {
-            return reply.error(Errno::ENOSYS);
+            return reply.opened(FileHandle(0), FopenFlags::empty());
         }
         match call("opendir", ino.0, || self.volume.open(ino.0)) {
-            // Without KEEP_CACHE the kernel would forget the listing at each open.
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
             Err(e) => reply.error(e),
         }
     }
