@@ -10,6 +10,7 @@ mod core;
 pub mod engine;
 mod explain;
 mod fold;
+mod gc;
 mod handles;
 pub mod journal;
 mod layout;
@@ -20,6 +21,7 @@ mod namespace;
 mod open;
 mod rebuild;
 mod reserve;
+mod space;
 mod statistics;
 mod vfs;
 mod volume;
@@ -30,6 +32,7 @@ pub use cairn_format::{
 };
 pub use checkpoint::{ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain};
 pub use explain::{Explanation, PackShare};
+pub use gc::{GcError, GcOptions, GcProgress, GcReport, GcStep, GcStop};
 pub use layout::{
     CONTROL_SOCKET, ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README_PATH, STORE_DIR, VolumeLock,
     lock_volume, store_disk,
