@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cairn_format::Lsn;
 use cairn_store::Pins;
 
-use crate::checkpoint::{CheckpointState, MaintainError, checkpoint};
+use crate::checkpoint::{CheckpointState, MaintainError, checkpoint, drop_dead_packs};
 use crate::core::{Core, OVERLAY_LIMIT};
 use crate::fold::fold_batch;
 use crate::journal::JournalError;
@@ -207,7 +207,9 @@ pub(crate) fn checkpoint_now(core: &Core) -> Result<(), MaintainError> {
     if core.ns.frozen().is_some() {
         write_checkpoint(core, &mut maintainer)?;
     }
-    write_checkpoint(core, &mut maintainer)?;
+    if !write_checkpoint(core, &mut maintainer)? {
+        drop_dead_packs(core, &mut maintainer.checkpoints);
+    }
     drop(maintainer);
     core.signal.note_progress();
     journal.notify_room();

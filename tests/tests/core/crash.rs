@@ -272,7 +272,7 @@ fn workload(seed: u64, most: u64) -> Vec<Raw> {
 }
 
 /// Runs `cases` on all cores; the first failure ends it.
-fn on_all_cores(cases: u64, case: impl Fn(u64) -> Result<(), String> + Sync) {
+pub(super) fn on_all_cores(cases: u64, case: impl Fn(u64) -> Result<(), String> + Sync) {
     let next = AtomicU64::new(0);
     let failure = std::sync::Mutex::new(None);
     let cores = std::thread::available_parallelism().map_or(2, usize::from);

@@ -21,7 +21,7 @@ use cairn_volume::{
 use super::crash::consistent;
 
 /// What can become of what was not synced: all of it, none of it, only the journal's, only the store's.
-const FATES: [(Crash, Crash); 4] = [
+pub(super) const FATES: [(Crash, Crash); 4] = [
     (Crash::KeepAll, Crash::KeepAll),
     (Crash::DropUnsynced, Crash::DropUnsynced),
     (Crash::KeepAll, Crash::DropUnsynced),
@@ -30,7 +30,7 @@ const FATES: [(Crash, Crash); 4] = [
 
 /// Mounts a volume, prepares it, and lets the power go during each operation of the disk that `act` takes; what
 /// is left of it, in each of [`FATES`] and some random ones, goes to `check` with whether `act` was over.
-fn at_every_cut(
+pub(super) fn at_every_cut(
     base: &World,
     prepare: impl Fn(&Volume),
     act: impl Fn(&Volume),
@@ -66,7 +66,7 @@ fn file(volume: &Volume, name: &[u8]) -> u64 {
     attr.ino
 }
 
-fn put(volume: &Volume, name: &[u8], bytes: &[u8]) -> u64 {
+pub(super) fn put(volume: &Volume, name: &[u8], bytes: &[u8]) -> u64 {
     let ino = file(volume, name);
     volume.write(ino, 0, bytes, false).expect("write");
     ino
@@ -77,12 +77,12 @@ fn truncate(volume: &Volume, ino: u64, size: u64) -> Result<(), Error> {
 }
 
 /// A file's bytes; `None` where there is no such name.
-fn bytes_of(volume: &Volume, name: &[u8]) -> Option<Result<Vec<u8>, Error>> {
+pub(super) fn bytes_of(volume: &Volume, name: &[u8]) -> Option<Result<Vec<u8>, Error>> {
     let attr = volume.lookup(1, name).expect("lookup")?;
     Some(volume.read(attr.ino, 0, attr.size as u32))
 }
 
-fn mount(world: &World, what: &str) -> Arc<Volume> {
+pub(super) fn mount(world: &World, what: &str) -> Arc<Volume> {
     world.open().unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 

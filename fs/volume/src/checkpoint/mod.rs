@@ -171,6 +171,12 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
     Ok(true)
 }
 
+/// Drops data packs that the newest checkpoint does not refer to and nobody is about to: those that could not be removed
+/// before, where no checkpoint comes because nothing changes.
+pub(crate) fn drop_dead_packs(core: &Core, state: &mut CheckpointState) {
+    drop_packs(core, state, &[]);
+}
+
 /// Drops metadata packs that a newer base supersedes, and data packs that the checkpoint just synced does
 /// not refer to and nobody is about to.
 fn drop_packs(core: &Core, state: &mut CheckpointState, superseded: &[PackId]) {
