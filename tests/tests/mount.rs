@@ -1,7 +1,8 @@
 //! Real mounts through /dev/fuse, as root: what programs see of cairn, what survives its daemon, and what is refused.
 //!
 //! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in all);
-//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_MANY` is how many files "many" are.
+//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_MANY` is how many files "many" are; `CAIRN_SPACE_CYCLES` and
+//! `CAIRN_SPACE_MIB` are how often a disk of which size is filled.
 
 #[path = "mount/acls.rs"]
 mod acls;
@@ -16,6 +17,8 @@ mod content;
 mod engines;
 #[path = "mount/full.rs"]
 mod full;
+#[path = "mount/gc.rs"]
+mod gc;
 #[path = "mount/handles.rs"]
 mod handles;
 #[path = "mount/kills.rs"]
