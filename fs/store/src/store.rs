@@ -415,6 +415,10 @@ impl Store {
         let size = (footer.frames.len() * size_of::<FrameEntry>()) as u64;
         let open = Arc::new(OpenPack { reader, frames: footer.frames });
         self.open_packs.put(0, pack, open.clone(), size.max(OPEN_PACK_LEAST));
+        // Dropped in between: its file would take room for as long as it is kept open.
+        if !self.hub.knows(&pack) {
+            self.open_packs.remove(0, &pack);
+        }
         Ok(open)
     }
 

@@ -332,6 +332,67 @@ fn what_comes_again_or_is_copied_during_a_run_keeps_no_pack_for_good() {
 }
 
 #[test]
+fn what_comes_again_and_again_keeps_no_pack_alive() {
+    let world = half_dead();
+    let volume = world.open().expect("mount");
+    let before = room(&world, &volume).packs;
+    let mut step = 0u16;
+    let report = gc_with(&volume, |_| {
+        // At each step a file that is in one of the packs that are to go.
+        step += 1;
+        put(&volume, format!("again{step}").as_bytes(), &content(5));
+        volume.sync().expect("sync");
+    });
+    assert!(step > 10 && report.packs_compacted == before.len() as u64, "{step} steps: {report:?}");
+    assert!(room(&world, &volume).packs.is_disjoint(&before));
+    for n in 1..=step {
+        assert!(bytes_of(&volume, format!("again{n}").as_bytes()) == Some(Ok(content(5))), "again{n}");
+    }
+    volume.close().expect("close");
+    consistent(&world).expect("fsck");
+}
+
+#[test]
+fn what_was_moved_may_die_before_the_run_ends() {
+    let base = half_dead();
+    let volume = base.open().expect("mount");
+    let from = volume.lookup(1, b"b").expect("lookup").expect("there").ino;
+    let last = put(&volume, b"last", b"");
+    volume.copy_range((from, 0), (last, 0), 100_000, false).expect("copy");
+    volume.close().expect("close");
+    for at in 0..30 {
+        let world = base.fork();
+        let volume = world.open().expect("mount");
+        let mut step = 0;
+        gc_with(&volume, |_| {
+            if step == at {
+                // All but one that has the same chunks as the first that is moved.
+                for n in (1..FILES).step_by(2) {
+                    volume.unlink(1, &[b'a' + n]).expect("unlink");
+                }
+            }
+            if step >= at {
+                // What nobody refers to goes.
+                put(&volume, format!("other{step}").as_bytes(), &noise(step, 100));
+                volume.sync().expect("sync");
+            }
+            step += 1;
+        });
+        if step <= at {
+            break;
+        }
+        assert!(bytes_of(&volume, b"last") == Some(Ok(content(1))), "at step {at}");
+        volume.sync().expect("sync");
+        gc(&volume);
+        assert!(room(&world, &volume).is_tidy(), "at step {at}");
+        volume.close().expect("close");
+        consistent(&world).unwrap_or_else(|e| panic!("at step {at}: {e}"));
+        let volume = world.open().expect("mount");
+        assert!(bytes_of(&volume, b"last") == Some(Ok(content(1))), "at step {at}");
+    }
+}
+
+#[test]
 fn a_chunk_is_moved_once_however_many_files_have_it() {
     let world = World::make(&small());
     let volume = world.open().expect("mount");
@@ -393,6 +454,11 @@ fn a_run_that_is_stopped_is_gone_on_with() {
         let report = volume.gc(&GcOptions::default(), &mut tell).expect("collecting");
         assert_eq!(report.stopped, (steps > after).then_some(GcStop::Asked), "after {after} steps");
         check_half_dead(&volume, "stopped");
+        // What is still in an old pack is found there again.
+        let new = volume.statistics().new_bytes;
+        put(&volume, b"again", &content(5));
+        volume.sync().expect("sync");
+        assert_eq!(volume.statistics().new_bytes, new, "after {after} steps");
         let none = GcOptions { max_duration: Some(Duration::ZERO), ..GcOptions::default() };
         let report = volume.gc(&none, &mut |_| ControlFlow::Continue(())).expect("collecting");
         assert_eq!((report.stopped, report.packs_written), (Some(GcStop::Time), 0));

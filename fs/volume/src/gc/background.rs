@@ -51,8 +51,8 @@ struct Counted {
 struct Asked {
     /// A writer waits for room.
     room: bool,
-    /// Not before this, for want of anything to gain.
-    not_before: Option<Instant>,
+    /// Not before this, for want of anything to gain, unless more is dead than was then.
+    not_before: Option<(Instant, u64)>,
     counted: Counted,
 }
 
@@ -135,8 +135,7 @@ impl Collector {
     /// A writer waits for room; whether there may be some soon.
     pub(crate) fn ask_for_room(&self) -> bool {
         let mut asked = self.asked();
-        let soon = asked.not_before.is_none_or(|at| Instant::now() >= at);
-        if self.by_itself && soon && !asked.room && asked.counted.worth_if_full >= FULL_LEAST {
+        if self.by_itself && asked.may_gain() && !asked.room && asked.counted.worth_if_full >= FULL_LEAST {
             asked.room = true;
             self.changed.notify_all();
         }
@@ -148,6 +147,8 @@ impl Core {
     /// A checkpoint counted these references.
     pub(crate) fn count_garbage(&self, refs: &HashMap<PackId, PackRefs>) {
         let mut counted = Counted::default();
+        let (pack_size, plain_limit) = (self.pack_size(), self.fold_start());
+        let unreadable = self.collector.unreadable();
         for pack in self.store.data_summaries() {
             let used = refs.get(&pack.pack).map_or(0, |refs| refs.bytes).min(pack.plain_len);
             let part = |whole: u64| {
@@ -157,9 +158,13 @@ impl Core {
             let percent = part(100) as u8;
             counted.stored += pack.file_len;
             counted.dead += dead;
+            // Those stay as they are.
+            if unreadable.contains(&pack.pack) {
+                continue;
+            }
             counted.worth += if percent < THRESHOLD { dead } else { 0 };
             counted.worth_if_full += if percent < FULL_THRESHOLD { dead } else { 0 };
-            counted.small += usize::from(super::choose::is_small(&pack, self.pack_size(), self.fold_start()));
+            counted.small += usize::from(super::choose::is_small(&pack, pack_size, plain_limit));
             counted.live.insert(pack.pack, percent);
         }
         self.collector.asked().counted = counted;
@@ -169,6 +174,14 @@ impl Core {
     fn activity(&self) -> u64 {
         let c = &self.counters;
         [&c.reads, &c.writes, &c.records, &c.fsyncs].iter().map(|count| count.get()).sum()
+    }
+}
+
+impl Asked {
+    /// Whether a run may gain what the last one could not.
+    fn may_gain(&self) -> bool {
+        let more = |then: u64| self.counted.worth_if_full >= then + FULL_LEAST;
+        self.not_before.is_none_or(|(at, then)| Instant::now() >= at || more(then))
     }
 }
 
@@ -210,7 +223,7 @@ pub(crate) fn run(core: &Arc<Core>) {
 
 fn is_worth_it(core: &Core) -> bool {
     let asked = core.collector.asked();
-    asked.not_before.is_none_or(|at| Instant::now() >= at) && asked.counted.is_worth_it()
+    asked.may_gain() && asked.counted.is_worth_it()
 }
 
 /// What is done without being asked goes by the checkpoint's counts.
@@ -245,6 +258,6 @@ fn once(core: &Core, options: &GcOptions, stop: impl Fn(&Core) -> bool) {
             false
         }
     };
-    let later = (!gained).then(|| Instant::now() + RETRY);
-    core.collector.asked().not_before = later;
+    let mut asked = core.collector.asked();
+    asked.not_before = (!gained).then(|| (Instant::now() + RETRY, asked.counted.worth_if_full));
 }
