@@ -9,6 +9,7 @@ mod core {
     mod errseq;
     mod exhaustive;
     mod format;
+    mod gc;
     mod model;
     mod order;
     mod rot;

@@ -2,7 +2,8 @@
 //!
 //! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in each of two tests);
 //! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_POWER` (power cuts); `CAIRN_CROWD` (times as long); `CAIRN_FAULTS` (a
-//! hundredth of it, of rot); `CAIRN_MANY` is how many files "many" are.
+//! hundredth of it, of rot); `CAIRN_MANY` is how many files "many" are; `CAIRN_SPACE_CYCLES` and `CAIRN_SPACE_MIB` are how
+//! often a disk of which size is filled.
 
 #[path = "mount/acls.rs"]
 mod acls;
@@ -21,6 +22,8 @@ mod engines;
 mod errseq;
 #[path = "mount/full.rs"]
 mod full;
+#[path = "mount/gc.rs"]
+mod gc;
 #[path = "mount/handles.rs"]
 mod handles;
 #[path = "mount/kills.rs"]

@@ -1,13 +1,13 @@
 //! A store: its packs, what is known of them, and reading from them.
 
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::collections::HashSet;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cairn_format::{
     ChunkEntry, ChunkId, ChunkPiece, Footer, FrameEntry, FrameHead, IndexSnapshot, PackId, PackKind,
-    StoreSuperblock, Uuid,
+    PackSummary, StoreSuperblock, Uuid,
 };
 
 use crate::caches::ByteLru;
@@ -221,7 +221,22 @@ impl Store {
 
     /// Begins a pack, under a name that was never used.
     pub fn begin_pack(&self, pack: PackId, kind: PackKind, volume: Uuid) -> Result<PackWriter, StoreError> {
+        self.make_dir(pack)?;
         PackWriter::begin(self.disk.clone(), pack, kind, self.superblock.uuid, volume)
+    }
+
+    /// Makes a pack's directory, and makes that certain. One that is there may be what another is making, or what a
+    /// mount left that could not: it counts only once it was synced here.
+    fn make_dir(&self, pack: PackId) -> Result<(), StoreError> {
+        let name = pack.directory();
+        if self.certain().contains(&name) {
+            return Ok(());
+        }
+        let dir = format!("{PACKS_DIR}/{name}");
+        match self.disk.create_dir(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::io(dir)(e)),
+            _ => self.disk.sync_dir(PACKS_DIR).map_err(StoreError::io(PACKS_DIR)),
+        }
     }
 
     /// Makes a sealed pack known: its chunks are found from now on. With `pins` it stays pinned.
@@ -270,6 +285,16 @@ impl Store {
         self.hub.pin(pack, pins);
     }
 
+    /// Pins a pack that somebody is about to refer to; not one that is gone, or about to be dropped. Whether it did.
+    pub fn pin_live(&self, pack: &PackId, pins: &mut Pins) -> bool {
+        self.hub.pin_live(pack, pins)
+    }
+
+    /// Has nothing new be found in a pack that is to die, or (`false`) has it found again.
+    pub fn retire(&self, pack: &PackId, retired: bool) {
+        self.hub.retire(pack, retired);
+    }
+
     /// Gives pins back: what they kept is counted in a synced checkpoint, or never came to be.
     pub fn release(&self, pins: Pins) {
         self.hub.release(pins.packs().copied());
@@ -293,9 +318,14 @@ impl Store {
         Ok(())
     }
 
-    /// The data packs that the hub knows.
-    pub fn data_packs(&self) -> Vec<PackId> {
-        self.hub.summaries().iter().filter(|s| is_data(s)).map(|s| s.pack).collect()
+    /// Whether a pack is there and was not dropped.
+    pub fn knows(&self, pack: &PackId) -> bool {
+        self.hub.knows(pack)
+    }
+
+    /// What the hub knows of each data pack.
+    pub fn data_summaries(&self) -> Vec<PackSummary> {
+        self.hub.summaries().into_iter().filter(is_data).collect()
     }
 
     /// The metadata packs of a volume that the hub knows.
@@ -374,6 +404,21 @@ impl Store {
         let frame = Arc::new(open.reader.frame(entry)?);
         self.frames.put(hint, (pack, number), frame.clone(), frame.size());
         Ok(frame)
+    }
+
+    /// A frame, checked and decoded, past the cache: what is read once is not to displace what is read often.
+    pub fn frame_once(&self, pack: PackId, number: u32) -> Result<Arc<DecodedFrame>, ReadError> {
+        let hint = number as usize ^ pack.0[15] as usize;
+        if let Some(frame) = self.frames.get(hint, &(pack, number)) {
+            return Ok(frame);
+        }
+        let open = self.open_pack(pack)?;
+        match open.frames.get(number as usize) {
+            Some(entry) => Ok(Arc::new(open.reader.frame(entry)?)),
+            None => {
+                Err(ReadError::Mismatch { pack, reason: format!("frame {number} of {}", open.frames.len()) })
+            }
+        }
     }
 
     fn open_pack(&self, pack: PackId) -> Result<Arc<OpenPack>, ReadError> {

@@ -4,9 +4,9 @@
 //! Handles and errors are numbered by the same clock, so that a handle is its own memory until it is told something:
 //! an error is news to it if its number is the higher one.
 
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_format::{Ino, Lsn, PieceKind};
 

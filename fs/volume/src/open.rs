@@ -14,10 +14,11 @@ use cairn_store::{Pins, Store, StoreError, StoreOptions, read_replicas, write_re
 use crate::checkpoint::{
     CheckpointChain, CheckpointState, FillError, MaintainError, fill_engine, load_chain, load_counts,
 };
-use crate::core::{Core, InoBlock, Log, PackNames, SpaceGauge, first_ino_block, reserve_inos};
+use crate::core::{Core, InoBlock, Log, PackNames, first_ino_block, reserve_inos};
 use crate::engine::{Checked, Engine, EngineError, MemoryEngine, MetaEngine};
 use crate::errseq::Losses;
 use crate::fold::DirtySet;
+use crate::gc::Collector;
 use crate::handles::Handles;
 use crate::journal::{Chain, ChainError, Journal, JournalShape, Resume, scan};
 use crate::layout::{ENGINE_DIR, LockError, LockHolder, VolumeLock, lock_volume, store_disk};
@@ -26,6 +27,7 @@ use crate::maintenance::{Maintainer, Signal, maintain};
 use crate::namespace::{Namespace, NamespaceError};
 use crate::rebuild::{EngineKeeper, unseal};
 use crate::reserve::Reserve;
+use crate::space::SpaceGauge;
 use crate::statistics::Counters;
 use crate::sync::atomic::{AtomicBool, AtomicU32};
 use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -61,6 +63,8 @@ pub struct OpenOptions {
     pub dedup: Dedup,
     /// The library that caches the namespace. Where another did so far, its files go.
     pub meta_engine: MetaEngine,
+    /// Whether garbage is collected by itself, when nothing else is asked for.
+    pub collect: bool,
 }
 
 /// Whether new data is looked for among what is stored.
@@ -94,6 +98,7 @@ impl Default for OpenOptions {
             compression: None,
             dedup: Dedup::On,
             meta_engine: MetaEngine::default(),
+            collect: true,
         }
     }
 }
@@ -470,6 +475,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         counters: Counters::default(),
         on_folded: OnceLock::new(),
         kept,
+        collector: Collector::new(on.options.collect),
         first_new: next,
         capabilities: AtomicBool::new(false),
         tree: Mutex::new(()),

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cairn_format::{CheckpointRef, Lsn, SEGMENT_DATA_START, SegmentHeader, Uuid};
+use cairn_format::{CheckpointRef, ChunkId, Footer, Lsn, SEGMENT_DATA_START, SegmentHeader, Uuid};
 use cairn_store::disk::{Access, Crash, Disk, DiskFile, Failure, Listed, MemoryDisk, Space};
 use cairn_store::{Store, StoreOptions};
 use cairn_tests::dice::{Dice, noise};
@@ -15,14 +15,15 @@ use cairn_tests::world::{World, small};
 use cairn_volume::engine::{Change, Engine, EngineError, MemoryEngine, Visit};
 use cairn_volume::journal::{JournalShape, scan};
 use cairn_volume::{
-    Caller, EngineChoice, Error, MakeOptions, OpenError, OpenOn, OpenOptions, SetAttr, Volume, open_on,
+    Caller, EngineChoice, Error, GcOptions, MakeOptions, OpenError, OpenOn, OpenOptions, SetAttr, Volume,
+    open_on,
 };
 
 use super::crash::consistent;
 
 /// What can become of what was not synced: all of it, none of it, only the journal's, only the store's, only bytes, only
 /// names.
-const FATES: [(Crash, Crash); 6] = [
+pub(super) const FATES: [(Crash, Crash); 6] = [
     (Crash::KeepAll, Crash::KeepAll),
     (Crash::DropUnsynced, Crash::DropUnsynced),
     (Crash::KeepAll, Crash::DropUnsynced),
@@ -1003,5 +1004,112 @@ fn what_a_fold_gives_back_holds_the_journal_for_its_oldest_byte() {
         let after = mount(&world.crash(Crash::DropUnsynced, Survival::None), "after it");
         assert!(bytes_of(&after, b"f") == Some(Ok(expected)), "seed {seed}, after a cut");
         after.close().expect("close");
+    }
+}
+
+/// A name, and what is in the file.
+type Named = (Vec<u8>, Vec<u8>);
+
+/// A volume of four packs, half of each dead, closed; and what is left in them.
+fn half_dead() -> (World, Vec<Named>) {
+    let world = World::make(&small());
+    let volume = world.open().expect("mount");
+    let files: Vec<_> =
+        (0..16u8).map(|n| (vec![b'a' + n], noise(u64::from(n) + 50, 11_000 + usize::from(n)))).collect();
+    for four in files.chunks(4) {
+        for (name, bytes) in four {
+            put(&volume, name, bytes);
+        }
+        volume.sync().expect("sync");
+    }
+    let (dead, kept): (Vec<_>, Vec<_>) = files.into_iter().partition(|(name, _)| name[0] % 2 == 0);
+    dead.iter().for_each(|(name, _)| volume.unlink(1, name).expect("unlink"));
+    volume.close().expect("close");
+    (world, kept)
+}
+
+fn compact(volume: &Volume) {
+    // Where the power goes it fails; what is left then is looked at.
+    let _ = volume.gc(&GcOptions::default(), &mut |_| std::ops::ControlFlow::Continue(()));
+}
+
+#[test]
+fn a_compactions_record_names_only_packs_that_are_sealed_and_synced() {
+    let (base, kept) = half_dead();
+    at_every_cut(
+        &base,
+        |_| {},
+        compact,
+        |world, _, what| {
+            let volume = mount(world, what);
+            for (name, bytes) in &kept {
+                assert!(bytes_of(&volume, name).as_ref() == Some(&Ok(bytes.clone())), "{what}: {name:?}");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_pack_that_was_compacted_goes_only_when_what_refers_to_its_successor_is_certain() {
+    let (base, kept) = half_dead();
+    let before = base.packs();
+    let gone = std::cell::Cell::new(0);
+    at_every_cut(
+        &base,
+        |_| {},
+        compact,
+        |world, over, what| {
+            let packs = world.packs();
+            let old = before.iter().filter(|pack| packs.contains(pack)).count();
+            gone.set(gone.get() + u32::from(over && old < before.len()));
+            // Before anything is mended: what a mount sees finds all it refers to.
+            consistent(&world.joined()).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let volume = mount(world, what);
+            for (name, bytes) in &kept {
+                assert!(bytes_of(&volume, name).as_ref() == Some(&Ok(bytes.clone())), "{what}: {name:?}");
+            }
+            volume.close().expect("close");
+        },
+    );
+    assert!(gone.get() > 0, "the old packs go in the end");
+}
+
+/// All chunks of a pack: which frame and slot, and the id.
+fn chunks_of(footer: &Footer) -> Vec<(u32, u32, ChunkId)> {
+    let mut chunks = footer.chunks.iter();
+    let frame = |(number, frame): (usize, &cairn_format::FrameEntry)| -> Vec<_> {
+        let of_frame = chunks.by_ref().take(frame.chunks as usize).zip(0..);
+        of_frame.map(|(chunk, slot)| (number as u32, slot, chunk.id)).collect()
+    };
+    footer.frames.iter().enumerate().flat_map(frame).collect()
+}
+
+fn data_footers(world: &World) -> Vec<Footer> {
+    let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: true };
+    let store = Store::open(world.store_disk(), options).expect("the store");
+    let footer = |pack| store.reader(pack).and_then(|reader| reader.footer()).expect("a footer");
+    store.data_summaries().into_iter().map(|summary| footer(summary.pack)).collect()
+}
+
+#[test]
+fn a_packs_footer_lists_what_it_replaces_and_that_is_the_same() {
+    let (world, _) = half_dead();
+    let old = data_footers(&world);
+    assert!(old.iter().all(|footer| footer.replaces.is_empty()), "a fold replaces nothing");
+    let volume = world.open().expect("mount");
+    compact(&volume);
+    volume.close().expect("close");
+    let new = data_footers(&world);
+    assert!(!new.is_empty());
+    for footer in &new {
+        let of_new = chunks_of(footer);
+        let mut listed: Vec<_> = footer.replaces.iter().map(|replaced| replaced.chunk).collect();
+        listed.sort_unstable();
+        assert!(listed.into_iter().eq(0..of_new.len() as u32), "each of its chunks comes from somewhere");
+        for replaced in &footer.replaces {
+            let from = old.iter().find(|footer| footer.pack == replaced.pack).expect("one of the old packs");
+            let (.., id) = of_new[replaced.chunk as usize];
+            assert!(chunks_of(from).contains(&(replaced.frame, replaced.slot, id)), "{replaced:?}");
+        }
     }
 }

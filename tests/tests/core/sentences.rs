@@ -70,7 +70,8 @@ fn an_fsync_seals_no_pack() {
 fn data_packs(world: &World) -> Vec<u64> {
     let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: true };
     let store = Store::open(world.store_disk(), options).expect("the store");
-    let lengths = store.data_packs().into_iter().map(|pack| store.reader(pack).and_then(|r| r.len()));
+    let lengths =
+        store.data_summaries().into_iter().map(|known| store.reader(known.pack).and_then(|r| r.len()));
     lengths.map(|length| length.expect("a pack")).collect()
 }
 
@@ -205,7 +206,8 @@ fn the_epoch_is_above_all_that_superblock_segments_and_packs_name() {
     assert!(epoch_of(&mount(&old, "an old superblock")) > last);
     // Neither superblock nor segments know of the packs of another life.
     let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: true };
-    let packs = Store::open(later.store_disk(), options).expect("the store").data_packs();
+    let packs = Store::open(later.store_disk(), options).expect("the store").data_summaries();
+    let packs: Vec<_> = packs.into_iter().map(|known| known.pack).collect();
     let named = packs.iter().map(|pack| pack.epoch()).max().expect("packs");
     for pack in packs {
         let path = format!("store/{}", cairn_store::pack_path(&pack));

@@ -9,14 +9,15 @@
 pub use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic, mpsc,
+        TryLockError, atomic, mpsc,
     },
     thread,
 };
 
 #[cfg(feature = "schedules")]
 pub use shuttle::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic, mpsc,
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+    atomic, mpsc,
 };
 /// Nothing waits for one: it is set or it is not.
 #[cfg(feature = "schedules")]

@@ -104,8 +104,10 @@ fn cut_data(
                 len: len as u32,
                 was,
                 chunk: id,
+                chunk_len: len as u32,
+                from: 0,
                 place,
-                first: run.first,
+                first: Some(run.first),
             });
         }
         window.advance(len);

@@ -178,6 +178,21 @@ impl Namespace {
         Ok((page, (bound.as_slice() < to).then_some(bound)))
     }
 
+    /// As [`Namespace::page`], of the engine's keys alone: those of the last checkpoint.
+    pub(crate) fn engine_page(&self, from: &[u8], to: &[u8], most: usize) -> Result<Page, NamespaceError> {
+        let mut page = Vec::with_capacity(most);
+        let mut next = None;
+        self.engine().scan(from, to, &mut |key, value| {
+            if page.len() == most {
+                next = Some(key.to_vec());
+                return ControlFlow::Break(());
+            }
+            page.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        Ok((page, next))
+    }
+
     /// The runs that make up `offset..offset + len` of a file, all of it: what no layer knows is a hole.
     pub(crate) fn runs(
         &self,
