@@ -74,7 +74,8 @@ fn each_handle_that_is_told_of_opens_hears_of_lost_bytes_once() {
 
 #[test]
 fn where_opens_are_not_told_every_fsync_fails_while_bytes_are_lost() {
-    let mend: [(&str, &dyn Fn(&Volume, u64)); 3] = [
+    type Mend<'a> = (&'a str, &'a dyn Fn(&Volume, u64));
+    let mend: [Mend<'_>; 3] = [
         ("written over", &|volume, ino| overwrite(volume, ino, &noise(9, 3_000))),
         ("cut off", &|volume, ino| {
             let empty = SetAttr { size: Some(0), ..SetAttr::default() };

@@ -32,15 +32,15 @@ fn prepared(world: World) -> (World, Present) {
         assert_eq!(driver.apply(&op, next), op.on_model(&mut model), "{op:?}");
         next
     };
-    let foo = act(create(ROOT, b"foo"));
-    act(write(foo, 0, 5_000, 14));
-    let bar = act(create(ROOT, b"bar"));
-    act(write(bar, 0, 3_000, 3));
+    let first = act(create(ROOT, b"foo"));
+    act(write(first, 0, 5_000, 14));
+    let second = act(create(ROOT, b"bar"));
+    act(write(second, 0, 3_000, 3));
     let a = act(mkdir(ROOT, b"A"));
     let inner = act(create(a, b"foo"));
     act(write(inner, 0, 3_000, 3));
-    act(Op::Link { id: bar, dir: a, name: b"bar".to_vec() });
-    act(Op::SetXattr { id: foo, name: b"user.one".to_vec(), len: 20, seed: 15, mode: XattrMode::Set });
+    act(Op::Link { id: second, dir: a, name: b"bar".to_vec() });
+    act(Op::SetXattr { id: first, name: b"user.one".to_vec(), len: 20, seed: 15, mode: XattrMode::Set });
     act(mkdir(ROOT, b"B"));
     driver.volume.close().expect("close");
     drop(driver);
