@@ -98,6 +98,11 @@ fn check_headers(disk: &dyn Disk, shape: JournalShape, findings: &mut Findings) 
         let mut both = vec![0; 2 * SEGMENT_HEADER_LEN];
         file.read_at(&mut both, 0).map_err(CheckError::io(&path))?;
         let copies = both.chunks(SEGMENT_HEADER_LEN).map(|c| SegmentHeader::decode(c, &shape.volume));
+        let numbers: Vec<_> = copies.clone().flatten().map(|header| header.number).collect();
+        if numbers.windows(2).any(|pair| pair[0] != pair[1]) {
+            let what = "its header's two copies are those of different segments: the one that its records agree with counts";
+            findings.push(Finding::info("journal-header-copy", what).file(&path));
+        }
         let bad: Vec<_> = copies.enumerate().filter_map(|(i, copy)| Some((i, copy.err()?))).collect();
         if let [(i, error)] = &bad[..] {
             // A power cut while a header was written leaves this too; the segment gets a new one when it

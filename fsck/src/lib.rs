@@ -238,7 +238,7 @@ fn check_reach(
     let chain = &journal.chain;
     let floor = checkpoints.entries.last().map_or(Lsn::ZERO, |e| e.floor);
     // As the mount decides it.
-    let complete = clean || chain.last <= tip.lsn || chain.continues < floor || tip == CheckpointRef::NONE;
+    let complete = clean || chain.reaches(tip, floor);
     let short = !clean && chain.last < tip.lsn && chain.last != Lsn::ZERO;
     if !complete || short {
         let what = format!(

@@ -75,6 +75,15 @@ impl Surviving {
         }
     }
 
+    /// Changes a bit of one of its values; whether it could.
+    pub fn rot(&self, pick: u64) -> bool {
+        match self {
+            Surviving::Versions(versions) => versions.rot(pick),
+            // Their files rot under real mounts.
+            Surviving::Redb(_) | Surviving::Sled(_) => false,
+        }
+    }
+
     /// Has the engine's file on a disk that a crash left be older, or none.
     pub fn leave(&self, survival: Survival, disk: &MemoryDisk) {
         let Surviving::Redb(before) = self else { return };
@@ -174,6 +183,22 @@ impl Versions {
             Survival::None => 0,
         };
         Versions(Arc::new(RwLock::new(versions[..kept].to_vec())))
+    }
+
+    fn rot(&self, pick: u64) -> bool {
+        let mut versions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(values) = versions.last_mut().map(|version| Arc::make_mut(&mut version.values)) else {
+            return false;
+        };
+        let one = pick as usize % values.len().max(1);
+        match values.values_mut().nth(one) {
+            Some(value) if !value.is_empty() => {
+                let bit = (pick >> 32) as usize % (8 * value.len());
+                value[bit / 8] ^= 1 << (bit % 8);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The engine to open a volume with.

@@ -9,6 +9,8 @@ pub mod logged;
 pub mod model;
 pub mod mounted;
 pub mod ops;
+pub mod pristine;
+pub mod rot;
 pub mod tree;
 pub mod watchdog;
 pub mod world;

@@ -11,6 +11,7 @@ mod core {
     mod format;
     mod model;
     mod order;
+    mod rot;
     mod smoke;
     mod threads;
 }

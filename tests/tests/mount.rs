@@ -1,7 +1,7 @@
 //! Real mounts through /dev/fuse, as root: what programs see of cairn, what survives its daemon, and what is refused.
 //!
 //! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in all);
-//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_MANY` is how many files "many" are.
+//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_FAULTS` (a hundredth of it, of rot); `CAIRN_MANY` is how many files "many" are.
 
 #[path = "mount/acls.rs"]
 mod acls;
@@ -38,6 +38,8 @@ mod opens;
 mod owners;
 #[path = "mount/ranges.rs"]
 mod ranges;
+#[path = "mount/rot.rs"]
+mod rot;
 #[path = "mount/semantics.rs"]
 mod semantics;
 #[path = "mount/sparse.rs"]

@@ -303,19 +303,15 @@ fn finish(e: &mut Encoder) {
     e.u64("checksum", sum);
 }
 
-/// The decoder after magic and version. Both come before the checksum: a newer format may be longer
-/// or sealed in another way, and must be told apart from damage.
+/// The decoder after magic and version. A superblock of any version is as long as this and sealed in the same way: damage
+/// can flip a version as well, and a newer one is told from that by being whole.
 fn checked<'a>(what: &'static str, bytes: &'a [u8], magic: &[u8; 8]) -> Result<Decoder<'a>, FormatError> {
     let mut d = Decoder::new(what, bytes);
     d.magic(magic)?;
     let intact =
         bytes.len() == SUPERBLOCK_LEN && seal().sum(&bytes[..SUM_AT]).to_le_bytes() == bytes[SUM_AT..];
-    let version = d.version();
-    match (intact, version) {
+    match (intact, d.version()) {
         (true, version) => version.map(|_| d),
-        // Damage can flip a version as well: only a newer one that is itself believable is called newer.
-        (false, Err(newer @ FormatError::NewerVersion { found: 2..=1000, .. })) => Err(newer),
-        (false, Err(older @ FormatError::OlderVersion { .. })) => Err(older),
         (false, _) if bytes.len() < SUPERBLOCK_LEN => Err(FormatError::Truncated {
             what,
             field: "superblock",

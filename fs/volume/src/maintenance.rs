@@ -198,6 +198,8 @@ pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
     let mut without_progress = 0;
     while core.dirty.floor().is_some_and(|floor| floor <= target) {
         let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who waits for room meanwhile must not take the thread's last round, which found nothing to do, for this.
+        core.signal.idle_or_failing.store(false, Ordering::Release);
         let before = core.dirty.floor();
         let folded = fold_some(core, &mut maintainer.checkpoints.pins, Duration::ZERO)?;
         if journal.pressure() >= CHECKPOINT_PRESSURE || core.ns.overlay_bytes().0 > OVERLAY_LIMIT / 2 {
@@ -215,6 +217,7 @@ pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
         }
     }
     let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
+    core.signal.idle_or_failing.store(false, Ordering::Release);
     write_checkpoint(core, &mut maintainer)?;
     // The checkpoint's own record came behind what it holds; the journal keeps it until the next.
     Ok(())

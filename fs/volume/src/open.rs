@@ -341,7 +341,7 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
     };
     let floor = checkpoints.entries.last().map_or(Lsn::ZERO, |e| e.floor);
     // Everything from the floor on must be there, or the volume would be older than it was.
-    let complete = clean || chain.last <= tip.lsn || chain.continues < floor || tip == CheckpointRef::NONE;
+    let complete = clean || chain.reaches(tip, floor);
     let short = !clean && chain.last < tip.lsn && chain.last != Lsn::ZERO;
     if (!complete || short) && !on.options.read_only {
         return Err(damaged(format!(
@@ -358,6 +358,14 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
         return Err(damaged(format!("its journal ends at {last}, the records of mount {epoch} are missing")));
     }
     if useless {
+        chain.discard();
+    } else if chain.continues > tip.lsn {
+        // Mounted read-only. Without those in between, these records would make a state that never was.
+        tracing::error!(
+            "{name}: records {} to {} follow upon some that are missing",
+            chain.continues,
+            chain.last
+        );
         chain.discard();
     }
     let reached = chain.last.max(tip.lsn);

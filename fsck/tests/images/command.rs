@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use cairn_format::{Domain, Seal};
+
 use crate::fixture::{Fixture, flip};
 
 fn fsck(args: &[&str], dir: &Path) -> Output {
@@ -67,11 +69,24 @@ fn a_newer_format_is_8() {
     let volume = Fixture::filled();
     let path = volume.path("superblock");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 3;
-    fs::write(&path, bytes).unwrap();
+    bytes[8] += 1;
+    fs::write(&path, resealed(bytes.clone())).unwrap();
     let output = fsck(&[], &volume.dir());
     assert_eq!(code(&output), 8);
     assert!(err(&output).contains("newer"), "{}", err(&output));
+    // A version that rotted is not a newer one: the other replica is whole.
+    bytes[8] ^= 0x80;
+    fs::write(&path, bytes).unwrap();
+    let output = fsck(&[], &volume.dir());
+    assert_eq!(code(&output), 4, "{}", err(&output));
+}
+
+/// A superblock with the checksum that its bytes take.
+fn resealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let at = bytes.len() - 8;
+    let sum = Seal::new(Domain::Superblock, &[0; 16], 0).sum(&bytes[..at]);
+    bytes[at..].copy_from_slice(&sum.to_le_bytes());
+    bytes
 }
 
 #[test]

@@ -586,15 +586,19 @@ fn sections_that_this_version_does_not_know_are_skipped_where_even_and_refused_w
 #[test]
 fn a_newer_version_is_named_as_such_and_a_damaged_one_is_not() {
     let mut newer = volume_superblock().encode();
+    let seal = Seal::new(Domain::Superblock, &[0; 16], 0);
     newer[8] = FORMAT_VERSION as u8 + 1;
+    seal_last(&mut newer, &seal);
     let error = VolumeSuperblock::decode(&newer).expect_err("newer");
     assert!(matches!(error, FormatError::NewerVersion { .. }), "{error}");
     let mut older = newer.clone();
     older[8] = 1;
+    seal_last(&mut older, &seal);
     let error = VolumeSuperblock::decode(&older).expect_err("older");
     assert!(matches!(error, FormatError::OlderVersion { .. }), "{error}");
-    newer[8..12].copy_from_slice(&[0xff; 4]);
-    let error = VolumeSuperblock::decode(&newer).expect_err("nonsense");
+    // One bit away from this version.
+    newer[8] = FORMAT_VERSION as u8 ^ 0x80;
+    let error = VolumeSuperblock::decode(&newer).expect_err("damaged");
     assert!(matches!(error, FormatError::BadChecksum { .. }), "{error}");
 }
 

@@ -9,6 +9,7 @@ use cairn_tests::driver::Driver;
 use cairn_tests::engine::Survival;
 use cairn_tests::model::{Id, Model, ROOT};
 use cairn_tests::ops::{Raw, Sizes};
+use cairn_tests::watchdog::watch;
 use cairn_tests::world::{World, small};
 use cairn_volume::{Dedup, OpenOptions, Volume};
 use fsck_cairn::{CheckOptions, Quiet, Severity};
@@ -145,7 +146,7 @@ fn run(base: &World, case: &Case) -> Result<(), String> {
     }
     driver.volume.close().map_err(|e| format!("close: {e}"))?;
     // Not after each: it takes as long as the case did.
-    if case.steps.len() % 8 == 0 { fsck_is_clean(&machine.world) } else { Ok(()) }
+    if case.steps.len().is_multiple_of(8) { fsck_is_clean(&machine.world) } else { Ok(()) }
 }
 
 /// That fsck finds nothing wrong with a volume that nobody has mounted.
@@ -176,6 +177,7 @@ fn on_all_cores(cases: u32, part: impl Fn(u32) + Sync) {
 /// 50 steps a case on average.
 #[test]
 fn a_volume_is_what_the_model_is() {
+    let _watchdog = watch("the test of the model", 30 + u64::from(case_count()) / 2_000);
     let base = World::make(&small());
     on_all_cores(case_count(), |count| {
         let config =

@@ -313,8 +313,8 @@ fn round(base: &World, seed: u64, done: &AtomicU64) {
 
 #[test]
 fn threads_are_told_nothing_that_excludes_each_other_while_the_volume_folds() {
-    let _watchdog = watch("the test of threads on one volume", 15);
     let cases = std::env::var("CAIRN_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000u64);
+    let _watchdog = watch("the test of threads on one volume", 15 + cases / 5_000);
     let bases = [World::make(&small()), World::make(&MakeOptions { journal_size: 512 << 10, ..small() })];
     let done = AtomicU64::new(0);
     let rounds = cases.div_ceil(50);

@@ -115,7 +115,7 @@ fn scan_into(
         let access = if writes { Access::Write } else { Access::Read };
         let file = disk.open(&path, access).or_else(|_| disk.open(&path, Access::Read)).map_err(io(&path))?;
         let short = listed.len < shape.segment.into();
-        match read_header(&*file, &shape.volume).map_err(io(&path))? {
+        match read_header(&*file, shape).map_err(io(&path))? {
             // A power cut while a segment was made leaves a short file that nothing is in.
             None if short => suspects.push((path, file, "it is too short".to_owned())),
             None => chain.unused.push((path, file)),
@@ -296,6 +296,16 @@ fn link(walked: Vec<Walked>, chain: &mut Chain, shape: &JournalShape) -> Result<
 }
 
 impl Chain {
+    /// Whether it holds all records that the checkpoint at `tip` needs, from `floor` on: or the volume would be older than
+    /// it was.
+    pub fn reaches(&self, tip: CheckpointRef, floor: Lsn) -> bool {
+        match tip {
+            // All there ever were.
+            CheckpointRef::NONE => self.continues == Lsn::ZERO,
+            tip => self.last <= tip.lsn || self.continues < floor,
+        }
+    }
+
     /// Forgets all records: a checkpoint holds everything, and what comes next continues that.
     pub(crate) fn discard(&mut self) {
         (self.continues, self.last) = (Lsn::ZERO, Lsn::ZERO);

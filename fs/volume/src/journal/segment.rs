@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use cairn_format::{
-    Domain, JournalRef, Lsn, PAYLOAD_BLOCK, RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_HEADER_LEN, Seal,
-    SegmentHeader, Uuid,
+    Domain, JournalRef, Lsn, PAYLOAD_BLOCK, RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_DATA_START,
+    SEGMENT_HEADER_LEN, Seal, SegmentHeader, Uuid,
 };
 use cairn_store::disk::{Access, Disk, DiskFile};
 
@@ -69,21 +69,32 @@ pub(crate) fn write_header(file: &dyn DiskFile, header: &SegmentHeader) -> io::R
     file.write_at(&[&copy[..], &copy[..]].concat(), 0)
 }
 
-/// A segment's header, from either copy; `None` for a file that was never used.
+/// A segment's header, from the copy that its first record agrees with: a write of one may have been lost, or one may have
+/// come here that belongs to another segment. `None` for a file that was never used.
 pub(crate) fn read_header(
     file: &dyn DiskFile,
-    volume: &Uuid,
+    shape: &JournalShape,
 ) -> io::Result<Option<Result<SegmentHeader, String>>> {
     let mut both = vec![0; 2 * SEGMENT_HEADER_LEN];
     let read = file.read_at(&mut both, 0)?;
+    if read > 0 && both.iter().all(|b| *b == 0) {
+        return Ok(None);
+    }
     let (first, second) = both.split_at(SEGMENT_HEADER_LEN);
-    let decoded = SegmentHeader::decode(first, volume)
-        .or_else(|e| SegmentHeader::decode(second, volume).map_err(|_| e));
-    Ok(match decoded {
-        Ok(header) => Some(Ok(header)),
-        Err(_) if read > 0 && both.iter().all(|b| *b == 0) => None,
-        Err(error) => Some(Err(error.to_string())),
-    })
+    let (first, second) =
+        (SegmentHeader::decode(first, &shape.volume), SegmentHeader::decode(second, &shape.volume));
+    let whole = || first.iter().chain(&second);
+    let Some(newest) = whole().max_by_key(|header| header.number) else {
+        return Ok(Some(first.map_err(|error| error.to_string())));
+    };
+    let record = read_prefix(file, &shape.volume, SEGMENT_DATA_START, shape.segment);
+    let number = record.map_or(newest.number, |record| record.head.segment);
+    Ok(Some(match whole().find(|header| header.number == number) {
+        Some(agrees) => Ok(*agrees),
+        // The file was begun anew, and holds no record of that life yet.
+        None if number < newest.number => Ok(*newest),
+        None => Err(format!("it is that of segment {}, its records are those of {number}", newest.number)),
+    }))
 }
 
 /// Reads and checks a record's bytes before its payload, if one begins at `offset`.
