@@ -51,7 +51,7 @@ impl Driver {
             return;
         }
         let unreachable =
-            |id: &Id| model.node(*id).map_or(true, |n| n.nlink > 0 && n.opens == 0 && id % 3 == 0);
+            |id: &Id| model.node(*id).map_or(true, |n| n.nlink > 0 && n.opens == 0 && id.is_multiple_of(3));
         let inos: Vec<u64> =
             self.inos.iter().filter(|(id, _)| unreachable(id)).map(|(_, ino)| *ino).collect();
         self.volume.forget(&inos);

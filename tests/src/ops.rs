@@ -467,9 +467,9 @@ impl Op {
             Op::Lookup { dir, name } if name == b"." => {
                 Ok(Answer::Found(model.node(*dir).ok().map(|n| n.kind())))
             }
-            Op::Lookup { dir, name } => model.lookup(*dir, name).and_then(|found| {
+            Op::Lookup { dir, name } => model.lookup(*dir, name).map(|found| {
                 let found = if name == b".." { model.parent(*dir) } else { found };
-                Ok(Answer::Found(found.and_then(|id| model.node(id).ok()).map(|n| n.kind())))
+                Answer::Found(found.and_then(|id| model.node(id).ok()).map(|n| n.kind()))
             }),
             Op::Open { id, truncate } => model
                 .open(*id)

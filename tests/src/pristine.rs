@@ -10,13 +10,16 @@ use crate::tree::{Listed, list};
 /// An extent: offset, length and place.
 pub type Extent = (u64, u64, cairn_format::PieceKind);
 
+/// Names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// An inode.
 #[derive(Clone, Debug)]
 struct Seen {
     path: String,
     attr: Attr,
     listed: Vec<Listed>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Xattrs,
     target: Vec<u8>,
     extents: Vec<Extent>,
     bytes: Vec<Vec<u8>>,
@@ -91,7 +94,7 @@ impl Pristine {
     }
 }
 
-fn xattrs(volume: &Volume, ino: u64) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+fn xattrs(volume: &Volume, ino: u64) -> Result<Xattrs, Error> {
     let names = volume.listxattr(ino)?;
     let names = names.split(|b| *b == 0).filter(|name| !name.is_empty());
     names.map(|name| Ok((name.to_vec(), volume.getxattr(ino, name)?))).collect()
@@ -139,9 +142,8 @@ impl Seen {
                 }
             }
             FileKind::Symlink => {
-                if volume.readlink(ino).map_err(|e| format!("readlink: {e}"))? != self.target {
-                    return Err("it leads elsewhere".into());
-                }
+                let target = volume.readlink(ino).map_err(|e| format!("readlink: {e}"))?;
+                (target == self.target).then_some(()).ok_or("it leads elsewhere")?;
             }
             _ => {}
         }

@@ -546,6 +546,7 @@ impl Layout {
                 edits: vec![Edit::Truncate(path.clone(), at)],
             },
             15 => Fault { what: format!("{path} is gone"), edits: vec![Edit::Remove(path.clone())] },
+            16 if !dice.one_in(3) => self.another(dice, region),
             16 | 17 => {
                 // What belongs elsewhere, mostly to a file of the same kind.
                 let of_kind = |p: &&String| dice_kind(p) == dice_kind(path);
@@ -570,6 +571,18 @@ impl Layout {
                 write("an older version of".into(), bytes)
             }
         }
+    }
+
+    /// The bytes of another region of the kind, from its beginning, so that all but its place may fit.
+    fn another(&self, dice: &mut Dice, region: &Region) -> Fault {
+        let kind = |r: &Region| std::mem::discriminant(&r.part);
+        let others: Vec<_> = self.regions.iter().filter(|r| kind(r) == kind(region)).collect();
+        let other = others[dice.below(others.len() as u64) as usize];
+        let len = (other.at.end - other.at.start).min(region.at.end - region.at.start);
+        let source = &self.files[&other.path];
+        let bytes = source[other.at.start as usize..(other.at.start + len) as usize].to_vec();
+        let what = format!("{:?} of {} in the place of {:?}", other.part, other.path, region.part);
+        Fault { what, edits: vec![Edit::Write(region.path.clone(), region.at.start, bytes)] }
     }
 
     /// One to 10,000 bits, of the region or of all its file.

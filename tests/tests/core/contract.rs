@@ -76,7 +76,8 @@ fn an_fsync_of_a_directory_makes_its_names_certain() {
     at_every_cut(
         &World::make(&small()),
         |volume| {
-            (done.set(0), certain.set(false));
+            done.set(0);
+            certain.set(false);
             put(volume, b"renamed", b"one");
             put(volume, b"removed", b"two");
             put(volume, b"linked", b"three");
@@ -127,7 +128,8 @@ fn a_file_that_is_written_aside_synced_and_renamed_is_the_old_one_or_the_new_one
     at_every_cut(
         &World::make(&small()),
         |volume| {
-            (renamed.set(false), certain.set(false));
+            renamed.set(false);
+            certain.set(false);
             put(volume, b"f", &old);
             volume.fsync(1, false).expect("fsync");
         },

@@ -7,7 +7,7 @@ use cairn_tests::dice::noise;
 use cairn_tests::engine::Survival;
 use cairn_tests::logged::logged;
 use cairn_tests::world::{World, small};
-use cairn_volume::{Caller, Error, SetAttr, Volume};
+use cairn_volume::{Caller, Error, MakeOptions, SetAttr, Volume};
 
 use super::crash::consistent;
 use super::order::{bytes_of, file, mount, put};
@@ -74,7 +74,8 @@ fn each_handle_that_is_told_of_opens_hears_of_lost_bytes_once() {
 
 #[test]
 fn where_opens_are_not_told_every_fsync_fails_while_bytes_are_lost() {
-    let mend: [(&str, &dyn Fn(&Volume, u64)); 3] = [
+    type Mend<'a> = (&'a str, &'a dyn Fn(&Volume, u64));
+    let mend: [Mend<'_>; 3] = [
         ("written over", &|volume, ino| overwrite(volume, ino, &noise(9, 3_000))),
         ("cut off", &|volume, ino| {
             let empty = SetAttr { size: Some(0), ..SetAttr::default() };
@@ -179,4 +180,41 @@ fn a_background_sync_that_fails_fails_every_fsync_of_every_handle_until_the_next
     let volume = mount(&world.healed(), "on a disk that is well again");
     assert_eq!(bytes_of(&volume, b"three"), Some(Ok(Vec::new())));
     assert_eq!(volume.fsync(one, false), Ok(()));
+}
+
+#[test]
+fn regression_what_is_written_beside_a_rotten_chunk_is_folded_and_the_journal_goes_on() {
+    // It was tried again for ever, and held the whole journal.
+    let world = World::make(&MakeOptions { journal_size: 512 << 10, ..small() });
+    let volume = world.open().expect("mount");
+    let f = put(&volume, b"f", &noise(1, 30_000));
+    volume.sync().expect("sync");
+    volume.close().expect("close");
+    drop(volume);
+    for pack in world.packs() {
+        let len = world.disk.open(&pack, Access::Read).and_then(|f| f.len()).expect("len");
+        if len > 20_000 {
+            for at in (0..29_000).step_by(256) {
+                world.disk.corrupt(&pack, 400 + at, 1).expect("corrupt");
+            }
+        }
+    }
+    let volume = world.open().unwrap_or_else(|e| panic!("{e}"));
+    volume.write(f, 30_000, &noise(2, 3_000), false).expect("write");
+    volume.write(f, 10_000, &noise(3, 10_000), false).expect("write");
+    let hot = file(&volume, b"hot");
+    for round in 0..400u64 {
+        let written = volume.write(hot, 0, &noise(round, 6_000), false);
+        assert_eq!(written, Ok(()), "round {round}");
+    }
+    let holds = |volume: &Volume| {
+        assert_eq!(volume.read(f, 30_000, 9_000), Ok(noise(2, 3_000)), "behind what is rotten");
+        assert_eq!(volume.read(f, 10_000, 10_000), Ok(noise(3, 10_000)), "in its middle");
+        assert_eq!(volume.read(f, 0, 4_000), Err(Error::Io), "what is rotten itself");
+    };
+    volume.sync().expect("sync");
+    holds(&volume);
+    assert_eq!(volume.fsync(f, false), Ok(()), "what was written is stored");
+    volume.close().expect("close");
+    holds(&mount(&world, "again"));
 }

@@ -146,7 +146,7 @@ fn run(base: &World, case: &Case) -> Result<(), String> {
     }
     driver.volume.close().map_err(|e| format!("close: {e}"))?;
     // Not after each: it takes as long as the case did.
-    if case.steps.len() % 8 == 0 { fsck_is_clean(&machine.world) } else { Ok(()) }
+    if case.steps.len().is_multiple_of(8) { fsck_is_clean(&machine.world) } else { Ok(()) }
 }
 
 /// That fsck finds nothing wrong with a volume that nobody has mounted.

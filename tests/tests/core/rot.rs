@@ -90,7 +90,7 @@ impl Image {
             work(&mut driver, &mut states, &mut dice, 60, false);
         }
         let older = world.fork();
-        work(&mut driver, &mut states, &mut dice, 60, life == Life::Young && seed % 2 == 0);
+        work(&mut driver, &mut states, &mut dice, 60, life == Life::Young && seed.is_multiple_of(2));
         match life {
             Life::Unmounted => driver.volume.close().expect("closed"),
             Life::Young | Life::Killed => witness(&mut driver, &mut states, &mut dice),
@@ -322,9 +322,9 @@ fn what_rots_is_named_or_costs_nothing_and_never_gives_a_wrong_byte() {
     }
 }
 
-/// A volume with two files, of which `b` was made in the journal's newest segment and `a` in the one before it, behind what is folded;
-/// gives the world and the path of the newest segment but one.
-fn two_segments(base: &World, folded: bool) -> (World, String) {
+/// A volume with two files, of which `b` was made in the journal's newest segment and `a` in one before it, behind what is
+/// folded; gives the world and the segments in order.
+fn long_journal(base: &World, folded: bool) -> (World, Vec<String>) {
     let world = base.fork();
     let volume = world.open().expect("mounted");
     let owner = Caller::default();
@@ -349,8 +349,7 @@ fn two_segments(base: &World, folded: bool) -> (World, String) {
         .filter_map(|path| Some((header(&world, &path)?.number, path)))
         .collect();
     segments.sort();
-    let path = segments[segments.len() - 2].1.clone();
-    (world, path)
+    (world, segments.into_iter().map(|(_, path)| path).collect())
 }
 
 fn header(world: &World, path: &str) -> Option<SegmentHeader> {
@@ -366,19 +365,19 @@ fn names(world: &World, options: OpenOptions) -> Vec<Vec<u8>> {
 /// A mount that is refused to write shows the state before the damage, not one with what came behind it on top.
 #[test]
 fn regression_records_behind_a_gap_are_not_applied_by_a_read_only_mount() {
-    let (world, path) = two_segments(&World::make(&small()), true);
-    let file = world.disk.open(&path, Access::Write).expect("there");
+    let (world, segments) = long_journal(&World::make(&small()), true);
+    let file = world.disk.open(&segments[segments.len() - 2], Access::Write).expect("there");
     file.write_at(&[0; 12 << 10], 0).expect("spoiled");
     assert!(matches!(world.open(), Err(OpenError::Damaged { .. })));
     assert!(!names(&world, read_only()).contains(&b"b".to_vec()), "what came behind the gap");
 }
 
-/// Before the first checkpoint the journal is all there is.
+/// Before the first checkpoint of a mount the journal is all there is.
 #[test]
-fn regression_a_journal_without_its_beginning_is_refused_where_there_is_no_checkpoint() {
-    let (world, path) = two_segments(&World::make(&small()), false);
+fn a_journal_without_its_beginning_is_refused() {
+    let (world, segments) = long_journal(&World::make(&small()), false);
     assert_eq!(names(&world.fork(), read_only()), [b"a", b"b"]);
-    world.disk.remove(&path).expect("there");
+    world.disk.remove(&segments[0]).expect("there");
     assert!(matches!(world.open(), Err(OpenError::Damaged { .. })));
     assert!(names(&world, read_only()).is_empty());
     let report = fsck_cairn::check(&world.disk, world.store_disk(), None, &CheckOptions::default(), &Quiet)
@@ -389,7 +388,8 @@ fn regression_a_journal_without_its_beginning_is_refused_where_there_is_no_check
 /// A lost write leaves an older copy, a misdirected one another segment's, both with a checksum that fits.
 #[test]
 fn regression_a_segment_is_what_its_records_say_whatever_one_copy_of_its_header_says() {
-    let (base, path) = two_segments(&World::make(&small()), false);
+    let (base, segments) = long_journal(&World::make(&small()), false);
+    let path = segments[0].clone();
     let whole = header(&base, &path).expect("whole");
     let half = SEGMENT_HEADER_LEN as u64;
     for (number, places) in [(0, vec![0]), (0, vec![half]), (0, vec![0, half]), (9, vec![0]), (9, vec![half])]

@@ -32,8 +32,10 @@ struct Window {
     read: Vec<u8>,
     head: usize,
     runs: Vec<FileRun>,
-    /// Whether a hole or the end of the file follows.
+    /// Whether a hole or the end of the file follows, or a chunk that cannot be read.
     ended: bool,
+    /// Where that chunk ends.
+    behind: Option<u64>,
 }
 
 /// Cuts the run into chunks, hands new ones to the packer, and lists all that change the file's extents. Up to `from`
@@ -78,7 +80,8 @@ fn cut_data(
     pins: &mut Pins,
     mapped: &mut Vec<Mapped>,
 ) -> Result<Recut, MaintainError> {
-    let mut window = Window { start: begin, read: Vec::new(), head: 0, runs: Vec::new(), ended: false };
+    let mut window =
+        Window { start: begin, read: Vec::new(), head: 0, runs: Vec::new(), ended: false, behind: None };
     loop {
         while !window.ended && window.bytes().len() <= chunker.max() {
             if !window.extend(core, run, size)? {
@@ -86,7 +89,10 @@ fn cut_data(
                 return Ok(Recut::Unreadable(window.start));
             }
         }
-        if window.bytes().is_empty() || (window.start >= end && window.meets()) {
+        if window.bytes().is_empty() {
+            return Ok(Recut::Done(window.behind.unwrap_or(window.start)));
+        }
+        if window.start >= end && window.meets() {
             return Ok(Recut::Done(window.start));
         }
         if packer.is_full() {
@@ -150,6 +156,11 @@ impl Window {
                 Ok(None) => return Ok(false),
                 Err(error) => {
                     core.note_lost(run.file, next, &format_args!("folding: {error}"));
+                    // What is in a pack already need not be folded: what surrounds it is cut without it.
+                    if let PieceKind::Chunk(_) = next.1.kind {
+                        (self.ended, self.behind) = (true, Some(next.0 + next.1.len));
+                        return Ok(true);
+                    }
                     return Ok(false);
                 }
             }

@@ -48,17 +48,17 @@ pub(crate) fn make_segment(disk: &dyn Disk, n: u32, len: u32) -> io::Result<(Str
 }
 
 /// Writes to a segment what it holds, so that the next sync has something to make certain.
-pub(crate) fn write_again(file: &dyn DiskFile, len: u32) -> io::Result<()> {
-    let mut bytes = vec![0; (1 << 20).min(len as usize)];
-    let mut at = 0u64;
-    while at < len.into() {
-        let part = bytes.len().min((u64::from(len) - at) as usize);
-        file.read_exact_at(&mut bytes[..part], at)?;
-        // What was never used is on the disk already, where it lies among zeros.
-        if bytes[..part].iter().any(|byte| *byte != 0) {
-            file.write_at(&bytes[..part], at)?;
+pub(crate) fn write_again(file: &dyn DiskFile) -> io::Result<()> {
+    /// As much as a disk that cannot read a sector takes along with it.
+    const PART: usize = 64 << 10;
+    let mut bytes = vec![0; PART];
+    let len = file.len()?;
+    for at in (0..len).step_by(PART) {
+        let part = &mut bytes[..PART.min((len - at) as usize)];
+        // What cannot be read came from the disk. What was never used is on it already, as zeros.
+        if file.read_exact_at(part, at).is_ok() && part.iter().any(|byte| *byte != 0) {
+            file.write_at(part, at)?;
         }
-        at += part as u64;
     }
     Ok(())
 }
