@@ -5,6 +5,7 @@ mod core {
     mod chunks;
     mod crash;
     mod format;
+    mod hostile;
     mod model;
     mod order;
     mod smoke;

@@ -1,0 +1,153 @@
+//! Bytes that somebody made in order to do harm: what a fuzzer kept, and volumes spoilt by the thousand.
+//!
+//! `CAIRN_HOSTILE` is how many volumes are spoilt, `CAIRN_HOSTILE_FROM` the first one's seed: to see one again, set both.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use cairn_tests::hostile::{TARGETS, choices, run};
+
+/// Memory that no input may make anybody take.
+const MEMORY_MAX: u64 = 512 << 20;
+/// Addresses that a process which spoils volumes may have: what asks for gigabytes is refused them, and dies.
+const ADDRESSES_MAX: u64 = 2 << 30;
+/// Seconds of the processor's time that no input takes.
+const SECONDS_MAX: u64 = 10;
+/// Volumes, and inputs of each decoder, in a usual run.
+const VOLUMES: u64 = 3000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// A test of this program as a process of its own, so that what it takes of memory is its own.
+fn alone(test: &str, from: u64, count: u64) {
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(format!("ulimit -v {}; exec \"$0\" \"$@\"", ADDRESSES_MAX >> 10))
+        .arg(std::env::current_exe().expect("this program"))
+        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
+        .env("CAIRN_HOSTILE_FROM", from.to_string())
+        .env("CAIRN_HOSTILE", count.to_string())
+        // Each thread that ever allocated would reserve 64 MiB of addresses.
+        .env("MALLOC_ARENA_MAX", "4")
+        .output()
+        .expect("a shell");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let tail: Vec<_> = err.lines().rev().take(40).collect();
+    let tail: Vec<_> = tail.into_iter().rev().collect();
+    assert!(output.status.success(), "{}\n{}\n{out}", output.status, tail.join("\n"));
+    let peak = out.lines().find_map(|line| line.strip_prefix("peak ")?.parse::<u64>().ok());
+    let peak = peak.expect("a peak was told");
+    println!("{count} inputs from {from} on, {} MiB at the peak", peak >> 20);
+    assert!(peak <= MEMORY_MAX, "{peak} bytes of memory at the peak");
+}
+
+/// The most memory this process ever had.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("proc is mounted");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+/// Seconds that this process had of the processors.
+fn spent() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("proc is mounted");
+    let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    (ticks(11) + ticks(12)) / 100
+}
+
+/// Ends the process when one input takes too long.
+fn watch(current: &'static AtomicU64) {
+    std::thread::spawn(move || {
+        let mut seen = (u64::MAX, 0, Instant::now());
+        loop {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = current.load(Ordering::Relaxed);
+            if now != seen.0 {
+                seen = (now, spent(), Instant::now());
+            } else if spent() - seen.1 > SECONDS_MAX || seen.2.elapsed() > Duration::from_secs(120) {
+                eprintln!("input {now} takes more than {SECONDS_MAX} s: it hangs");
+                std::process::abort();
+            }
+        }
+    });
+}
+
+/// Does `each` with all numbers asked for; a panic in any thread is told with the first number that met it.
+fn all(each: impl Fn(u64)) {
+    static CURRENT: AtomicU64 = AtomicU64::new(0);
+    static PANICS: Mutex<BTreeMap<String, (u64, u64)>> = Mutex::new(BTreeMap::new());
+    let from = number("CAIRN_HOSTILE_FROM").unwrap_or(0);
+    let count = number("CAIRN_HOSTILE").unwrap_or(100);
+    let chatty = count == 1;
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if chatty {
+            hook(panic);
+        }
+        let mut panics = PANICS.lock().unwrap_or_else(|e| e.into_inner());
+        let first = panics.entry(panic.to_string()).or_insert((CURRENT.load(Ordering::Relaxed), 0));
+        first.1 += 1;
+    }));
+    watch(&CURRENT);
+    for n in from..from + count {
+        CURRENT.store(n, Ordering::Relaxed);
+        let _ = catch_unwind(AssertUnwindSafe(|| each(n)));
+    }
+    println!("peak {}", peak());
+    let _ = std::panic::take_hook();
+    let panics = PANICS.lock().unwrap_or_else(|e| e.into_inner());
+    for (what, (n, times)) in panics.iter() {
+        eprintln!("input {n}, and {} more: {what}", times - 1);
+    }
+    assert!(panics.is_empty(), "{} panics, see above", panics.len());
+}
+
+#[test]
+#[ignore = "a part of another test, which runs it in a process of its own"]
+fn volumes_alone() {
+    all(|seed| run("volume", &choices::of_seed(seed)));
+}
+
+#[test]
+fn no_spoilt_volume_makes_anybody_panic_hang_or_take_memory() {
+    alone("core::hostile::volumes_alone", number("CAIRN_HOSTILE_FROM").unwrap_or(0), number("CAIRN_HOSTILE").unwrap_or(VOLUMES));
+}
+
+#[test]
+#[ignore = "a part of another test, which runs it in a process of its own"]
+fn decoders_alone() {
+    all(|seed| {
+        for (name, target) in TARGETS.iter().filter(|(name, _)| *name != "volume") {
+            let _ = name;
+            target(&choices::of_seed(seed));
+        }
+    });
+}
+
+#[test]
+fn no_bytes_make_a_decoder_panic_hang_or_take_memory() {
+    alone("core::hostile::decoders_alone", number("CAIRN_HOSTILE_FROM").unwrap_or(0), number("CAIRN_HOSTILE").unwrap_or(VOLUMES) * 10);
+}
+
+/// What fuzzers found or kept, in `tests/fuzz/corpus/TARGET/`.
+#[test]
+fn regression_everything_in_the_fuzzers_corpus_is_taken() {
+    let corpus = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus"));
+    for (name, target) in TARGETS {
+        let dir = corpus.join(name);
+        let inputs = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        for input in inputs {
+            let path = input.expect("a directory that can be read").path();
+            println!("{}", path.display());
+            target(&std::fs::read(&path).expect("a file that can be read"));
+        }
+    }
+}
