@@ -153,15 +153,21 @@ fn frame(choices: &mut Choices<'_>) {
     let mut head_edits = Choices::new(choices.rest());
     let stored = if edits { head_edits.bytes(64) } else { head_edits.rest().to_vec() };
     let codec = if raw { Codec::Raw } else { Codec::Zstd };
-    let head =
-        FrameHead { codec, plain_len, stored_len: stored.len() as u32, bases: Vec::new(), chunks: Vec::new() };
+    let head = FrameHead {
+        codec,
+        plain_len,
+        stored_len: stored.len() as u32,
+        bases: Vec::new(),
+        chunks: Vec::new(),
+    };
     let mut bytes = [head.encode(&PACK, 256, &stored), stored].concat();
     if edits {
         head_edits.edit(&mut bytes, 4, 24);
         bytes.extend_from_slice(head_edits.rest());
         let len = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let head_len = 32 + u64::from(bytes[5]) * 32 + u64::from(len(16)) * 36;
-        if let Some((head, stored)) = usize::try_from(head_len).ok().and_then(|at| bytes.split_at_checked(at)) {
+        if let Some((head, stored)) = usize::try_from(head_len).ok().and_then(|at| bytes.split_at_checked(at))
+        {
             let seal = Seal::new(Domain::Frame, &PACK.0, 256);
             let sum = seal.sum_parts(&[&head[..24], &head[32..], stored]);
             bytes[24..32].copy_from_slice(&sum.to_le_bytes());
@@ -281,9 +287,8 @@ pub fn namespace(input: &[u8]) {
         6 => same(Totals::decode(bytes).map(|totals| totals.encode()), bytes),
         7 => {
             let mut again = Encoder::new();
-            let all = MetaRecords::new(bytes).all(|record| {
-                record.map(|(key, value)| push_meta_record(&mut again, key, value)).is_ok()
-            });
+            let all = MetaRecords::new(bytes)
+                .all(|record| record.map(|(key, value)| push_meta_record(&mut again, key, value)).is_ok());
             assert!(!all || again.finish() == bytes);
         }
         _ => {
@@ -342,7 +347,10 @@ pub fn index(input: &[u8]) {
     for (fingerprint, slots) in &all {
         let found: Vec<_> = table.find(*fingerprint).collect();
         assert!(found.iter().all(|slot| slots.contains(slot)), "nothing is found that was not put in");
-        assert!(lost || slots.iter().filter(|s| live(s)).all(|s| found.contains(s)), "nothing live is forgotten");
+        assert!(
+            lost || slots.iter().filter(|s| live(s)).all(|s| found.contains(s)),
+            "nothing live is forgotten"
+        );
     }
     assert!(table.iter().count() == table.len());
 }

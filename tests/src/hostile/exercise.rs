@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_volume::{
-    Allocate, Attr, Caller, EngineChoice, FileKind, OpenError, OpenOn, OpenOptions, RenameMode, SeekTo, SetAttr, Volume,
-    XattrMode, open_on,
+    Allocate, Attr, Caller, EngineChoice, FileKind, OpenError, OpenOn, OpenOptions, RenameMode, SeekTo,
+    SetAttr, Volume, XattrMode, open_on,
 };
 use fsck_cairn::{CheckOptions, Quiet, check};
 
@@ -103,47 +103,73 @@ fn look(volume: &Volume, attr: &Attr) {
 
 /// Changes what was found: names, contents, attributes.
 fn change(volume: &Volume, found: &[(u64, Vec<u8>, Attr)], choices: &mut Choices<'_>) {
-    let any = |choices: &mut Choices<'_>| choices.pick(found).map_or((1, b"none".to_vec(), 1), |f| (f.0, f.1.clone(), f.2.ino));
+    let any = |choices: &mut Choices<'_>| {
+        choices.pick(found).map_or((1, b"none".to_vec(), 1), |f| (f.0, f.1.clone(), f.2.ino))
+    };
     for n in 0..12u8 {
         let (dir, name, ino) = any(choices);
         let (to_dir, to_name, other) = any(choices);
         let mode = [RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange][choices.below(3)];
         let (at, len) = (choices.number(), choices.number());
         match choices.below(14) {
-            0 => drop(volume.create(dir, &[b'n', n], 0o644, 0o22, &CALLER).map(|a| volume.release(a.ino))),
-            1 => drop(volume.mkdir(ino, &[b'd', n], 0o2755, 0o22, &CALLER)),
-            2 | 3 => drop(volume.rename(dir, &name, to_dir, &to_name, mode)),
-            4 => drop(volume.rename(dir, &name, other, b"renamed", mode)),
-            5 => drop(volume.unlink(dir, &name)),
-            6 => drop(volume.rmdir(dir, &name)),
-            7 => drop(volume.link(ino, to_dir, &[b'l', n])),
-            8 => drop(volume.write(ino, at % (1 << 40), &[n; 3000], true)),
+            0 => {
+                let _ = volume.create(dir, &[b'n', n], 0o644, 0o22, &CALLER).map(|a| volume.release(a.ino));
+            }
+            1 => {
+                let _ = volume.mkdir(ino, &[b'd', n], 0o2755, 0o22, &CALLER);
+            }
+            2 | 3 => {
+                let _ = volume.rename(dir, &name, to_dir, &to_name, mode);
+            }
+            4 => {
+                let _ = volume.rename(dir, &name, other, b"renamed", mode);
+            }
+            5 => {
+                let _ = volume.unlink(dir, &name);
+            }
+            6 => {
+                let _ = volume.rmdir(dir, &name);
+            }
+            7 => {
+                let _ = volume.link(ino, to_dir, &[b'l', n]);
+            }
+            8 => {
+                let _ = volume.write(ino, at % (1 << 40), &[n; 3000], true);
+            }
             9 => {
                 let size = Some(len);
-                drop(volume.setattr(ino, &SetAttr { size, mode: Some(0o4711), ..SetAttr::default() }, &CALLER));
+                let _ =
+                    volume.setattr(ino, &SetAttr { size, mode: Some(0o4711), ..SetAttr::default() }, &CALLER);
             }
             10 => {
                 let how = [Allocate::Reserve, Allocate::Zero, Allocate::Punch][choices.below(3)];
-                drop(volume.allocate(ino, at, len, how, true));
+                let _ = volume.allocate(ino, at, len, how, true);
             }
-            11 => drop(volume.copy_range((ino, at), (other, len), 1 << 20, true)),
+            11 => {
+                let _ = volume.copy_range((ino, at), (other, len), 1 << 20, true);
+            }
             12 => {
-                let name: &[u8] =
-                    [&b"system.posix_acl_access"[..], b"system.posix_acl_default", b"cairn.compress", b"user.x"]
-                        [choices.below(4)];
+                let name: &[u8] = [
+                    &b"system.posix_acl_access"[..],
+                    b"system.posix_acl_default",
+                    b"cairn.compress",
+                    b"user.x",
+                ][choices.below(4)];
                 let mut value = choices.bytes(60);
                 if choices.one_in(2) {
                     value.splice(0..0, [2, 0, 0, 0]);
                 }
-                drop(volume.setxattr(ino, name, &value, XattrMode::Set));
-                drop(volume.removexattr(ino, b"user.colour"));
+                let _ = volume.setxattr(ino, name, &value, XattrMode::Set);
+                let _ = volume.removexattr(ino, b"user.colour");
             }
-            _ => drop(volume.maintain()),
+            _ => {
+                let _ = volume.maintain();
+            }
         }
     }
-    drop(volume.create(1, b"after it all", 0o644, 0, &CALLER).map(|attr| {
+    let _ = volume.create(1, b"after it all", 0o644, 0, &CALLER).map(|attr| {
         let written = volume.write(attr.ino, 0, &[7; 20_000], false);
         let _ = (written, volume.fsync(attr.ino, false));
         volume.release(attr.ino);
-    }));
+    });
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, LazyLock};
 
 use cairn_format::{CheckpointRef, Footer, PackId, VolumeSuperblock};
-use cairn_store::disk::{Access, Disk, DiskFile, MemoryDisk, read_small};
+use cairn_store::disk::{Access, Disk, DiskFile, read_small};
 use cairn_store::{PackReader, Store, StoreOptions, list_packs, pack_path};
 use cairn_volume::{Caller, RecordCursor, Volume, XattrMode, load_chain, read_superblock};
 
@@ -86,7 +86,9 @@ fn more(volume: &Volume) {
     let again = dir(volume, 1, b"again");
     write(volume, again, b"copy", &noise(1, 30_000));
     let text = write(volume, again, b"text", &b"and again ".repeat(900));
-    volume.setattr(text, &cairn_volume::SetAttr { size: Some(2000), ..Default::default() }, &CALLER).expect("room");
+    volume
+        .setattr(text, &cairn_volume::SetAttr { size: Some(2000), ..Default::default() }, &CALLER)
+        .expect("room");
     let open = volume.create(again, b"nameless", 0o600, 0, &CALLER).expect("a new name").ino;
     volume.write(open, 0, b"kept while it is open", false).expect("room");
     volume.unlink(again, b"nameless").expect("a name");
@@ -117,7 +119,8 @@ impl Image {
             }
         }
         let packs = list_packs(&*disk).expect("a disk that works").packs;
-        let footer = |pack| PackReader::open(&*disk, pack).and_then(|reader| reader.footer()).expect("a whole pack");
+        let footer =
+            |pack| PackReader::open(&*disk, pack).and_then(|reader| reader.footer()).expect("a whole pack");
         let footers = packs.into_iter().map(|(pack, _)| footer(pack)).collect();
         Image { world, superblock, records: Arc::new(records), footers: Arc::new(footers) }
     }

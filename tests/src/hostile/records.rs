@@ -2,8 +2,8 @@
 
 use cairn_format::key::Key;
 use cairn_format::{
-    ChunkId, ChunkPiece, CheckpointRef, DirEntry, FileKind, Ino, Inode, JournalRef, Lsn, Mutation, OrderedEntry,
-    PackId, PackRefs, Piece, PieceKind, Timestamp, Totals, View, decode_pieces, encode_pieces,
+    CheckpointRef, ChunkId, ChunkPiece, DirEntry, FileKind, Ino, Inode, JournalRef, Lsn, Mutation,
+    OrderedEntry, PackId, PackRefs, Piece, PieceKind, Timestamp, Totals, View, decode_pieces, encode_pieces,
 };
 
 use super::choices::Choices;
@@ -133,12 +133,21 @@ pub fn record(choices: &mut Choices<'_>, image: &Image) -> (Vec<u8>, Option<Vec<
     let of = ino(choices);
     match choices.below(13) {
         0 | 1 => {
-            let entry = DirEntry { ino: ino(choices), view: view(choices), kind: kind(choices), cookie: choices.number() };
+            let entry = DirEntry {
+                ino: ino(choices),
+                view: view(choices),
+                kind: kind(choices),
+                cookie: choices.number(),
+            };
             (Key::Name(of, name(choices), view(choices)).encode(), Some(entry.encode()))
         }
         2 | 3 => {
-            let entry =
-                OrderedEntry { ino: ino(choices), view: view(choices), kind: kind(choices), name: name(choices) };
+            let entry = OrderedEntry {
+                ino: ino(choices),
+                view: view(choices),
+                kind: kind(choices),
+                name: name(choices),
+            };
             (Key::Order(of, choices.number(), view(choices)).encode(), Some(entry.encode()))
         }
         4 | 5 => {
@@ -254,7 +263,8 @@ pub fn cycle(choices: &mut Choices<'_>, records: &mut Records) {
     let (Some(a), Some(b)) = (choices.pick(&dirs).copied(), choices.pick(&dirs).copied()) else { return };
     for (dir, to, cookie) in [(a, b, 1 << 41 | 5), (b, a, 1 << 41 | 6)] {
         let entry = DirEntry { ino: to, view: View::LIVE, kind: FileKind::Directory, cookie };
-        let ordered = OrderedEntry { ino: to, view: View::LIVE, kind: FileKind::Directory, name: b"round".to_vec() };
+        let ordered =
+            OrderedEntry { ino: to, view: View::LIVE, kind: FileKind::Directory, name: b"round".to_vec() };
         records.insert(Key::Name(dir, b"round".to_vec(), View::LIVE).encode(), entry.encode());
         records.insert(Key::Order(dir, cookie, View::LIVE).encode(), ordered.encode());
         let key = Key::Inode(dir, View::LIVE).encode();

@@ -2,10 +2,10 @@
 
 use cairn_codec::Compressor;
 use cairn_format::{
-    Checkpoint, CheckpointKind, CheckpointRef, Codec, Compression, Domain, Encoder, Footer, FrameEntry, FrameHead,
-    IndexSnapshot, Lsn, Mutation, PACK_HEADER_LEN, PackHeader, PackId, PackKind, Record, RecordHead,
-    SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SUPERBLOCK_LEN, Seal, TRAILER_LEN, Trailer, payload_sums,
-    push_meta_record,
+    Checkpoint, CheckpointKind, CheckpointRef, Codec, Compression, Domain, Encoder, Footer, FrameEntry,
+    FrameHead, IndexSnapshot, Lsn, Mutation, PACK_HEADER_LEN, PackHeader, PackId, PackKind, Record,
+    RecordHead, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SUPERBLOCK_LEN, Seal, TRAILER_LEN, Trailer,
+    payload_sums, push_meta_record,
 };
 use cairn_store::disk::{Disk, MemoryDisk};
 
@@ -121,7 +121,9 @@ fn record(choices: &mut Choices<'_>, image: &mut Image) {
     }
     // By what it says now, if that is anywhere near.
     let Ok(head) = RecordHead::peek(&bytes[at..]) else { return };
-    let Some(whole) = bytes.get(at..at.saturating_add(head.prefix_len().min(1 << 20) as usize)) else { return };
+    let Some(whole) = bytes.get(at..at.saturating_add(head.prefix_len().min(1 << 20) as usize)) else {
+        return;
+    };
     let seal = Seal::new(Domain::Record, &image.superblock.uuid.0, head.lsn.0);
     let sum = seal.sum_parts(&[&whole[..40], &whole[48..]]);
     set_sum(&mut bytes, at + 40, sum);
@@ -200,7 +202,8 @@ fn packed(footer: &Footer, data: &[u8]) -> Vec<u8> {
 
 fn footer(choices: &mut Choices<'_>, image: &mut Image) {
     let Some((mut footer, path, bytes)) = pack(choices, image) else { return };
-    let end = footer.frames.iter().map(|frame| frame.offset + u64::from(frame.len)).max().unwrap_or(256) as usize;
+    let end =
+        footer.frames.iter().map(|frame| frame.offset + u64::from(frame.len)).max().unwrap_or(256) as usize;
     for _ in 0..=choices.below(3) {
         let at = choices.below(footer.frames.len());
         match (choices.below(9), footer.frames.get_mut(at)) {
@@ -214,8 +217,7 @@ fn footer(choices: &mut Choices<'_>, image: &mut Image) {
                 footer.chunks.iter_mut().skip(at).take(1).for_each(|chunk| chunk.len = value);
             }
             (5, _) => {
-                footer.kind =
-                    if footer.kind == PackKind::Data { PackKind::Metadata } else { PackKind::Data };
+                footer.kind = if footer.kind == PackKind::Data { PackKind::Metadata } else { PackKind::Data };
             }
             (6, _) => footer.frames.extend_from_within(..),
             (7, _) => footer.volume = footer.store,
@@ -261,7 +263,8 @@ fn frame(choices: &mut Choices<'_>, image: &mut Image) {
     } else {
         choices.edit(whole, 32, entry.len as usize);
     }
-    let len = |at: usize| u64::from(u32::from_le_bytes([whole[at], whole[at + 1], whole[at + 2], whole[at + 3]]));
+    let len =
+        |at: usize| u64::from(u32::from_le_bytes([whole[at], whole[at + 1], whole[at + 2], whole[at + 3]]));
     let head_len = 32 + u64::from(whole[5]) * 32 + len(16) * 36;
     if head_len <= whole.len() as u64 {
         let (head, stored) = whole.split_at(head_len as usize);
@@ -319,7 +322,13 @@ fn file(choices: &mut Choices<'_>, image: &mut Image) {
         }
         5 => image.put(&path, &choices.bytes(600)),
         6 => {
-            let names = ["journal/ffffffff.seg", "journal/fffffffe.seg", "journal/x.seg", "reserve", "store/index.new"];
+            let names = [
+                "journal/ffffffff.seg",
+                "journal/fffffffe.seg",
+                "journal/x.seg",
+                "reserve",
+                "store/index.new",
+            ];
             let Some(name) = choices.pick(&names) else { return };
             image.put(name, &image.read(&path));
         }
@@ -331,7 +340,8 @@ fn file(choices: &mut Choices<'_>, image: &mut Image) {
             // A real pack under another name, its seals made for that.
             let Some(mut footer) = choices.pick(&image.footers).cloned() else { return };
             let bytes = image.read(&Image::pack_path(&footer.pack));
-            footer.pack = PackId(std::array::from_fn(|_| if choices.one_in(2) { 0xff } else { choices.byte() }));
+            footer.pack =
+                PackId(std::array::from_fn(|_| if choices.one_in(2) { 0xff } else { choices.byte() }));
             let new = packed(&footer, bytes.get(PACK_HEADER_LEN..).unwrap_or_default());
             image.put(&Image::pack_path(&footer.pack), &new);
         }
@@ -339,13 +349,25 @@ fn file(choices: &mut Choices<'_>, image: &mut Image) {
 }
 
 /// A pack of metadata around these plain bytes.
-fn metadata_pack(image: &Image, pack: PackId, plain: &[u8], codec: Codec, said: u32, checkpoint: Checkpoint) -> Vec<u8> {
+fn metadata_pack(
+    image: &Image,
+    pack: PackId,
+    plain: &[u8],
+    codec: Codec,
+    said: u32,
+    checkpoint: Checkpoint,
+) -> Vec<u8> {
     let stored = match codec {
         Codec::Raw => plain.to_vec(),
         Codec::Zstd => Compressor::new(Compression::Zstd(3)).encode(plain).1,
     };
-    let head =
-        FrameHead { codec, plain_len: said, stored_len: stored.len() as u32, bases: Vec::new(), chunks: Vec::new() };
+    let head = FrameHead {
+        codec,
+        plain_len: said,
+        stored_len: stored.len() as u32,
+        bases: Vec::new(),
+        chunks: Vec::new(),
+    };
     let data = [head.encode(&pack, PACK_HEADER_LEN as u64, &stored), stored].concat();
     let footer = Footer {
         pack,
@@ -403,8 +425,13 @@ fn state(choices: &mut Choices<'_>, image: &mut Image) {
     if choices.one_in(16) {
         pack.0[8..12].fill(0xff);
     }
-    let checkpoint =
-        Checkpoint { kind: CheckpointKind::Base, lsn, previous: CheckpointRef::NONE, floor, parts: vec![pack] };
+    let checkpoint = Checkpoint {
+        kind: CheckpointKind::Base,
+        lsn,
+        previous: CheckpointRef::NONE,
+        floor,
+        parts: vec![pack],
+    };
     let bytes = metadata_pack(image, pack, &plain, codec, said, checkpoint);
     image.put(&Image::pack_path(&pack), &bytes);
     point(image, CheckpointRef { lsn, pack });
@@ -414,7 +441,8 @@ fn state(choices: &mut Choices<'_>, image: &mut Image) {
 fn chain(choices: &mut Choices<'_>, image: &mut Image) {
     let length = 1 + choices.below(12) as u32;
     let top = Lsn(1 << 40 | 100);
-    let at = |n: u32| CheckpointRef { lsn: Lsn(top.0 - u64::from(n)), pack: PackId::new(u64::MAX, 1, 10 + n) };
+    let at =
+        |n: u32| CheckpointRef { lsn: Lsn(top.0 - u64::from(n)), pack: PackId::new(u64::MAX, 1, 10 + n) };
     for n in 0..length {
         let here = at(n);
         let previous = match choices.below(4) {

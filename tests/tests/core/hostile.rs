@@ -118,7 +118,11 @@ fn volumes_alone() {
 
 #[test]
 fn no_spoilt_volume_makes_anybody_panic_hang_or_take_memory() {
-    alone("core::hostile::volumes_alone", number("CAIRN_HOSTILE_FROM").unwrap_or(0), number("CAIRN_HOSTILE").unwrap_or(VOLUMES));
+    alone(
+        "core::hostile::volumes_alone",
+        number("CAIRN_HOSTILE_FROM").unwrap_or(0),
+        number("CAIRN_HOSTILE").unwrap_or(VOLUMES),
+    );
 }
 
 #[test]
@@ -134,7 +138,11 @@ fn decoders_alone() {
 
 #[test]
 fn no_bytes_make_a_decoder_panic_hang_or_take_memory() {
-    alone("core::hostile::decoders_alone", number("CAIRN_HOSTILE_FROM").unwrap_or(0), number("CAIRN_HOSTILE").unwrap_or(VOLUMES) * 10);
+    alone(
+        "core::hostile::decoders_alone",
+        number("CAIRN_HOSTILE_FROM").unwrap_or(0),
+        number("CAIRN_HOSTILE").unwrap_or(VOLUMES) * 10,
+    );
 }
 
 /// What fuzzers found or kept, in `tests/fuzz/corpus/TARGET/`.

@@ -10,6 +10,7 @@ use ::redb::{
     Builder, Database, Durability, Error, ReadOnlyTable, ReadableDatabase, TableDefinition, WriteTransaction,
 };
 use cairn_format::{CheckpointRef, Lsn, PackId};
+use nix::fcntl::OFlag;
 
 use super::guarded::{Contained, Guarded};
 use super::{Change, Engine, EngineError};
@@ -47,6 +48,8 @@ impl RedbEngine {
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
+                // Not what a link in its place leads to.
+                .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
                 .open(dir.join(FILE))?;
             let db = Contained::new(Builder::new().set_cache_size(cache_bytes).create_file(file)?);
             let newest = match State::newest(&db) {
