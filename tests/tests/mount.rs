@@ -18,6 +18,8 @@ mod engines;
 mod full;
 #[path = "mount/handles.rs"]
 mod handles;
+#[path = "mount/hostile.rs"]
+mod hostile;
 #[path = "mount/kills.rs"]
 mod kills;
 #[path = "mount/lifecycle.rs"]

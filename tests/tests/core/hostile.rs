@@ -159,3 +159,63 @@ fn regression_everything_in_the_fuzzers_corpus_is_taken() {
         }
     }
 }
+
+/// The bytes of a golden file.
+fn golden(name: &str) -> Vec<u8> {
+    let path = format!("{}/golden/{name}.hex", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let digits: Vec<u8> = text
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .flat_map(str::bytes)
+        .filter(u8::is_ascii_hexdigit)
+        .collect();
+    let value = |digit: u8| (digit as char).to_digit(16).expect("a digit") as u8;
+    digits.chunks_exact(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect()
+}
+
+/// What the fuzzers begin with, made from golden bytes, a real volume and a few seeds.
+#[test]
+#[ignore = "writes files: CAIRN_SEEDS says into which directory"]
+fn write_the_fuzzers_seeds() {
+    let to = PathBuf::from(std::env::var_os("CAIRN_SEEDS").expect("a directory for the seeds"));
+    let put = |target: &str, name: &str, which: u8, bytes: &[u8]| {
+        std::fs::create_dir_all(to.join(target)).expect("a directory");
+        std::fs::write(to.join(target).join(name), [&[which], bytes].concat()).expect("a file");
+    };
+    for (which, name) in [(1, "volume-superblock"), (2, "store-superblock")] {
+        put("superblocks", name, which, &golden(name)[12..200]);
+    }
+    let index = golden("index-snapshot");
+    put("superblocks", "index", 4, &index[12..index.len() - 8]);
+    let footer = golden("footer");
+    put("packs", "header", 1, &golden("pack-header")[12..100]);
+    put("packs", "footer", 2, &footer[12..footer.len() - 8]);
+    put("packs", "trailer", 3, &golden("trailer")[..16]);
+    put("packs", "text", 4, &b"again and again ".repeat(20));
+    put("packs", "frame", 5, &choices::of_seed(1));
+    put("journal", "header", 1, &golden("segment-header")[12..120]);
+    for kind in ["put", "delete", "data", "hole", "map", "epoch", "checkpoint"] {
+        let bytes = golden(&format!("mutation-{kind}"));
+        put("journal", kind, 2, &bytes);
+        // Four small numbers before it: LSN, segment, what is synced, and a payload.
+        put("journal", &format!("record-{kind}"), 3, &[&[6, 5, 6, 1, 6, 2, 0, 8][..], &bytes].concat());
+    }
+    let values =
+        [(1, "inode"), (2, "directory-entry"), (3, "ordered-entry"), (4, "extent-chunk"), (4, "extent-hole")];
+    for (which, name) in
+        values.into_iter().chain([(4, "extent-journal"), (5, "pack-references"), (6, "totals")])
+    {
+        put("namespace", name, which, &golden(name));
+    }
+    put("namespace", "record", 7, &golden("metadata-record"));
+    let image = cairn_tests::hostile::images::Image::new(false);
+    for (n, key) in image.records.keys().enumerate().step_by(5) {
+        put("namespace", &format!("key-{n}"), 0, key);
+    }
+    for seed in 0..200 {
+        let input = choices::of_seed(seed);
+        put("volume", &seed.to_string(), input[0], &input[1..]);
+        put("index", &seed.to_string(), input[0], &input[1..]);
+    }
+}
