@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_tests::hostile::{TARGETS, choices, run};
+use cairn_tests::world::{World, small};
+use cairn_volume::{Caller, Error, MakeOptions, SeekTo, SetAttr};
 
 /// Memory that no input may make anybody take.
 const MEMORY_MAX: u64 = 512 << 20;
@@ -101,7 +103,7 @@ fn all(each: impl Fn(u64)) {
         CURRENT.store(n, Ordering::Relaxed);
         let _ = catch_unwind(AssertUnwindSafe(|| each(n)));
     }
-    println!("peak {}", peak());
+    println!("\npeak {}", peak());
     let _ = std::panic::take_hook();
     let panics = PANICS.lock().unwrap_or_else(|e| e.into_inner());
     for (what, (n, times)) in panics.iter() {
@@ -164,14 +166,16 @@ fn regression_everything_in_the_fuzzers_corpus_is_taken() {
 fn golden(name: &str) -> Vec<u8> {
     let path = format!("{}/golden/{name}.hex", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    let digits: Vec<u8> = text
-        .lines()
-        .filter(|l| !l.starts_with('#'))
-        .flat_map(str::bytes)
-        .filter(u8::is_ascii_hexdigit)
-        .collect();
+    // Lines are "offset: bytes"; what is left out between them is zeros, and not missed.
+    let lines = text.lines().filter_map(|line| Some(line.split_once(": ")?.1));
+    let digits: Vec<u8> = lines.flat_map(str::bytes).filter(u8::is_ascii_hexdigit).collect();
     let value = |digit: u8| (digit as char).to_digit(16).expect("a digit") as u8;
     digits.chunks_exact(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect()
+}
+
+/// What follows magic and version in a sealed block, as far as it says anything.
+fn front(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().skip(12).take(188).copied().collect()
 }
 
 /// What the fuzzers begin with, made from golden bytes, a real volume and a few seeds.
@@ -184,17 +188,17 @@ fn write_the_fuzzers_seeds() {
         std::fs::write(to.join(target).join(name), [&[which], bytes].concat()).expect("a file");
     };
     for (which, name) in [(1, "volume-superblock"), (2, "store-superblock")] {
-        put("superblocks", name, which, &golden(name)[12..200]);
+        put("superblocks", name, which, &front(&golden(name)));
     }
     let index = golden("index-snapshot");
     put("superblocks", "index", 4, &index[12..index.len() - 8]);
     let footer = golden("footer");
-    put("packs", "header", 1, &golden("pack-header")[12..100]);
+    put("packs", "header", 1, &front(&golden("pack-header")));
     put("packs", "footer", 2, &footer[12..footer.len() - 8]);
     put("packs", "trailer", 3, &golden("trailer")[..16]);
     put("packs", "text", 4, &b"again and again ".repeat(20));
     put("packs", "frame", 5, &choices::of_seed(1));
-    put("journal", "header", 1, &golden("segment-header")[12..120]);
+    put("journal", "header", 1, &front(&golden("segment-header")));
     for kind in ["put", "delete", "data", "hole", "map", "epoch", "checkpoint"] {
         let bytes = golden(&format!("mutation-{kind}"));
         put("journal", kind, 2, &bytes);
@@ -218,4 +222,81 @@ fn write_the_fuzzers_seeds() {
         put("volume", &seed.to_string(), input[0], &input[1..]);
         put("index", &seed.to_string(), input[0], &input[1..]);
     }
+}
+
+/// Ends the process when what should take no time hangs.
+fn within_two_minutes(what: &str, work: impl FnOnce()) {
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if ended.recv_timeout(Duration::from_secs(120)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{what} takes more than two minutes: it hangs");
+                std::process::abort();
+            }
+        });
+        work();
+        drop(done);
+    });
+}
+
+#[test]
+fn a_hole_as_long_as_a_file_can_be_holds_nobody_up() {
+    let world = World::make(&small());
+    let volume = world.open().expect("a new volume");
+    let caller = Caller::default();
+    let ino = volume.create(1, b"file", 0o644, 0, &caller).expect("a new name").ino;
+    let resize = |size| volume.setattr(ino, &SetAttr { size: Some(size), ..SetAttr::default() }, &caller);
+    let longest = i64::MAX as u64;
+    within_two_minutes("looking through a hole", || {
+            volume.write(ino, 0, b"front", false).expect("room");
+            resize(longest).expect("as long as a file can be");
+            assert_eq!(volume.seek(ino, 0, SeekTo::Data), Ok(0));
+            assert_eq!(volume.seek(ino, 5, SeekTo::Hole), Ok(5));
+            assert_eq!(volume.seek(ino, 5, SeekTo::Data), Err(Error::NoData));
+            volume.write(ino, longest - 4, b"back", false).expect("room");
+            assert_eq!(volume.seek(ino, 5, SeekTo::Data), Ok(longest - 4));
+            // A run that is to be folded, and is a hole by then.
+            resize(0).expect("a file");
+            resize(longest).expect("as long as a file can be");
+            volume.sync().expect("room");
+            assert_eq!(volume.seek(ino, 0, SeekTo::Data), Err(Error::NoData));
+            volume.write(ino, longest / 2, b"middle", false).expect("room");
+            volume.sync().expect("room");
+            assert_eq!(volume.seek(ino, 0, SeekTo::Data), Ok(longest / 2));
+            let _ = done.send(());
+        });
+        if let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(Duration::from_secs(120))
+        {
+            eprintln!("looking through a hole takes more than two minutes: it hangs");
+            std::process::abort();
+    });
+    volume.close().expect("room");
+}
+
+#[test]
+fn a_local_user_cannot_keep_a_mount_waiting_with_what_looks_like_records() {
+    // A file whose bytes are heads of records, each of which says that it is as long as may be.
+    let world = World::make(&MakeOptions { segment_size: 4 << 20, journal_size: 16 << 20, ..small() });
+    let volume = world.open().expect("a new volume");
+    let ino = volume.create(1, b"file", 0o644, 0, &Caller::default()).expect("a new name").ino;
+    let mut head = Vec::new();
+    for n in 0..60_000u64 {
+        head.extend_from_slice(b"CREC\0\0\0\0");
+        head.extend_from_slice(&(u64::MAX >> 2).to_le_bytes());
+        head.extend_from_slice(&(n % 8).to_le_bytes());
+        head.extend_from_slice(&u64::MAX.to_le_bytes());
+        head.extend_from_slice(&3_000_000u32.to_le_bytes());
+        head.extend_from_slice(&0u32.to_le_bytes());
+    }
+    volume.write(ino, 0, &head, false).expect("room");
+    volume.fsync(ino, false).expect("a disk that works");
+    drop(volume);
+    // The record itself is torn: whoever looks for its end goes through what lies behind.
+    let segments: Vec<_> = world.disk.files().into_iter().filter(|path| path.ends_with(".seg")).collect();
+    for path in &segments {
+        let _ = world.disk.corrupt(path, 8192 + 50, 1);
+    }
+    within_two_minutes("looking for what a journal says is synced", || {
+        let _ = world.open().map(|volume| volume.close());
+    });
 }
