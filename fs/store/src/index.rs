@@ -31,6 +31,11 @@ impl FingerprintTable {
         self.used
     }
 
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
     /// Bytes it takes.
     pub fn bytes(&self) -> u64 {
         (self.slots.len() * SLOT_BYTES) as u64
