@@ -271,17 +271,18 @@ fn a_hole_as_long_as_a_file_can_be_holds_nobody_up() {
 #[test]
 fn a_local_user_cannot_keep_a_mount_waiting_with_what_looks_like_records() {
     // A file whose bytes are heads of records, each of which says that it is as long as may be.
-    let world = World::make(&MakeOptions { segment_size: 4 << 20, journal_size: 16 << 20, ..small() });
+    let world = World::make(&MakeOptions { segment_size: 16 << 20, journal_size: 64 << 20, ..small() });
     let volume = world.open().expect("a new volume");
     let ino = volume.create(1, b"file", 0o644, 0, &Caller::default()).expect("a new name").ino;
     let mut head = Vec::new();
-    for n in 0..60_000u64 {
+    for n in 0..320_000u64 {
         head.extend_from_slice(b"CREC\0\0\0\0");
         head.extend_from_slice(&(u64::MAX >> 2).to_le_bytes());
         head.extend_from_slice(&(n % 8).to_le_bytes());
         head.extend_from_slice(&u64::MAX.to_le_bytes());
-        head.extend_from_slice(&3_000_000u32.to_le_bytes());
-        head.extend_from_slice(&0u32.to_le_bytes());
+        head.extend_from_slice(&8_000_000u32.to_le_bytes());
+        // One byte more than whole words, so that some lie where records may.
+        head.extend_from_slice(&[0; 5]);
     }
     volume.write(ino, 0, &head, false).expect("room");
     volume.fsync(ino, false).expect("a disk that works");
