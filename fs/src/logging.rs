@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use tracing::callsite::Identifier;
 use tracing_log::AsLog;
 use tracing_log::log::{Level, Log as LogCrate, Metadata, Record};
@@ -217,7 +219,13 @@ fn open(dir: &Path) -> io::Result<File> {
     if fs::metadata(&path).is_ok_and(|m| m.len() > ROTATE_AT) {
         fs::rename(&path, dir.join("log.1"))?;
     }
-    OpenOptions::new().create(true).append(true).open(path)
+    // Not to where a link in its place leads, nor into a pipe.
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = OpenOptions::new().create(true).append(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")),
+    }
 }
 
 /// Where one line goes.

@@ -1,11 +1,12 @@
 //! What cairn's tests share: a reference model of a filesystem, operations on both, a disk and an engine that
-//! fail, the comparison of the two, and real mounts.
+//! fail, the comparison of the two, bytes made to do harm, and real mounts.
 
 pub mod content;
 pub mod cuttable;
 pub mod dice;
 pub mod driver;
 pub mod engine;
+pub mod hostile;
 pub mod logged;
 pub mod model;
 pub mod mounted;

@@ -10,6 +10,7 @@ mod core {
     mod exhaustive;
     mod format;
     mod gc;
+    mod hostile;
     mod model;
     mod order;
     mod rot;

@@ -26,6 +26,8 @@ mod full;
 mod gc;
 #[path = "mount/handles.rs"]
 mod handles;
+#[path = "mount/hostile.rs"]
+mod hostile;
 #[path = "mount/kills.rs"]
 mod kills;
 #[path = "mount/lifecycle.rs"]

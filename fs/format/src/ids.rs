@@ -120,6 +120,8 @@ impl Lsn {
     /// Before every record.
     pub const ZERO: Lsn = Lsn(0);
     const COUNT_BITS: u32 = 40;
+    /// The last epoch: an LSN is positive as a directory's cookie.
+    pub const EPOCH_MAX: u32 = (1 << 23) - 1;
 
     /// The first record of `epoch`.
     pub fn first_of(epoch: u32) -> Lsn {
@@ -133,7 +135,13 @@ impl Lsn {
 
     /// The record after this one in the same epoch.
     pub fn next(self) -> Lsn {
-        Lsn(self.0 + 1)
+        // Those of records never come near the end; what else an LSN is read from may say anything.
+        Lsn(self.0.saturating_add(1))
+    }
+
+    /// Whether a record can have it.
+    pub(crate) fn is_of_a_record(self) -> bool {
+        self != Lsn::ZERO && self.epoch() <= Self::EPOCH_MAX
     }
 }
 

@@ -1,6 +1,6 @@
 //! The journal: segments of records. A record holds what one operation changes, and its file bytes.
 
-use crate::namespace::{decode_pieces_from, encode_pieces_into};
+use crate::namespace::{FILE_MAX, decode_pieces_from, encode_pieces_into};
 use crate::wire::{Decoder, Encoder, FormatError};
 use crate::{CheckpointRef, Domain, FORMAT_VERSION, Ino, Lsn, Piece, Seal, Uuid, View};
 
@@ -16,6 +16,10 @@ pub const RECORD_HEAD_LEN: usize = 48;
 pub const PAYLOAD_BLOCK: usize = 4096;
 
 const RECORD_SUM_AT: usize = 40;
+/// Segments are not counted further.
+const NUMBER_MAX: u64 = 1 << 48;
+/// The longest run that one mutation maps: far more than a fold or a copy puts into one.
+const MAP_MAX: u64 = 1 << 36;
 const SEGMENT: &str = "journal segment header";
 const RECORD: &str = "journal record";
 
@@ -98,9 +102,11 @@ impl SegmentHeader {
         };
         d.u8("parity_data")?;
         d.u8("parity_extra")?;
-        if header.first.epoch() != epoch || header.continues >= header.first {
+        let ordered = header.first.epoch() == epoch && header.continues < header.first;
+        if !ordered || !header.first.is_of_a_record() {
             return Err(d.bad("first", header.first.0));
         }
+        d.within("number", header.number, 0..=NUMBER_MAX)?;
         Ok(header)
     }
 
@@ -208,12 +214,22 @@ impl Record {
         if Self::sum(volume, head.lsn, prefix) != stored {
             return Err(FormatError::BadChecksum { what: RECORD });
         }
+        if !head.lsn.is_of_a_record() {
+            return Err(d.bad("lsn", head.lsn.0));
+        }
+        d.within("segment", head.segment, 0..=NUMBER_MAX)?;
         let (body, sums) = prefix[RECORD_HEAD_LEN..].split_at(head.body_len as usize);
-        Ok(Record {
-            head,
-            mutations: Mutation::decode_all(body)?,
-            sums: sums.chunks_exact(8).map(d_u64).collect(),
-        })
+        let mutations = Mutation::decode_all(body)?;
+        for mutation in &mutations {
+            if let Mutation::Data { len, payload_offset, .. } = mutation {
+                d.within(
+                    "payload_offset",
+                    u64::from(*payload_offset) + u64::from(*len),
+                    0..=head.payload_len.into(),
+                )?;
+            }
+        }
+        Ok(Record { head, mutations, sums: sums.chunks_exact(8).map(d_u64).collect() })
     }
 
     fn sum(volume: &Uuid, lsn: Lsn, prefix: &[u8]) -> u64 {
@@ -378,19 +394,25 @@ impl Mutation {
             3 => {
                 let (view, ino, offset) = take_run(d)?;
                 let len = d.u32("len")?;
-                ends(d, offset, len.into())?;
-                Mutation::Data { view, ino, offset, len, payload_offset: d.u32("payload_offset")? }
+                ends(d, offset, len.into(), FILE_MAX)?;
+                let payload_offset = d.u32("payload_offset")?;
+                if payload_offset.checked_add(len).is_none() {
+                    return Err(d.bad("payload_offset", payload_offset.into()));
+                }
+                Mutation::Data { view, ino, offset, len, payload_offset }
             }
             4 => {
                 let (view, ino, offset) = take_run(d)?;
                 let len = d.u64("len")?;
-                ends(d, offset, len)?;
+                ends(d, offset, len, u64::MAX)?;
                 Mutation::Hole { view, ino, offset, len }
             }
             5 => {
                 let (view, ino, offset) = take_run(d)?;
                 let pieces = decode_pieces_from(d)?;
-                ends(d, offset, pieces.iter().map(|p| u64::from(p.len)).sum())?;
+                let len = pieces.iter().map(|p| u64::from(p.len)).sum();
+                d.within("len", len, 1..=MAP_MAX)?;
+                ends(d, offset, len, FILE_MAX)?;
                 Mutation::Map { view, ino, offset, pieces }
             }
             6 => Mutation::Epoch { continues: Lsn(d.u64("continues")?) },
@@ -408,10 +430,15 @@ fn run(e: &mut Encoder, tag: u8, view: View, ino: Ino, offset: u64) {
 }
 
 fn take_run(d: &mut Decoder<'_>) -> Result<(View, Ino, u64), FormatError> {
-    Ok((View(d.u16("view")?), Ino(d.u64("ino")?), d.u64("offset")?))
+    let (view, ino) = (View(d.u16("view")?), d.u64("ino")?);
+    d.within("ino", ino, 1..=Ino::MAX.0)?;
+    Ok((view, Ino(ino), d.u64("offset")?))
 }
 
-/// That a run does not pass the end of what a file can be.
-fn ends(d: &Decoder<'_>, offset: u64, len: u64) -> Result<(), FormatError> {
-    if len == 0 || offset.checked_add(len).is_none() { Err(d.bad("len", len)) } else { Ok(()) }
+/// That a run does not pass `most`.
+fn ends(d: &Decoder<'_>, offset: u64, len: u64, most: u64) -> Result<(), FormatError> {
+    match offset.checked_add(len) {
+        Some(end) if len > 0 && end <= most => Ok(()),
+        _ => Err(d.bad("len", len)),
+    }
 }

@@ -3,7 +3,7 @@
 //! A key is a tag, then big-endian numbers or a name that ends in NUL, then the view, inverted so that
 //! the versions of a key sort newest view first: the value that a view sees is found by one seek.
 
-use crate::{Ino, PackId, View};
+use crate::{EXTENT_RANGE, FILE_MAX, Ino, PackId, View};
 
 /// What a key stands for; the first byte of its encoding.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,7 +82,7 @@ impl Key {
         }
     }
 
-    /// The inverse of [`Key::encode`].
+    /// The inverse of [`Key::encode`]; nothing for numbers that no inode, file or directory can have.
     pub fn decode(bytes: &[u8]) -> Option<Key> {
         let (&first, rest) = bytes.split_first()?;
         Some(match first {
@@ -93,36 +93,33 @@ impl Key {
             },
             tag::PACK => Key::Pack(PackId(rest.try_into().ok()?)),
             tag::NAME | tag::XATTR => {
-                let (ino, rest) = take_u64(rest)?;
+                let (ino, rest) = take_ino(rest)?;
                 let (rest, view) = take_view(rest)?;
                 let (&0, name) = rest.split_last()? else { return None };
                 if name.is_empty() || name.len() > NAME_MAX || name.contains(&0) {
                     return None;
                 }
                 let name = name.to_vec();
-                if first == tag::NAME {
-                    Key::Name(Ino(ino), name, view)
-                } else {
-                    Key::Xattr(Ino(ino), name, view)
-                }
+                if first == tag::NAME { Key::Name(ino, name, view) } else { Key::Xattr(ino, name, view) }
             }
             tag::EXTENT | tag::ORDER => {
-                let (ino, rest) = take_u64(rest)?;
+                let (ino, rest) = take_ino(rest)?;
                 let (number, rest) = take_u64(rest)?;
                 let ([], view) = take_view(rest)? else { return None };
-                if first == tag::EXTENT {
-                    Key::Extent(Ino(ino), number, view)
-                } else {
-                    Key::Order(Ino(ino), number, view)
+                match first {
+                    tag::EXTENT if number <= FILE_MAX / EXTENT_RANGE => Key::Extent(ino, number, view),
+                    // The kernel counts places in a directory with a sign.
+                    tag::ORDER if number <= i64::MAX as u64 => Key::Order(ino, number, view),
+                    _ => return None,
                 }
             }
             tag::INODE | tag::TARGET | tag::ORPHAN => {
-                let (ino, rest) = take_u64(rest)?;
+                let (ino, rest) = take_ino(rest)?;
                 let ([], view) = take_view(rest)? else { return None };
                 match first {
-                    tag::INODE => Key::Inode(Ino(ino), view),
-                    tag::TARGET => Key::Target(Ino(ino), view),
-                    _ => Key::Orphan(Ino(ino), view),
+                    tag::INODE => Key::Inode(ino, view),
+                    tag::TARGET => Key::Target(ino, view),
+                    _ => Key::Orphan(ino, view),
                 }
             }
             _ => return None,
@@ -171,6 +168,11 @@ fn named(tag: u8, ino: Ino, name: &[u8], view: View) -> Vec<u8> {
 fn take_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*head), rest))
+}
+
+fn take_ino(bytes: &[u8]) -> Option<(Ino, &[u8])> {
+    let (ino, rest) = take_u64(bytes)?;
+    (1..=Ino::MAX.0).contains(&ino).then_some((Ino(ino), rest))
 }
 
 fn take_view(bytes: &[u8]) -> Option<(&[u8], View)> {

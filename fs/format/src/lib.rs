@@ -21,8 +21,8 @@ pub use journal::{
     SEGMENT_HEADER_LEN, SegmentHeader, payload_sums,
 };
 pub use namespace::{
-    ChunkPiece, DirEntry, EXTENT_RANGE, FileKind, Inode, MetaRecords, OrderedEntry, PackRefs, Piece,
-    PieceKind, Timestamp, Totals, decode_pieces, encode_pieces, push_meta_record,
+    ChunkPiece, DirEntry, EXTENT_RANGE, FILE_MAX, FileKind, Inode, MetaRecords, OrderedEntry, PackRefs,
+    Piece, PieceKind, Timestamp, Totals, decode_pieces, encode_pieces, push_meta_record,
 };
 pub use pack::{
     Checkpoint, CheckpointKind, ChunkEntry, Codec, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN,

@@ -5,6 +5,10 @@ use crate::{ChunkId, Ino, JournalRef, Lsn, PackId, View};
 
 /// The bytes of a file that one extent key stands for.
 pub const EXTENT_RANGE: u64 = 1 << 20;
+/// The longest file: offsets are signed where the kernel counts them.
+pub const FILE_MAX: u64 = i64::MAX as u64;
+/// No chunk is longer: a volume's chunker is never told more.
+const CHUNK_MAX: u32 = 16 << 20;
 
 /// What an inode is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -180,6 +184,8 @@ impl Inode {
         if FileKind::from_mode(inode.mode).is_none() || inode.mode >> 16 != 0 {
             return Err(d.bad("mode", inode.mode.into()));
         }
+        d.within("size", inode.size, 0..=FILE_MAX)?;
+        d.within("parent", inode.parent.0, 0..=Ino::MAX.0)?;
         Ok(inode)
     }
 }
@@ -387,6 +393,8 @@ pub fn decode_pieces(bytes: &[u8]) -> Result<Vec<Piece>, FormatError> {
     let mut d = Decoder::new("extent", bytes);
     let pieces = decode_pieces_from(&mut d)?;
     d.end()?;
+    // More would lie over the next range's.
+    d.within("length", pieces.iter().map(|p| u64::from(p.len)).sum(), 0..=EXTENT_RANGE)?;
     Ok(pieces)
 }
 
@@ -411,6 +419,7 @@ pub(crate) fn decode_pieces_from(d: &mut Decoder<'_>) -> Result<Vec<Piece>, Form
                     chunk_len: d.u32("chunk_len")?,
                     stored: d.u32("stored")?,
                 };
+                d.within("chunk_len", c.chunk_len.into(), 1..=CHUNK_MAX.into())?;
                 if u64::from(c.offset) + u64::from(len) > c.chunk_len.into() {
                     return Err(d.bad("offset", c.offset.into()));
                 }

@@ -7,6 +7,10 @@ use crate::{CheckpointRef, ChunkId, Domain, FORMAT_VERSION, Lsn, PackId, Seal, U
 pub const PACK_HEADER_LEN: usize = 256;
 /// The length of a pack's trailer.
 pub const TRAILER_LEN: usize = 32;
+/// The most plain bytes of a frame: one holds no more than `mkfs` can ask for, or a record of metadata more.
+const FRAME_PLAIN_MAX: u32 = 32 << 20;
+/// The most bytes of a frame in its pack, head and all.
+const FRAME_MAX: u32 = 64 << 20;
 
 /// What a pack holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -538,6 +542,8 @@ impl Footer {
             if frame.offset < end {
                 return Err(d.bad("frame.offset", frame.offset));
             }
+            d.within("frame.len", frame.len.into(), 0..=FRAME_MAX.into())?;
+            d.within("frame.plain_len", frame.plain_len.into(), 0..=FRAME_PLAIN_MAX.into())?;
             end = frame
                 .offset
                 .checked_add(frame.len.into())

@@ -1,7 +1,7 @@
 //! Superblocks: what a volume and a store are, beside what they hold.
 
 use crate::wire::{Decoder, Encoder, FormatError};
-use crate::{CheckpointRef, Domain, FORMAT_VERSION, Seal, Uuid};
+use crate::{CheckpointRef, Domain, FORMAT_VERSION, Lsn, Seal, Uuid};
 
 /// The length of a superblock's file. The last eight bytes are its checksum.
 pub const SUPERBLOCK_LEN: usize = 4096;
@@ -168,7 +168,7 @@ impl VolumeSuperblock {
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut d = checked(VOLUME, bytes, Self::MAGIC)?;
         let epoch = d.u32("epoch")?;
-        let epoch = d.within("epoch", epoch.into(), 0..=(1 << 23) - 1)? as u32;
+        let epoch = d.within("epoch", epoch.into(), 0..=Lsn::EPOCH_MAX.into())? as u32;
         match d.u64("required_features")? {
             0 => {}
             features => return Err(d.bad("required_features", features)),

@@ -11,7 +11,7 @@ const SLOT_BYTES: usize = size_of::<IndexSlot>();
 const FIRST_BUCKETS: usize = 256;
 
 /// Fingerprints in buckets of four slots (a cache line); each has two buckets it may be in.
-pub(crate) struct FingerprintTable {
+pub struct FingerprintTable {
     slots: Vec<IndexSlot>,
     used: usize,
     most_buckets: usize,
@@ -19,7 +19,7 @@ pub(crate) struct FingerprintTable {
 
 impl FingerprintTable {
     /// A table that takes at most `limit` bytes.
-    pub(crate) fn new(limit: u64) -> FingerprintTable {
+    pub fn new(limit: u64) -> FingerprintTable {
         let fit = (limit as usize / (SLOT_BYTES * BUCKET)).max(1);
         let most_buckets = 1 << fit.ilog2();
         let buckets = FIRST_BUCKETS.min(most_buckets);
@@ -27,17 +27,22 @@ impl FingerprintTable {
     }
 
     /// Slots in use.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.used
     }
 
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
     /// Bytes it takes.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         (self.slots.len() * SLOT_BYTES) as u64
     }
 
     /// The slots with this fingerprint.
-    pub(crate) fn find(&self, fingerprint: u64) -> impl Iterator<Item = IndexSlot> {
+    pub fn find(&self, fingerprint: u64) -> impl Iterator<Item = IndexSlot> {
         let [first, second] = self.buckets_of(fingerprint);
         let second = if second == first { &[] } else { self.bucket(second) };
         self.bucket(first)
@@ -48,13 +53,13 @@ impl FingerprintTable {
     }
 
     /// All slots in use.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &IndexSlot> {
+    pub fn iter(&self) -> impl Iterator<Item = &IndexSlot> {
         self.slots.iter().filter(|slot| slot.pack != 0)
     }
 
     /// Adds a slot. `is_live` tells whether a pack's number still means something: slots of packs that
     /// are gone are taken first. A full table at its limit forgets one of the slots in the way.
-    pub(crate) fn insert(&mut self, slot: IndexSlot, is_live: &dyn Fn(u32) -> bool) {
+    pub fn insert(&mut self, slot: IndexSlot, is_live: &dyn Fn(u32) -> bool) {
         loop {
             let buckets = self.buckets_of(slot.fingerprint);
             let places = || buckets.iter().flat_map(|b| b * BUCKET..(b + 1) * BUCKET);

@@ -23,3 +23,9 @@ pub use replicas::{REPLICA_PATHS, Replicas, read_replicas, write_replicas};
 pub use store::{
     INDEX_PATH, PACKS_DIR, PackListing, Store, StoreOptions, StoreUsage, list_packs, stored_share,
 };
+
+/// For tests that hold the index's table against a map.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::index::FingerprintTable;
+}

@@ -23,8 +23,8 @@ use crate::{
 pub const PACKS_DIR: &str = "packs";
 /// The file of the index's snapshot.
 pub const INDEX_PATH: &str = "index";
-/// The longest snapshot that is read: the index of some 60 TiB.
-const INDEX_MAX: u64 = 16 << 30;
+/// Bytes of a pack in the index's snapshot, and of what stands before them.
+const INDEX_PER_PACK: u64 = 64;
 const OPEN_PACKS_BYTES: u64 = 8 << 20;
 /// An open pack counts for at least this much, so that 512 files are open at the most.
 const OPEN_PACK_LEAST: u64 = 16 << 10;
@@ -145,18 +145,20 @@ impl Store {
             frame_misses: AtomicU64::new(0),
             certain: Mutex::default(),
         };
-        store.load_hub(options.read_only)?;
+        store.load_hub(options.read_only, options.index_mem)?;
         Ok(store)
     }
 
-    fn load_hub(&self, read_only: bool) -> Result<(), StoreError> {
+    fn load_hub(&self, read_only: bool, index_mem: u64) -> Result<(), StoreError> {
         let listing = list_packs(&*self.disk)?;
         for pack in listing.unsealed.iter().filter(|_| !read_only) {
             let path = unsealed_path(pack);
             self.disk.remove(&path).map_err(StoreError::io(path))?;
         }
         let mut unknown: HashSet<PackId> = listing.packs.iter().map(|(pack, _)| *pack).collect();
-        match self.load_snapshot(&mut unknown) {
+        // What this mount would save, and no more: one that was saved with more memory is made anew.
+        let longest = index_mem + (unknown.len() as u64 + 1) * INDEX_PER_PACK;
+        match self.load_snapshot(&mut unknown, longest) {
             Ok(()) => {}
             Err(reason) => tracing::info!("the chunk index is rebuilt from the packs' footers: {reason}"),
         }
@@ -174,8 +176,8 @@ impl Store {
     }
 
     /// Restores the packs that are still there, and takes them out of `unknown`.
-    fn load_snapshot(&self, unknown: &mut HashSet<PackId>) -> Result<(), String> {
-        let bytes = crate::disk::read_small(&*self.disk, INDEX_PATH, INDEX_MAX)
+    fn load_snapshot(&self, unknown: &mut HashSet<PackId>, longest: u64) -> Result<(), String> {
+        let bytes = crate::disk::read_small(&*self.disk, INDEX_PATH, longest)
             .map_err(|e| format!("{INDEX_PATH}: {e}"))?;
         let snapshot = IndexSnapshot::decode(&bytes, &self.superblock.uuid).map_err(|e| e.to_string())?;
         drop(bytes);
@@ -346,10 +348,11 @@ impl Store {
         for summary in self.hub.summaries() {
             usage.packs += 1;
             if is_data(&summary) {
-                usage.unique += summary.plain_len;
-                usage.data += summary.file_len;
+                // What a snapshot of the index says of a pack was not compared with it.
+                usage.unique = usage.unique.saturating_add(summary.plain_len);
+                usage.data = usage.data.saturating_add(summary.file_len);
             } else {
-                usage.metadata += summary.file_len;
+                usage.metadata = usage.metadata.saturating_add(summary.file_len);
             }
         }
         usage

@@ -300,7 +300,7 @@ pub(crate) fn reserve_inos(end: u64) -> Mutation {
 
 /// The numbers that the first record of a mount reserves.
 pub(crate) fn first_ino_block(next: u64) -> InoBlock {
-    InoBlock { next, end: next + INO_BLOCK }
+    InoBlock { next, end: (next + INO_BLOCK).min(Ino::MAX.0) }
 }
 
 /// What an operation answers where the journal did not take its record.

@@ -2,13 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cairn_store::disk::{Disk, FileDisk};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 /// The store's directory, where the superblock names no other.
 pub const STORE_DIR: &str = "store";
@@ -87,8 +88,7 @@ pub fn lock_volume(
 ) -> Result<VolumeLock, LockError> {
     let path = dir.join(LOCK_PATH);
     let io = |error: io::Error| LockError::Io { path: path.display().to_string(), error };
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let mut file = open_lock(&path).map_err(io)?;
     let since = Instant::now();
     let mut told = false;
     loop {
@@ -118,6 +118,19 @@ pub fn lock_volume(
             told = true;
         }
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Opens the lock's file, which is none of somebody else's: whoever can write into the volume's directory cannot have
+/// another file emptied by a link in its place.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).custom_flags(flags.bits());
+    let file = options.open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")),
     }
 }
 

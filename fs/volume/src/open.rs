@@ -14,7 +14,7 @@ use cairn_store::{Pins, Store, StoreError, StoreOptions, read_replicas, write_re
 use crate::checkpoint::{
     CheckpointChain, CheckpointState, FillError, MaintainError, fill_engine, load_chain, load_counts,
 };
-use crate::core::{Core, InoBlock, Log, PackNames, first_ino_block, reserve_inos};
+use crate::core::{Core, InoBlock, Log, OVERLAY_LIMIT, PackNames, first_ino_block, reserve_inos};
 use crate::engine::{Checked, Engine, EngineError, MemoryEngine, MetaEngine};
 use crate::errseq::Losses;
 use crate::fold::DirtySet;
@@ -37,8 +37,9 @@ use crate::volume::{Usage, Volume};
 const ENGINE_CACHE: usize = 64 << 20;
 /// The first inode number given out; those below are kept.
 const FIRST_INO: u64 = 16;
-/// Epochs fit beside a record's count in an LSN that is positive as a directory's cookie.
-const EPOCH_MAX: u32 = (1 << 23) - 1;
+
+/// What replay may bring into memory: writers waited long before there was so much.
+const REPLAY_LIMIT: usize = 3 * OVERLAY_LIMIT;
 
 /// Somebody who is told what is being waited for.
 pub type Listener = Box<dyn Fn(&str) + Send + Sync>;
@@ -407,12 +408,18 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     let mut pins = Pins::default();
     replay(&chain, &shape, (tip, floor), &ns, &dirty, &store, &mut pins)
         .map_err(|e| damaged(e.to_string()))?;
+    if ns.overlay_bytes().0 > REPLAY_LIMIT {
+        return Err(damaged("its journal holds more than a mount ever leaves in one".into()));
+    }
     let continues = chain.last.max(tip.lsn);
 
     let next = match ns.get(&Key::NextInode).map_err(|e| failed(e.to_string()))? {
-        Some(value) => value.try_into().map(u64::from_le_bytes).unwrap_or(FIRST_INO),
+        Some(value) => value.try_into().map_or(0, u64::from_le_bytes),
         None => FIRST_INO,
     };
+    if !(FIRST_INO..=Ino::MAX.0).contains(&next) {
+        return Err(damaged(format!("the next inode would have number {next}, which none can have")));
+    }
     let kept = Reserve::find(&*on.disk, &superblock.geometry);
     let least = u64::from(superblock.geometry.segment) * 3 / 2;
     if !on.options.read_only && on.disk.space().is_ok_and(|space| space.available < least) {
@@ -423,13 +430,14 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     let log = if on.options.read_only {
         Log::Reading(Box::new(chain), shape)
     } else {
-        epoch = superblock.epoch.max(chain.highest_epoch).max(store.highest_epoch()) + 1;
-        if epoch > EPOCH_MAX {
+        let highest = superblock.epoch.max(chain.highest_epoch).max(store.highest_epoch());
+        epoch = highest.max(continues.epoch()).saturating_add(1);
+        if epoch > Lsn::EPOCH_MAX {
             return Err(failed("it was mounted more often than its format can count".into()));
         }
         // Certain before the first record: no two mounts ever share an epoch.
         superblock.epoch = epoch;
-        superblock.generation += 1;
+        superblock.generation = superblock.generation.saturating_add(1);
         superblock.state = VolumeState::Mounting;
         superblock.checkpoint = tip;
         write_replicas(&*on.disk, &superblock.encode()).map_err(|e| failed(e.to_string()))?;
@@ -439,7 +447,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         let (journal, at) = Journal::resume(on.disk.clone(), shape, chain, &resume, &first)
             .map_err(|e| failed(e.to_string()))?;
         // From here on a journal without this epoch's records has lost them.
-        superblock.generation += 1;
+        superblock.generation = superblock.generation.saturating_add(1);
         superblock.state = VolumeState::Mounted;
         write_replicas(&*on.disk, &superblock.encode()).map_err(|e| failed(e.to_string()))?;
         ns.apply(&first, &at);
@@ -580,7 +588,12 @@ fn replay(
             }
         }
         if lsn > tip.lsn {
-            ns.apply(record.mutations, &record.at);
+            for mutation in record.mutations {
+                // No mount leaves so much; who opens it hears of that afterwards.
+                if ns.overlay_bytes().0 <= REPLAY_LIMIT {
+                    ns.apply(std::slice::from_ref(mutation), &record.at);
+                }
+            }
         }
     })
 }

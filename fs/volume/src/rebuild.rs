@@ -2,10 +2,14 @@
 //! look again. A look-up may hold inodes' locks meanwhile: nothing here waits for any.
 
 use std::fmt::Display;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cairn_format::CheckpointRef;
+use nix::fcntl::OFlag;
 
 use crate::checkpoint::{MaintainError, load_chain};
 use crate::core::Core;
@@ -156,21 +160,44 @@ const BUFFER: usize = 1 << 20;
 /// shows that it is damaged, and nothing shows that one is missing: but this, or going through all of them.
 pub(crate) fn unseal(dir: &Path) -> bool {
     let path = dir.join(SEAL);
-    let Ok(said) = std::fs::read(&path) else { return false };
+    let Ok(said) = regular(&path).and_then(|file| {
+        let mut said = Vec::new();
+        file.take(blake3::OUT_LEN as u64 + 1).read_to_end(&mut said).map(|_| said)
+    }) else {
+        return false;
+    };
     // Whatever goes wrong from here on, the engine is looked through.
     std::fs::remove_file(&path).is_ok() && hash_of(dir).is_ok_and(|hash| hash.as_bytes()[..] == said[..])
 }
 
 /// Seals the engine in `dir`, which nobody has open.
 fn seal(dir: &Path) {
-    let sealed = hash_of(dir).and_then(|hash| std::fs::write(dir.join(SEAL), hash.as_bytes()));
+    let write = |hash: blake3::Hash| {
+        // A new file: what has its name is not written to, nor what a link there leads to.
+        let path = dir.join(SEAL);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        OpenOptions::new().write(true).create_new(true).open(path)?.write_all(hash.as_bytes())
+    };
+    let sealed = hash_of(dir).and_then(write);
     if let Err(error) = sealed {
         tracing::info!("the next mount goes through the whole engine: {error}");
     }
 }
 
+/// Opens a file, which is one: no link, and no pipe that keeps its reader waiting.
+fn regular(path: &Path) -> std::io::Result<File> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(ErrorKind::InvalidInput.into()),
+    }
+}
+
 fn hash_of(dir: &Path) -> std::io::Result<blake3::Hash> {
-    use std::io::Read;
     let mut hasher = blake3::Hasher::new();
     let mut waiting = vec![dir.to_owned()];
     let mut buffer = vec![0; BUFFER];
@@ -186,7 +213,7 @@ fn hash_of(dir: &Path) -> std::io::Result<blake3::Hash> {
                 waiting.push(entry.path());
                 continue;
             }
-            let mut file = std::fs::File::open(entry.path())?;
+            let mut file = regular(&entry.path())?;
             hasher.update(&file.metadata()?.len().to_le_bytes());
             loop {
                 match file.read(&mut buffer)? {

@@ -464,7 +464,7 @@ impl Volume {
         let mut superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
         superblock.state = VolumeState::Clean;
         superblock.checkpoint = at;
-        superblock.generation += 1;
+        superblock.generation = superblock.generation.saturating_add(1);
         write_replicas(&*self.core.disk, &superblock.encode()).map_err(failed)
     }
 }

@@ -61,11 +61,14 @@ impl Disk for FileDisk {
                 (OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL, Mode::from_bits_truncate(0o600))
             }
         };
+        // A pipe in a file's place does not keep us waiting for its other end.
+        let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let file = File::from(self.resolve(checked(path)?, flags, mode)?);
-        if file.metadata()?.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
+        match file.metadata()?.file_type() {
+            kind if kind.is_file() => Ok(Arc::new(RealFile { file })),
+            kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path} is not a file"))),
         }
-        Ok(Arc::new(RealFile { file }))
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {

@@ -10,8 +10,8 @@ use crate::ReadError;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::pack::pack_path;
 
-/// The longest footer that is read: 16 M chunks and frames of the smallest kind do not come near it.
-const FOOTER_MAX: u32 = 256 << 20;
+/// The longest footer that is read. A fold ends a pack before its chunks need half of it.
+const FOOTER_MAX: u32 = 64 << 20;
 
 /// A sealed pack, open.
 pub struct PackReader {

@@ -1,5 +1,7 @@
 //! Reading checkpoints back: the chain from the newest to its base, and their records in order.
 
+use std::collections::HashSet;
+
 use cairn_format::{CheckpointKind, CheckpointRef, FormatError, FrameEntry, Lsn, MetaRecords, PackId, Uuid};
 use cairn_store::{PackReader, ReadError, Store};
 
@@ -57,6 +59,7 @@ pub fn load_chain(
     tip: CheckpointRef,
 ) -> Result<CheckpointChain, ChainReadError> {
     let mut chain = CheckpointChain::default();
+    let mut seen = HashSet::new();
     let mut next = tip;
     while next != CheckpointRef::NONE {
         let wrong = |reason: String| ChainReadError::Wrong { pack: next.pack, reason };
@@ -70,6 +73,9 @@ pub fn load_chain(
         }
         let mut bytes = 0;
         for part in &checkpoint.parts {
+            if !seen.insert(*part) {
+                return Err(wrong(format!("pack {part} is part of the chain twice")));
+            }
             bytes += store.reader(*part)?.len()?;
         }
         chain.entries.push(ChainEntry { at: next, parts: checkpoint.parts, floor: checkpoint.floor });

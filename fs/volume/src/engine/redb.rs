@@ -14,6 +14,7 @@ use ::redb::{
 };
 use cairn_format::{CheckpointRef, Lsn, PackId};
 use cairn_store::disk::DiskFile;
+use nix::fcntl::OFlag;
 
 use super::guarded::{Contained, Guarded};
 use super::{Change, Engine, EngineError};
@@ -81,6 +82,8 @@ impl RedbEngine {
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
+                // Not what a link in its place leads to.
+                .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
                 .open(dir.join(FILE))?;
             Ok(Builder::new().set_cache_size(cache_bytes).create_file(file)?)
         })

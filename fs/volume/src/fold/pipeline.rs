@@ -17,6 +17,8 @@ use crate::sync::{Arc, Mutex, thread};
 
 /// Frames that wait for a compressor or for the file, per compressor.
 const QUEUE: usize = 4;
+/// Chunks of a pack: its footer lists them all, and is read whole.
+const CHUNKS_MAX: usize = 1 << 19;
 
 /// Chunks on their way into one frame.
 #[derive(Default)]
@@ -125,7 +127,9 @@ impl Packer<'_> {
 
     /// Whether the pack has all it should hold.
     pub(crate) fn is_full(&self) -> bool {
-        self.written.load(Ordering::Relaxed) >= self.pack_size || self.plain >= self.plain_limit
+        self.written.load(Ordering::Relaxed) >= self.pack_size
+            || self.plain >= self.plain_limit
+            || self.placed.len() >= CHUNKS_MAX
     }
 
     fn send(&mut self) {

@@ -54,7 +54,7 @@ pub(super) fn recut(
     let mut at = first_cut(core, run, run.start.min(size))?.max(from);
     while at < end {
         // The next bytes that are no hole.
-        let Some(begin) = next_data(core, run, at, size)? else { break };
+        let Some(begin) = next_data(core, run, at, end)? else { break };
         if begin >= end {
             break;
         }
@@ -235,12 +235,12 @@ fn first_cut(core: &Core, run: &Taken, start: u64) -> Result<u64, NamespaceError
     })
 }
 
-/// The next byte from `at` on that is in no hole.
-fn next_data(core: &Core, run: &Taken, at: u64, size: u64) -> Result<Option<u64>, NamespaceError> {
+/// The next byte from `at` on, before `end`, that is in no hole.
+fn next_data(core: &Core, run: &Taken, at: u64, end: u64) -> Result<Option<u64>, NamespaceError> {
     const STEP: u64 = 256 << 20;
     let mut from = at;
-    while from < size {
-        let len = STEP.min(size - from);
+    while from < end {
+        let len = STEP.min(end - from);
         for (begin, next) in runs(core, run, from, len)? {
             if next.kind != PieceKind::Hole {
                 return Ok(Some(begin.max(at)));

@@ -21,7 +21,7 @@ use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use replay::{Chain, ChainError, ScannedRecord, scan, scan_read_only};
 pub(crate) use segment::make_segment;
-use segment::{SegmentFile, write_header};
+use segment::{PREFIX_MAX, SegmentFile, write_header};
 
 /// The directory of the segments.
 pub const JOURNAL_DIR: &str = "journal";
@@ -237,7 +237,12 @@ impl Journal {
         if let Some(why) = &log.stopped {
             return Err(JournalError::Stopped(why.clone()));
         }
-        let len = RECORD_HEAD_LEN as u64 + body.len() as u64 + sums.len() as u64 * 8 + payload.len() as u64;
+        let len = RECORD_HEAD_LEN as u64 + body.len() as u64 + sums.len() as u64 * 8;
+        if len > PREFIX_MAX {
+            // Nobody could read it back.
+            return Err(JournalError::Full);
+        }
+        let len = len + payload.len() as u64;
         let len = len.next_multiple_of(RECORD_ALIGN.into());
         if u64::from(log.end) + len > self.shape.segment.into() {
             self.begin_segment(&mut log, continues, len)?;

@@ -8,12 +8,16 @@
 use std::sync::Arc;
 
 use cairn_format::{
-    CheckpointRef, Lsn, Mutation, RECORD_ALIGN, Record, RecordHead, SEGMENT_DATA_START, SegmentHeader,
+    CheckpointRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, Record, RecordHead, SEGMENT_DATA_START,
+    SegmentHeader,
 };
 use cairn_store::disk::{Access, Disk, DiskFile};
 
 use super::segment::{SegmentFile, check_blocks, read_header, read_prefix};
 use super::{Appended, JOURNAL_DIR, JournalShape};
+
+/// Files of segments are not numbered further: four times as many as a journal may have.
+const FILES_MAX: u32 = 1 << 18;
 
 /// A record on the way through a replay.
 pub struct ScannedRecord<'a> {
@@ -107,9 +111,8 @@ fn scan_into(
     let mut walked = Vec::new();
     let mut suspects = Vec::new();
     for listed in disk.list(JOURNAL_DIR).map_err(io(JOURNAL_DIR))? {
-        let Some(n) = listed.name.strip_suffix(".seg").and_then(|n| u32::from_str_radix(n, 16).ok()) else {
-            continue;
-        };
+        let number = listed.name.strip_suffix(".seg").and_then(|n| u32::from_str_radix(n, 16).ok());
+        let Some(n) = number.filter(|n| *n < FILES_MAX) else { continue };
         chain.files = chain.files.max(n + 1);
         let path = format!("{JOURNAL_DIR}/{}", listed.name);
         let access = if writes { Access::Write } else { Access::Read };
@@ -156,7 +159,7 @@ fn scan_into(
 /// The header of the segment that begins with `record`. What trimming relied on, other headers and records say.
 fn header_from(record: &Record, shape: &JournalShape) -> SegmentHeader {
     let continues = record.mutations.iter().find_map(|m| match m {
-        Mutation::Epoch { continues } => Some(*continues),
+        Mutation::Epoch { continues } if *continues < record.head.lsn => Some(*continues),
         _ => None,
     });
     SegmentHeader {
@@ -226,22 +229,46 @@ fn synced_behind(segment: &SegmentFile, end: u32, shape: &JournalShape) -> Lsn {
     const STEP: usize = 1 << 20;
     let align = RECORD_ALIGN as usize;
     let mut synced = Lsn::ZERO;
+    // What looks like records may overlap: all of them together are not read more often than a few times.
+    let mut left = u64::from(shape.segment) * 4;
     let mut part = vec![0; STEP.min(shape.segment.saturating_sub(end) as usize)];
     for start in (end..shape.segment).step_by(STEP) {
         // What cannot be read says nothing.
         let Ok(len) = segment.file.read_at(&mut part, start.into()) else { continue };
         for at in (0..len).step_by(align).filter(|at| RecordHead::begins(&part[*at..len])) {
-            let Ok(record) = read_prefix(&*segment.file, &shape.volume, start + at as u32, shape.segment)
-            else {
-                continue;
-            };
             // Those of the file's earlier lives have other numbers.
-            if record.head.segment == segment.number && record.head.lsn > segment.last {
-                synced = synced.max(record.head.synced);
+            let Ok(head) = RecordHead::peek(&part[at..len]) else { continue };
+            let here = head.segment == segment.number && head.lsn > segment.last;
+            if !here || head.synced <= synced || head.prefix_len() > left {
+                continue;
+            }
+            left -= head.prefix_len();
+            if read_prefix(&*segment.file, &shape.volume, start + at as u32, shape.segment).is_ok() {
+                synced = head.synced;
             }
         }
     }
     synced
+}
+
+/// That all of a record's payload is what was written.
+fn check_payload(
+    segment: &SegmentFile,
+    offset: u32,
+    record: &Record,
+    shape: &JournalShape,
+) -> Result<(), String> {
+    const BLOCKS: usize = 256;
+    let start = u64::from(offset) + record.head.prefix_len();
+    let len = record.head.payload_len as usize;
+    let mut part = vec![0; len.min(BLOCKS * PAYLOAD_BLOCK)];
+    for first in (0..record.sums.len()).step_by(BLOCKS) {
+        let at = first * PAYLOAD_BLOCK;
+        part.truncate(len - at);
+        segment.file.read_exact_at(&mut part, start + at as u64).map_err(|e| e.to_string())?;
+        check_blocks(&shape.volume, first, &part, &record.sums)?;
+    }
+    Ok(())
 }
 
 fn end_of(offset: u32, record: &Record) -> u32 {
@@ -318,11 +345,7 @@ impl Chain {
         let mut torn = None;
         let synced = self.synced;
         self.walk_records(shape, synced, |segment, offset, record| {
-            let mut payload = vec![0; record.head.payload_len as usize];
-            let at = u64::from(offset) + record.head.prefix_len();
-            let whole = segment.file.read_exact_at(&mut payload, at).map_err(|e| e.to_string());
-            let whole = whole.and_then(|()| check_blocks(&shape.volume, 0, &payload, &record.sums));
-            if let Err(reason) = whole {
+            if let Err(reason) = check_payload(segment, offset, record, shape) {
                 torn = Some((record.head.lsn, reason));
             }
             torn.is_none()

@@ -11,6 +11,10 @@ use cairn_store::disk::{Access, Disk, DiskFile};
 
 use super::{JOURNAL_DIR, JournalError, JournalShape, blocks};
 
+/// The longest record without its payload. An operation's takes kilobytes, those of folds and copies up to an eighth of
+/// a segment, but no more than a few MiB.
+pub(super) const PREFIX_MAX: u64 = 64 << 20;
+
 /// A segment that holds records.
 #[derive(Clone)]
 pub(crate) struct SegmentFile {
@@ -109,6 +113,9 @@ pub(crate) fn read_prefix(
     let peeked = RecordHead::peek(&head).map_err(|e| e.to_string())?;
     if u64::from(offset) + peeked.record_len() > segment_len.into() {
         return Err("it would pass the segment's end".into());
+    }
+    if peeked.prefix_len() > PREFIX_MAX {
+        return Err("it says more than a record may".into());
     }
     let mut prefix = vec![0; peeked.prefix_len() as usize];
     file.read_exact_at(&mut prefix, offset.into()).map_err(|e| e.to_string())?;

@@ -6,7 +6,7 @@ mod overlay;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use cairn_format::key::Key;
+use cairn_format::key::{self, Key, tag};
 use cairn_format::{
     ChunkId, EXTENT_RANGE, FormatError, Ino, Mutation, Piece, PieceKind, View, decode_pieces,
 };
@@ -231,6 +231,30 @@ impl Namespace {
             known.sort_by_key(|(at, _)| *at);
         }
         Ok(join(known))
+    }
+
+    /// From where on, at `from` or behind it, any layer says that a file has bytes; a layer above may say that they are
+    /// gone. None where there are only holes.
+    pub(crate) fn next_bytes(&self, view: View, ino: Ino, from: u64) -> Result<Option<u64>, NamespaceError> {
+        let mut next: Option<u64> = None;
+        let mut found = |at: u64| next = Some(next.map_or(at, |next| next.min(at)));
+        {
+            let layers = self.layers();
+            for layer in layers.frozen.as_deref().into_iter().chain([&layers.active]) {
+                let runs = layer.extents(view, ino).into_iter().flat_map(|e| e.within(from, u64::MAX - from));
+                runs.filter(|(_, run)| run.kind != PieceKind::Hole).take(1).for_each(|(at, _)| found(at));
+            }
+        }
+        let (_, end) = key::all_of(tag::EXTENT, ino);
+        let begin = Key::Extent(ino, from / EXTENT_RANGE, view).encode();
+        self.engine().scan(&begin, &end, &mut |key, _| match Key::decode(key) {
+            Some(Key::Extent(_, range, of)) if of == view => {
+                found(from.max(range * EXTENT_RANGE));
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        })?;
+        Ok(next)
     }
 
     /// Calls `each` with the chunks that the layers' extents name, and whose they are.

@@ -117,7 +117,7 @@ impl Core {
             free: space.free / block,
             available: space.available / block,
             files,
-            files_free: Ino::MAX.0 - used,
+            files_free: Ino::MAX.0.saturating_sub(used),
         })
     }
 }

@@ -15,6 +15,8 @@ use cairn_store::ReadError;
 const READ_TRIES: usize = 8;
 /// How many inodes one record removes.
 const REMOVED_TOGETHER: usize = 64;
+/// How many bytes such a record has before the next is begun.
+const REMOVAL_MAX: usize = 1 << 20;
 
 impl Core {
     pub(crate) fn open(&self, ino: u64) -> Result<(), Error> {
@@ -60,7 +62,7 @@ impl Core {
     pub(crate) fn remove_orphans(&self, inos: &[Ino]) -> Result<(), Error> {
         self.reserve(Need::Shrink, 4096)?;
         let _lock = self.locks.write(inos);
-        let most = self.journal()?.record_max() as usize / 2;
+        let most = (self.journal()?.record_max() as usize / 2).min(REMOVAL_MAX);
         let mut change = Change::new(self);
         let mut bytes = 0;
         let mut removed = Vec::with_capacity(inos.len());
@@ -225,6 +227,11 @@ impl Core {
         const STEP: u64 = 64 << 20;
         let mut from = offset;
         while from < size {
+            if to == SeekTo::Data {
+                // A hole may be as long as a file can be.
+                let next = self.checked(self.look(|ns| ns.next_bytes(self.view, ino, from)))?;
+                from = next.filter(|at| *at < size).ok_or(Error::NoData)?;
+            }
             let len = STEP.min(size - from);
             for (at, run) in self.runs(ino, from, len)? {
                 let hole = run.kind == PieceKind::Hole;

@@ -30,8 +30,7 @@ use crate::core::Core;
 const LINK_MAX: u32 = 1 << 31;
 /// The longest target of a symbolic link.
 const TARGET_MAX: usize = 4095;
-/// The longest file: offsets are signed where the kernel counts them.
-pub(crate) const FILE_MAX: u64 = i64::MAX as u64;
+pub(crate) use cairn_format::FILE_MAX;
 
 const VIEW_SHIFT: u32 = 48;
 
@@ -125,7 +124,7 @@ impl Core {
         let Some(value) = value else { return Err(Error::Stale) };
         let inode = self.checked(Inode::decode(&value).map_err(Into::into))?;
         if counted && inode.kind() == FileKind::Regular {
-            let stored = self.not_nothing(ino, &inode, inode.stored + above)?;
+            let stored = self.not_nothing(ino, &inode, inode.stored.saturating_add(above))?;
             return Ok(self.attr_with(ino, &inode, stored));
         }
         self.attr(ino, &inode)
@@ -179,6 +178,6 @@ impl Core {
             Some(value) => self.checked(Inode::decode(&value).map_err(Into::into))?.stored,
             None => 0,
         };
-        Ok(counted + above)
+        Ok(counted.saturating_add(above))
     }
 }

@@ -1,5 +1,7 @@
 //! Names: looking them up, making what they lead to, moving and removing them.
 
+use std::collections::HashSet;
+
 use cairn_format::key::Key;
 use cairn_format::{DirEntry, FileKind, Ino, Inode, OrderedEntry};
 
@@ -83,7 +85,12 @@ impl Core {
     pub(crate) fn readlink(&self, ino: u64) -> Result<Vec<u8>, Error> {
         let ino = split(ino)?;
         let _lock = self.locks.read(ino);
-        self.get(&Key::Target(ino, self.view))?.ok_or(Error::Invalid)
+        let target = self.get(&Key::Target(ino, self.view))?.ok_or(Error::Invalid)?;
+        if target.is_empty() || target.len() > TARGET_MAX || target.contains(&0) {
+            tracing::error!("inode {ino} is a symbolic link with a target that none can have");
+            return Err(Error::Io);
+        }
+        Ok(target)
     }
 
     pub(crate) fn mknod(
@@ -429,12 +436,17 @@ impl Core {
     /// That `dir` does not lie in the directory `moved`. The caller holds the tree's lock.
     fn refuse_cycle(&self, moved: Ino, dir: Ino) -> Result<(), Error> {
         let mut at = dir;
+        let mut passed = HashSet::new();
         loop {
             if at == moved {
                 return Err(Error::Invalid);
             }
             if at == Ino::ROOT {
                 return Ok(());
+            }
+            if !passed.insert(at) {
+                tracing::error!("directory {at} lies within itself");
+                return Err(Error::Io);
             }
             let _lock = self.locks.read(at);
             at = self.directory(at)?.parent;
@@ -575,6 +587,9 @@ impl Core {
         if kind == FileKind::Directory {
             inode.parent = entered_ino;
             if !same_dir {
+                if entered.nlink >= LINK_MAX {
+                    return Err(Error::TooManyLinks);
+                }
                 left.nlink = left.nlink.saturating_sub(1);
                 entered.nlink += 1;
             }

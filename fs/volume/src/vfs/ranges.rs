@@ -15,6 +15,8 @@ use crate::namespace::FileRun;
 const COPY_MAX: u64 = 1 << 30;
 /// Bytes whose places are looked up for one record of a copy.
 const COPY_STEP: u64 = 16 << 20;
+/// Pieces of a record, at most.
+const PIECES_MAX: usize = 1 << 16;
 /// Bytes of a piece in a record, at most.
 const PIECE_BYTES: usize = 80;
 
@@ -121,7 +123,7 @@ impl Core {
         len: u64,
         clear: bool,
     ) -> Result<u64, Error> {
-        let most = (self.journal()?.record_max() as usize / 2 / PIECE_BYTES).max(1);
+        let most = (self.journal()?.record_max() as usize / 2 / PIECE_BYTES).clamp(1, PIECES_MAX);
         self.reserve(Need::Grow, (most * PIECE_BYTES) as u64)?;
         let _lock = self.locks.write(&[from, to]);
         let source = self.regular(from)?;
