@@ -40,6 +40,8 @@ pub(crate) enum Verb {
     Stats(StatsArgs),
     /// Tell what files take, and why: what they share with others, where they lie.
     Why(WhyArgs),
+    /// Give back the room of what was deleted: rewrite packs that are partly dead, and make small ones one.
+    Gc(GcArgs),
 }
 
 /// Arguments of `cairn mount`.
@@ -127,6 +129,39 @@ pub(crate) struct WhyArgs {
     pub(crate) json: bool,
 }
 
+/// Arguments of `cairn gc`.
+#[derive(Args, Debug)]
+pub(crate) struct GcArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+    /// Rewrite packs of which less than so many percent is used; 91 unless given.
+    #[arg(long, value_name = "PCT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) threshold: Option<u8>,
+    /// End after this time, as in 90s, 10m or 2h; the next run goes on.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) max_duration: Option<Duration>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A number of seconds, minutes, hours or days.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => 0,
+    };
+    match number.parse::<u32>() {
+        Ok(number) if seconds > 0 => Ok(Duration::from_secs(u64::from(number) * seconds)),
+        _ => Err("write a number of seconds, or one with m, h or d, as in 10m".to_string()),
+    }
+}
+
 /// A tenth of a second to a day.
 fn parse_interval(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
@@ -177,6 +212,16 @@ mod tests {
     fn the_definitions_are_sound() {
         Cli::command().debug_assert();
         HelperArgs::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_duration("2h"), parse_duration("7200s"));
+        for wrong in ["", "m", "ten", "1.5h", "10 m", "-1", "99999999999"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub(crate) const NO_STORE: i32 = 10;
 /// Somebody else holds the volume.
 pub(crate) const LOCKED: i32 = 11;
 
+/// The person had enough of it.
+pub(crate) const INTERRUPTED: i32 = 130;
+
 /// What `cairn` exits with.
 pub(crate) const EXIT_CODES: &[(i32, &str)] = &[
     (0, "done"),
@@ -21,7 +24,7 @@ pub(crate) const EXIT_CODES: &[(i32, &str)] = &[
     (PARTIAL, "done for some of several paths, failed for others"),
     (NO_STORE, "no volume there"),
     (LOCKED, "the volume is held by somebody else"),
-    (130, "interrupted by SIGINT, as the shell tells it"),
+    (INTERRUPTED, "interrupted by SIGINT, as the shell tells it"),
 ];
 
 /// [`EXIT_CODES`] as a sentence.

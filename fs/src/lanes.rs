@@ -10,10 +10,14 @@
 //! locked and lists nothing in it, so it must not queue behind somebody's cold reads or `fsync`s.
 
 use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+
+use cairn_volume::sync::atomic::{AtomicUsize, Ordering};
+use cairn_volume::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use cairn_volume::sync::thread::{self, JoinHandle};
+use cairn_volume::sync::{Arc, Mutex, PoisonError};
+
+#[cfg(all(test, feature = "schedules"))]
+mod schedules;
 
 /// Readers that never wait: one for look-ups, one for the look-up behind it.
 const FREE_READERS: usize = 2;

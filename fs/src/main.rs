@@ -61,6 +61,7 @@ fn cairn(arguments: Vec<OsString>) -> ExitCode {
         Verb::Info(args) => cmd::info::run(args),
         Verb::Stats(args) => cmd::stats::run(args),
         Verb::Why(args) => cmd::why::run(args),
+        Verb::Gc(args) => cmd::gc::run(args),
     };
     finish("cairn", result, |code| u8::try_from(code).unwrap_or(1))
 }

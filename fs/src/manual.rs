@@ -74,6 +74,7 @@ fn example(verb: &str) -> Option<&'static str> {
         "umount" => Some("cairn umount /mnt/photos"),
         "sync" => Some("cairn sync /mnt/photos"),
         "df" => Some("cairn df --json /mnt/photos"),
+        "gc" => Some("cairn gc /mnt/photos --max-duration 10m"),
         "info" => Some("cairn info /srv/photos"),
         "stats" => Some("cairn stats /mnt/photos --interval 1"),
         "why" => Some("cairn why /mnt/photos/one.jpg /mnt/photos/two.jpg"),

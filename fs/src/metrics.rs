@@ -251,6 +251,10 @@ fn figures(statistics: &Statistics) -> Vec<Figure> {
         checkpoints,
         fold_errors,
         engine_rebuilds,
+        gc_runs,
+        compacted_bytes,
+        packs_dropped,
+        dropped_bytes,
         backlog,
         backlog_age,
         overlay,
@@ -283,6 +287,14 @@ fn figures(statistics: &Statistics) -> Vec<Figure> {
         ("cairn_checkpoints", "Checkpoints written", Counter(checkpoints)),
         ("cairn_fold_errors", "Folds and checkpoints that failed and are tried again", Counter(fold_errors)),
         ("cairn_engine_rebuilds", "Times the engine failed and was rebuilt", Counter(engine_rebuilds)),
+        ("cairn_gc_runs", "Times that garbage was collected", Counter(gc_runs)),
+        (
+            "cairn_compacted_bytes",
+            "Bytes of the data packs that were written for it",
+            Counter(compacted_bytes),
+        ),
+        ("cairn_packs_dropped", "Data packs that were dropped", Counter(packs_dropped)),
+        ("cairn_dropped_bytes", "Bytes of the data packs that were dropped", Counter(dropped_bytes)),
         (
             "cairn_cache_hits",
             "Look-ups in the cache of decoded frames that found theirs",
@@ -304,12 +316,13 @@ fn figures(statistics: &Statistics) -> Vec<Figure> {
 fn usage_figures(usage: &Usage) -> Vec<Figure> {
     use Kind::Gauge;
     // What of the journal is not folded yet is the backlog, above.
-    let Usage { files, logical, unique, stored, metadata, journal, journal_used: _ } = *usage;
+    let Usage { files, logical, unique, stored, reclaimable, metadata, journal, journal_used: _ } = *usage;
     vec![
         ("cairn_files", "Inodes, directories and all", Gauge(files)),
         ("cairn_logical_bytes", "Content of all files, holes left out", Gauge(logical)),
         ("cairn_unique_bytes", "What is left of it when every chunk is counted once", Gauge(unique)),
         ("cairn_stored_bytes", "What that takes in data packs, compressed", Gauge(stored)),
+        ("cairn_reclaimable_bytes", "What of that nothing refers to any more, at least", Gauge(reclaimable)),
         ("cairn_metadata_bytes", "Metadata packs, engine and index", Gauge(metadata)),
         ("cairn_journal_bytes", "The journal's segments on the disk", Gauge(journal)),
     ]

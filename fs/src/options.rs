@@ -39,6 +39,8 @@ pub(crate) struct MountOptions {
     pub(crate) dedup: Option<Dedup>,
     /// The library that caches the namespace; `None`: redb.
     pub(crate) meta_engine: Option<MetaEngine>,
+    /// Whether garbage is collected by itself; `None`: it is.
+    pub(crate) collect: Option<bool>,
     /// How the daemon's log is written; `None`: as text.
     pub(crate) log_format: Option<Format>,
     /// Where figures are served to Prometheus; `None`: nowhere.
@@ -132,6 +134,14 @@ pub(crate) const OPTIONS: &[Known] = &[
         help: "what caches the namespace: redb, or sled where cairn was built with it",
         take: Take::Value("ENGINE", |o, value| {
             o.meta_engine = Some(engine(value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "gc",
+        help: "whether packs that are partly dead are rewritten when nothing else is to be done: on or off",
+        take: Take::Value("HOW", |o, value| {
+            o.collect = Some(on_or_off("gc", value)?);
             Ok(())
         }),
     },
@@ -271,6 +281,7 @@ impl MountOptions {
             compression: self.compression,
             dedup: self.dedup.unwrap_or_default(),
             meta_engine: self.meta_engine.unwrap_or_default(),
+            collect: self.collect.unwrap_or(true),
             ..OpenOptions::default()
         };
         if let Some(bytes) = self.cache_size {
@@ -314,6 +325,14 @@ fn dedup(text: &str) -> Result<Dedup, String> {
         "off" => Ok(Dedup::Off),
         "verify" => Ok(Dedup::Verify),
         _ => Err("say dedup=on, dedup=off or dedup=verify".to_string()),
+    }
+}
+
+fn on_or_off(name: &str, text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("say {name}=on or {name}=off")),
     }
 }
 
@@ -378,6 +397,14 @@ mod tests {
         for later in ["profile=vm", "parity=16+2", "heal=on", "gpu=auto"] {
             assert!(parse(later).expect_err("not there").message.contains("unknown"), "{later}");
         }
+    }
+
+    #[test]
+    fn garbage_is_collected_unless_told_otherwise() {
+        assert!(parse("").expect("nothing said").to_open().collect);
+        assert!(parse("gc=on").expect("known").to_open().collect);
+        assert!(!parse("gc=off").expect("known").to_open().collect);
+        assert!(parse("gc=maybe").is_err() && parse("gc").is_err());
     }
 
     #[test]

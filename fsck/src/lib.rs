@@ -12,6 +12,7 @@ mod journal;
 mod namespace;
 mod packs;
 mod progress;
+mod replaces;
 mod report;
 mod superblocks;
 

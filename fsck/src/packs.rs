@@ -1,6 +1,6 @@
 //! The packs: every frame of every one read, checked, decoded, and each chunk hashed anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,7 @@ use cairn_store::{PACKS_DIR, PackListing, PackReader, ReadError, StoreError, lis
 use crate::CheckError;
 use crate::index::{Index, check_slots};
 use crate::progress::Progress;
+use crate::replaces::check_replaces;
 use crate::report::{CheckTotals, Finding, Findings};
 
 /// What is known of a pack after it was read.
@@ -52,6 +53,7 @@ pub(crate) fn check_packs(
     totals.pack_bytes = listing.packs.iter().map(|(_, len)| len).sum();
     progress.expect(totals.pack_bytes);
 
+    let there: HashSet<PackId> = listing.packs.iter().map(|(pack, _)| *pack).collect();
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(listing.packs.len());
@@ -63,7 +65,7 @@ pub(crate) fn check_packs(
                         return;
                     }
                     let mut check = PackCheck::new(*pack, *len, superblock, progress);
-                    check.run(&**disk, index.slots_of(pack));
+                    check.run(&**disk, index.slots_of(pack), &there);
                     results.lock().unwrap_or_else(PoisonError::into_inner).push((*pack, check.result));
                 }
             });
@@ -121,7 +123,7 @@ impl<'a> PackCheck<'a> {
         PackCheck { pack, len, store, progress, result: PackResult::default() }
     }
 
-    fn run(&mut self, disk: &dyn Disk, slots: &[IndexSlot]) {
+    fn run(&mut self, disk: &dyn Disk, slots: &[IndexSlot], there: &HashSet<PackId>) {
         let reader = match PackReader::open(disk, self.pack) {
             Ok(reader) => reader,
             Err(error) => return self.damage("pack", 0, error.to_string()),
@@ -130,6 +132,9 @@ impl<'a> PackCheck<'a> {
             self.result.facts.described = Some((footer.volume, footer.kind));
             let wrong = check_slots(self.pack, &footer, slots);
             self.result.findings.extend(wrong);
+            for what in check_replaces(disk, &footer, there) {
+                self.damage("replaced", 0, what);
+            }
             self.frames(&reader, &footer);
         }
     }

@@ -1,6 +1,6 @@
 //! An engine that outlives a crash: as it was, as it was earlier, or not at all.
 //!
-//! With `CAIRN_ENGINE=sled`, and the cargo feature `sled`, it is sled, in a directory of its own: as a kill would leave it,
+//! With `CAIRN_ENGINE=redb` it is redb, in a file of the same disk, and whatever becomes of that. With `CAIRN_ENGINE=sled`, and the cargo feature `sled`, it is sled, in a directory of its own: as a kill would leave it,
 //! or not at all.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use cairn_format::CheckpointRef;
+use cairn_store::disk::{Access, Disk, DiskFile, MemoryDisk, read_small};
 use cairn_volume::EngineChoice;
-use cairn_volume::engine::{Change, Checked, Engine, EngineError, MetaEngine};
+use cairn_volume::engine::{Change, Checked, Engine, EngineError, MetaEngine, RedbEngine};
 use tempfile::TempDir;
 
 #[derive(Clone, Default)]
@@ -30,26 +31,38 @@ pub struct Versions(Arc<RwLock<Vec<Version>>>);
 pub enum Surviving {
     /// In memory, with all it went through.
     Versions(Versions),
+    /// redb, on the disk of the volume; with what its file was when the volume was mounted before.
+    Redb(Arc<Mutex<Vec<u8>>>),
     /// sled, in this directory.
     Sled(Arc<TempDir>),
 }
+
+/// The directory of redb's file on a disk in memory, and the file.
+const REDB_DIR: &str = "engine";
+const REDB_FILE: &str = "engine/namespace.redb";
+const REDB_CACHE: usize = 1 << 20;
 
 impl Default for Surviving {
     /// A new one, of the kind that the environment names.
     fn default() -> Surviving {
         match std::env::var("CAIRN_ENGINE").as_deref() {
             Err(_) | Ok("memory") => Surviving::Versions(Versions::default()),
+            Ok("redb") => Surviving::Redb(Arc::default()),
             Ok("sled") if MetaEngine::Sled.is_built() => Surviving::Sled(Arc::new(new_dir())),
             Ok("sled") => panic!("CAIRN_ENGINE=sled takes --features sled"),
-            Ok(other) => panic!("CAIRN_ENGINE={other}: memory and sled are known"),
+            Ok(other) => panic!("CAIRN_ENGINE={other}: memory, redb and sled are known"),
         }
     }
 }
 
 impl Surviving {
-    /// What survives a crash.
+    /// What survives a crash. redb's file lies on the volume's disk: see [`Surviving::leave`].
     pub fn surviving(&self, survival: Survival) -> Surviving {
         match self {
+            Surviving::Redb(before) => {
+                let before = before.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Surviving::Redb(Arc::new(Mutex::new(before)))
+            }
             Surviving::Versions(versions) => Surviving::Versions(versions.surviving(survival)),
             Surviving::Sled(dir) => {
                 let left = new_dir();
@@ -66,17 +79,64 @@ impl Surviving {
     pub fn rot(&self, pick: u64) -> bool {
         match self {
             Surviving::Versions(versions) => versions.rot(pick),
-            // Its files rot under real mounts.
-            Surviving::Sled(_) => false,
+            // Their files rot under real mounts.
+            Surviving::Redb(_) | Surviving::Sled(_) => false,
         }
     }
 
-    /// The engine to open a volume with.
-    pub fn choice(&self) -> EngineChoice {
+    /// Has the engine's file on a disk that a crash left be older, or none.
+    pub fn leave(&self, survival: Survival, disk: &MemoryDisk) {
+        let Surviving::Redb(before) = self else { return };
+        match survival {
+            Survival::All => {}
+            Survival::Older(_) => {
+                let before = before.lock().unwrap_or_else(PoisonError::into_inner);
+                put_file(disk, REDB_FILE, Some(&before));
+            }
+            Survival::None => put_file(disk, REDB_FILE, None),
+        }
+    }
+
+    /// The engine to open a volume on `disk` with.
+    pub fn choice(&self, disk: &MemoryDisk) -> EngineChoice {
         match self {
             Surviving::Versions(versions) => versions.choice(),
+            Surviving::Redb(before) => {
+                *before.lock().unwrap_or_else(PoisonError::into_inner) =
+                    read_small(disk, REDB_FILE, u64::MAX).unwrap_or_default();
+                let disk = disk.clone();
+                EngineChoice::By(Box::new(move |fresh| {
+                    let file = redb_file(&disk, fresh)
+                        .map_err(|error| EngineError::Failed { engine: "redb", reason: error.to_string() })?;
+                    Ok(Arc::new(Checked::new(RedbEngine::on(file, REDB_CACHE)?)))
+                }))
+            }
             Surviving::Sled(dir) => EngineChoice::Sled(dir.path().join("engine")),
         }
+    }
+}
+
+/// redb's file, as it is or a new one.
+fn redb_file(disk: &MemoryDisk, fresh: bool) -> io::Result<Arc<dyn DiskFile>> {
+    let unless = |kind| move |e: io::Error| if e.kind() == kind { Ok(()) } else { Err(e) };
+    disk.create_dir(REDB_DIR).or_else(unless(io::ErrorKind::AlreadyExists))?;
+    if fresh {
+        disk.remove(REDB_FILE).or_else(unless(io::ErrorKind::NotFound))?;
+    }
+    match disk.open(REDB_FILE, Access::Write) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => disk.open(REDB_FILE, Access::CreateNew),
+        found => found,
+    }
+}
+
+/// Has a file hold other bytes, or be none. The directory is there where the file ever was.
+fn put_file(disk: &MemoryDisk, path: &str, bytes: Option<&[u8]>) {
+    let _ = disk.remove(path);
+    if let Some(bytes) = bytes
+        && let Ok(file) = disk.open(path, Access::CreateNew)
+    {
+        file.write_at(bytes, 0).expect("a disk in memory takes copies");
+        file.sync().and_then(|()| disk.sync_dir(REDB_DIR)).expect("a disk in memory syncs");
     }
 }
 

@@ -2,9 +2,11 @@
 //! fail, the comparison of the two, and real mounts.
 
 pub mod content;
+pub mod cuttable;
 pub mod dice;
 pub mod driver;
 pub mod engine;
+pub mod logged;
 pub mod model;
 pub mod mounted;
 pub mod ops;

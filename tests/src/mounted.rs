@@ -5,8 +5,9 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgid, getpgrp};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -170,6 +171,49 @@ pub fn is_mounted(path: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(at) == path))
 }
 
+/// The processes of a mount.
+#[derive(Clone, Copy, Debug)]
+pub struct Daemon(Pid);
+
+impl Daemon {
+    /// Kills them, as a crash would, and returns when they have let go of everything.
+    #[track_caller]
+    pub fn kill(self) {
+        self.send_kill().expect("it runs");
+        wait_until("the daemon ended", || self.has_ended());
+    }
+
+    /// Every kill of these tests comes through here: all processes of the daemon's group, which it has for itself.
+    fn send_kill(self) -> nix::Result<()> {
+        match getpgid(Some(self.0))? {
+            group if group == getpgrp() => kill(self.0, Signal::SIGKILL),
+            group => killpg(group, Signal::SIGKILL),
+        }
+    }
+
+    /// Whether it is gone, or waits for somebody to ask how it ended.
+    pub fn has_ended(self) -> bool {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.0)) else { return true };
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+    }
+}
+
+/// A mount that is being made.
+pub struct Mounting(Child);
+
+impl Mounting {
+    /// Kills it, wherever it is; gives whether it was still at work.
+    #[track_caller]
+    pub fn kill(mut self) -> bool {
+        let at_work = self.0.try_wait().expect("a child").is_none();
+        if at_work {
+            Daemon(Pid::from_raw(i32::try_from(self.0.id()).expect("a process's number"))).kill();
+            self.0.wait().expect("a child");
+        }
+        at_work
+    }
+}
+
 /// A volume and its mountpoint, in a directory that goes when this does. A failed test leaves no mount and no daemon.
 pub struct Mounted {
     root: TempDir,
@@ -318,11 +362,27 @@ impl Mounted {
         wait_until("the daemon ended", || is_free(&self.dir));
     }
 
+    /// The processes that have the volume, to be killed at a moment when its directory may no longer tell them.
+    #[track_caller]
+    pub fn daemon(&self) -> Daemon {
+        Daemon(daemon_of(&self.dir).expect("a daemon has the volume"))
+    }
+
     /// Kills the daemon, as a crash would. The mount stays, dead.
     #[track_caller]
     pub fn kill(&self) {
-        self.signal(Signal::SIGKILL);
+        self.daemon().kill();
         self.wait_for_end();
+    }
+
+    /// Begins to mount, for a kill half way.
+    #[track_caller]
+    pub fn begin_to_mount(&self) -> Mounting {
+        let mut command = Command::new(program("cairn"));
+        command.args(["mount", "-f"]).args(self.options.iter().flat_map(|o| ["-o", o])).arg(&self.dir);
+        command.arg(&self.at).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A group of its own: whoever kills it means all processes that it has.
+        Mounting(command.process_group(0).spawn().expect("cairn, as built"))
     }
 
     /// Takes a dead mount out of the tree.
@@ -349,7 +409,7 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         if let Some(pid) = daemon_of(&self.dir) {
             // Ended on its own in between: as good.
-            let _ = kill(pid, Signal::SIGKILL);
+            let _ = Daemon(pid).send_kill();
         }
         for _ in 0..8 {
             match umount2(&self.at, MntFlags::MNT_DETACH) {
@@ -384,7 +444,7 @@ fn watch(dir: PathBuf) -> Sender<()> {
                 mount_limit().as_secs()
             );
             if let Some(pid) = daemon_of(&dir) {
-                let _ = kill(pid, Signal::SIGKILL);
+                let _ = Daemon(pid).send_kill();
             }
         }
     });

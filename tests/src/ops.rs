@@ -1,6 +1,10 @@
 //! Operations: drawn as numbers, so that they shrink, and made concrete by the model they meet.
 
-use cairn_volume::{Allocate, Caller, Error, FileKind, RenameMode, Timestamp, Volume, XattrMode};
+use std::ops::ControlFlow;
+
+use cairn_volume::{
+    Allocate, Caller, Error, FileKind, GcError, GcOptions, RenameMode, Timestamp, Volume, XattrMode,
+};
 
 use crate::dice::{Dice, data};
 use crate::model::{Body, FILE_MAX, Id, Model, ROOT, Set};
@@ -157,7 +161,17 @@ pub struct Upkeep {
 pub const UPKEEP: &[Upkeep] = &[
     // One round of folding and a checkpoint.
     Upkeep { name: "maintain", on_volume: |volume| volume.maintain().map(drop) },
+    Upkeep { name: "gc", on_volume: collect },
 ];
+
+fn collect(volume: &Volume) -> Result<(), Error> {
+    match volume.gc(&GcOptions::default(), &mut |_| ControlFlow::Continue(())) {
+        // By the volume itself.
+        Ok(_) | Err(GcError::Busy) => Ok(()),
+        Err(GcError::ReadOnly) => Err(Error::ReadOnly),
+        Err(GcError::Failed(_)) => Err(Error::Io),
+    }
+}
 
 impl std::fmt::Debug for Upkeep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

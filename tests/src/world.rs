@@ -100,6 +100,11 @@ impl World {
         World::on(disk.fork(), Surviving::default())
     }
 
+    /// The same machine, with redb on its disk.
+    pub fn with_redb(self) -> World {
+        World { engine: Surviving::Redb(Arc::default()), ..self }
+    }
+
     fn on(disk: MemoryDisk, engine: Surviving) -> World {
         World { store: disk.clone(), split: false, disk, engine }
     }
@@ -133,7 +138,7 @@ impl World {
         open_on(OpenOn {
             disk: Arc::new(self.disk.clone()),
             store: self.store_disk(),
-            engine: self.engine.choice(),
+            engine: self.engine.choice(&self.disk),
             background,
             session: 7,
             options,
@@ -141,15 +146,24 @@ impl World {
         })
     }
 
+    /// The same disk, with what is not certain on it, once it is well again.
+    pub fn healed(&self) -> World {
+        self.disk.heal();
+        self.clone()
+    }
+
     /// What a machine finds when it starts again.
     pub fn crash(&self, crash: Crash, survival: Survival) -> World {
-        World::on(self.disk.crash(crash), self.engine.surviving(survival))
+        let disk = self.disk.crash(crash);
+        self.engine.leave(survival, &disk);
+        World::on(disk, self.engine.surviving(survival))
     }
 
     /// As [`World::crash`], but what becomes of the journal is another thing than what becomes of the packs:
     /// the worst that can happen to an order between the two.
     pub fn split_crash(&self, journal: Crash, store: Crash, survival: Survival) -> World {
         let (disk, store) = (self.disk.crash(journal), self.disk.crash(store));
+        self.engine.leave(survival, &disk);
         World { disk, store, split: true, engine: self.engine.surviving(survival) }
     }
 

@@ -3,11 +3,17 @@
 
 mod core {
     mod chunks;
+    mod contract;
     mod crash;
+    mod errors;
+    mod errseq;
+    mod exhaustive;
     mod format;
+    mod gc;
     mod model;
     mod order;
     mod rot;
+    mod sentences;
     mod smoke;
     mod threads;
 }

@@ -1,7 +1,9 @@
 //! Real mounts through /dev/fuse, as root: what programs see of cairn, what survives its daemon, and what is refused.
 //!
-//! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in all);
-//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_FAULTS` (a hundredth of it, of rot); `CAIRN_MANY` is how many files "many" are.
+//! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in each of two tests);
+//! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_POWER` (power cuts); `CAIRN_CROWD` (times as long); `CAIRN_FAULTS` (a
+//! hundredth of it, of rot); `CAIRN_MANY` is how many files "many" are; `CAIRN_SPACE_CYCLES` and `CAIRN_SPACE_MIB` are how
+//! often a disk of which size is filled.
 
 #[path = "mount/acls.rs"]
 mod acls;
@@ -11,11 +13,17 @@ mod bad_input;
 mod commands;
 #[path = "mount/content.rs"]
 mod content;
+#[path = "mount/crowd.rs"]
+mod crowd;
 #[cfg(feature = "sled")]
 #[path = "mount/sled.rs"]
 mod engines;
+#[path = "mount/errseq.rs"]
+mod errseq;
 #[path = "mount/full.rs"]
 mod full;
+#[path = "mount/gc.rs"]
+mod gc;
 #[path = "mount/handles.rs"]
 mod handles;
 #[path = "mount/kills.rs"]
@@ -34,6 +42,8 @@ mod names;
 mod opens;
 #[path = "mount/owners.rs"]
 mod owners;
+#[path = "mount/power.rs"]
+mod power;
 #[path = "mount/ranges.rs"]
 mod ranges;
 #[path = "mount/rot.rs"]

@@ -368,7 +368,7 @@ pub struct Footer {
     pub frames: Vec<FrameEntry>,
     /// The chunks of all frames, frame after frame.
     pub chunks: Vec<ChunkEntry>,
-    /// What it replaces: none yet.
+    /// What it replaces, where it is one that compaction made: chunks of other packs, each with its own.
     pub replaces: Vec<Replaced>,
     /// The checkpoint that a metadata pack is part of.
     pub checkpoint: Option<Checkpoint>,

@@ -91,6 +91,14 @@ fn table(document: &Document) -> String {
     for (name, bytes) in rows {
         text += &format!("{name:<20} {:>10} {:>7}\n", human(bytes), percent(bytes, usage.logical));
     }
+    if usage.reclaimable > 0 {
+        text += &format!(
+            "{:<20} {:>10} {:>7}\n",
+            "reclaimable",
+            human(usage.reclaimable),
+            percent(usage.reclaimable, usage.logical)
+        );
+    }
     // Set aside once and used again and again: no share of what is stored.
     text += &format!("{:<20} {:>10}\n", "journal, on disk", human(usage.journal));
     if let Some(ratio) = document.ratio {
@@ -122,6 +130,7 @@ mod tests {
             logical: 4 << 30,
             unique: 2 << 30,
             stored: 1 << 30,
+            reclaimable: 0,
             metadata: 0,
             journal: 512 << 20,
             journal_used: 0,
@@ -134,6 +143,13 @@ mod tests {
         assert!(text.starts_with("/srv/v (films), mounted at /mnt\n"), "{text}");
         assert!(text.contains("after dedup            2.00 GiB   50.0%"), "{text}");
         assert!(text.ends_with("1.00 GiB hold 4.00 GiB: 4.00 to 1\n"), "{text}");
+    }
+
+    #[test]
+    fn what_can_be_had_back_is_told_where_there_is_some() {
+        assert!(!table(&document(usage())).contains("reclaimable"));
+        let text = table(&document(UsageReport { reclaimable: 512 << 20, ..usage() }));
+        assert!(text.contains("reclaimable             512 MiB   12.5%\n"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 pub(crate) mod df;
+pub(crate) mod gc;
 pub(crate) mod info;
 pub(crate) mod mount;
 pub(crate) mod remount;

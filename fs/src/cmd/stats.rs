@@ -250,6 +250,15 @@ fn table(dir: &str, stats: &StatsReport, rates: Option<&Rates>) -> String {
         ("fsyncs", format!("{:>10}", stats.fsyncs)),
         ("checkpoints", format!("{:>10}", stats.checkpoints)),
         (
+            "collected",
+            format!(
+                "{:>10}  in {}, {} written for it",
+                human(stats.dropped_bytes),
+                count(stats.packs_dropped, "pack", "packs"),
+                human(stats.compacted_bytes)
+            ),
+        ),
+        (
             "errors",
             format!(
                 "{:>10}  of reads and writes, {} of folds, {}",

@@ -7,8 +7,9 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Request, VERSION, read_line, with_address};
+use super::{GcRequest, Request, VERSION, read_line, with_address};
 use crate::failure::Failure;
+use crate::report::{GcProgressReport, GcRunReport};
 
 /// A connection to the daemon that holds a volume.
 pub(crate) struct Client {
@@ -36,7 +37,28 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub(crate) fn call(&mut self, command: &str) -> Result<Value, Failure> {
-        let request = Request { v: VERSION, cmd: command.to_string() };
+        self.request(&Request { v: VERSION, cmd: command.to_string(), gc: None }, &mut |_| {})
+    }
+
+    /// Has garbage collected; `progress` is told how far that is.
+    pub(crate) fn collect(
+        &mut self,
+        how: &GcRequest,
+        progress: &mut dyn FnMut(&GcProgressReport),
+    ) -> Result<GcRunReport, Failure> {
+        let request = Request { v: VERSION, cmd: "gc".to_string(), gc: Some(how.clone()) };
+        let mut answer = self.request(&request, &mut |news| {
+            if news["event"] == "gc"
+                && let Ok(told) = serde_json::from_value(news["progress"].clone())
+            {
+                progress(&told);
+            }
+        })?;
+        self.taken("gc", answer["gc"].take())
+    }
+
+    /// Asks, and waits for the answer; `news` gets what comes before it.
+    fn request(&mut self, request: &Request, news: &mut dyn FnMut(&Value)) -> Result<Value, Failure> {
         let mut line = serde_json::to_string(&request).map_err(|e| self.failure(&e.into()))?;
         line.push('\n');
         self.from.get_mut().write_all(line.as_bytes()).map_err(|e| self.failure(&e))?;
@@ -46,8 +68,7 @@ impl Client {
                 Some(false) => {
                     return Err(Failure::new(answer["error"].as_str().unwrap_or("refused without a reason")));
                 }
-                // News that was not asked for.
-                None => {}
+                None => news(&answer),
             }
         }
         Err(Failure::new(format!(
@@ -80,7 +101,11 @@ impl Client {
     /// Asks, and waits for `field` of the answer.
     pub(crate) fn ask<T: DeserializeOwned>(&mut self, command: &str, field: &str) -> Result<T, Failure> {
         let mut answer = self.call(command)?;
-        serde_json::from_value(answer[field].take()).map_err(|e| {
+        self.taken(command, answer[field].take())
+    }
+
+    fn taken<T: DeserializeOwned>(&self, command: &str, field: Value) -> Result<T, Failure> {
+        serde_json::from_value(field).map_err(|e| {
             Failure::new(format!(
                 "the daemon of {} answered '{command}' with something else ({e}): is it another version of cairn?",
                 self.dir

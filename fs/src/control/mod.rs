@@ -33,6 +33,18 @@ const MAX_ADDRESS: usize = 108;
 struct Request {
     v: u32,
     cmd: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gc: Option<GcRequest>,
+}
+
+/// How garbage is to be collected. While that goes on the daemon sends `{"v":1,"event":"gc","progress":{…}}`; a
+/// connection that is closed ends the run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct GcRequest {
+    /// Packs of which less is used are rewritten, in percent.
+    pub(crate) threshold: Option<u8>,
+    /// The run ends after so many seconds.
+    pub(crate) max_seconds: Option<f64>,
 }
 
 /// Calls `f` with a path that leads to the socket in `dir` and is short enough for a socket's address.

@@ -3,24 +3,29 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufReader, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cairn_volume::Volume;
+use cairn_volume::{GcProgress, Volume};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::{Info, NAME, Request, VERSION, read_line, with_address};
-use crate::report::{StatsReport, UsageReport};
+use super::{GcRequest, Info, NAME, Request, VERSION, read_line, with_address};
+use crate::report::{GcProgressReport, GcRunReport, StatsReport, UsageReport};
 
 /// Connections served at a time; one more is closed at once.
 const MAX_CONNECTIONS: usize = 32;
 /// How long an answer may take to be read.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often whoever has garbage collected is told how far that is.
+const NEWS_EVERY: Duration = Duration::from_millis(200);
+/// How much nicer collecting is than what answers requests.
+const GC_NICENESS: i32 = 10;
 
 /// The open connections: each is told when the volume is closed, so that `cairn umount` knows how that went.
 #[derive(Default)]
@@ -137,15 +142,44 @@ fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>) -> io::Result<()
 fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     let mut from = BufReader::new(stream);
     while let Some(line) = read_line(&mut from)? {
-        write_answer(stream, parse(&line).and_then(|command| answer(&command, shared)))?;
+        let answered = parse(&line).and_then(|request| match request.cmd.as_str() {
+            "gc" => collect(&request.gc.unwrap_or_default(), shared, stream),
+            command => answer(command, shared),
+        });
+        write_answer(stream, answered)?;
     }
     Ok(())
 }
 
-fn parse(line: &str) -> Result<String, String> {
+/// Collects garbage until it is done or nobody wants to hear of it any more. Without news for long a reader that is gone
+/// would not be noticed: so there are some all the time.
+fn collect(how: &GcRequest, shared: &Shared, mut to: &UnixStream) -> Result<Value, String> {
+    if let Err(e) = rustix::process::nice(GC_NICENESS) {
+        debug!("collecting has the priority of everything else: {e}");
+    }
+    let mut told: Option<Instant> = None;
+    let mut tell = |progress: &GcProgress| {
+        if told.is_some_and(|at| at.elapsed() < NEWS_EVERY) {
+            return ControlFlow::Continue(());
+        }
+        told = Some(Instant::now());
+        let news = json!({ "v": VERSION, "event": "gc", "progress": GcProgressReport::from(*progress) });
+        match to.write_all(format!("{news}\n").as_bytes()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    };
+    let dir = shared.info.dir.display();
+    match shared.volume.gc(&how.options(), &mut tell) {
+        Ok(report) => Ok(json!({ "gc": GcRunReport::from(report) })),
+        Err(e) => Err(format!("{dir}: garbage could not be collected: {e}; nothing is lost, see {dir}/log")),
+    }
+}
+
+fn parse(line: &str) -> Result<Request, String> {
     let request: Request = serde_json::from_str(line).map_err(|e| format!("not a request: {e}"))?;
     match request.v {
-        VERSION => Ok(request.cmd),
+        VERSION => Ok(request),
         other => Err(format!("this daemon speaks version {VERSION} of the protocol, not {other}")),
     }
 }
@@ -191,8 +225,11 @@ mod tests {
 
     #[test]
     fn requests_are_taken_by_version() {
-        assert_eq!(parse(r#"{"v":1,"cmd":"sync"}"#), Ok("sync".to_string()));
-        assert_eq!(parse(r#"{"v":1,"cmd":"usage","more":true}"#), Ok("usage".to_string()));
+        let parse = |line| parse(line).map(|request| (request.cmd, request.gc));
+        assert_eq!(parse(r#"{"v":1,"cmd":"sync"}"#), Ok(("sync".to_string(), None)));
+        assert_eq!(parse(r#"{"v":1,"cmd":"usage","more":true}"#), Ok(("usage".to_string(), None)));
+        let half = GcRequest { threshold: Some(50), max_seconds: None };
+        assert_eq!(parse(r#"{"v":1,"cmd":"gc","gc":{"threshold":50}}"#), Ok(("gc".to_string(), Some(half))));
         assert!(parse(r#"{"v":2,"cmd":"sync"}"#).expect_err("newer").contains("version 1"));
         assert!(parse("sync").is_err());
     }

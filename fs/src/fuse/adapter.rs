@@ -369,7 +369,7 @@ impl Filesystem for Adapter {
             return reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
         }
         match call("open", ino.0, || self.volume.open(ino.0)) {
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(()) => reply.opened(FileHandle(self.volume.handle(ino.0)), FopenFlags::FOPEN_KEEP_CACHE),
             Err(e) => reply.error(e),
         }
     }
@@ -439,7 +439,7 @@ impl Filesystem for Adapter {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
         _flush: bool,
@@ -447,6 +447,7 @@ impl Filesystem for Adapter {
     ) {
         self.change(move |volume| {
             let released = call("release", ino.0, || {
+                volume.release_handle(handle.0);
                 volume.release(ino.0);
                 Ok(())
             });
@@ -458,22 +459,31 @@ impl Filesystem for Adapter {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         data_only: bool,
         reply: ReplyEmpty,
     ) {
+        let handle = (!self.no_open).then_some(handle.0);
         self.transfer(move |volume| {
-            reply_empty(reply, call("fsync", ino.0, || volume.fsync(ino.0, data_only)));
+            let synced = call("fsync", ino.0, || match handle {
+                Some(handle) => volume.fsync_handle(ino.0, handle, data_only),
+                // One handle is as good as another.
+                None => volume.fsync(ino.0, data_only),
+            });
+            reply_empty(reply, synced);
         });
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // The kernel must not cache listings, which it does for a daemon that is not told of opens (ENOSYS): whoever is
+        // half way through a directory goes on in a listing that another process has completed meanwhile, without asking
+        // whether it is older than what the first half was read from (fuse_readdir_cached looks at the beginning only).
+        // Names that were removed before the directory was opened would be there again, and new ones would be missed.
         if self.no_open {
-            return reply.error(Errno::ENOSYS);
+            return reply.opened(FileHandle(0), FopenFlags::empty());
         }
         match call("opendir", ino.0, || self.volume.open(ino.0)) {
-            // Without KEEP_CACHE the kernel would forget the listing at each open.
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
             Err(e) => reply.error(e),
         }
     }
@@ -637,7 +647,7 @@ impl Filesystem for Adapter {
                     &TTL,
                     &file_attr(&attr),
                     generation(&attr),
-                    FileHandle(0),
+                    FileHandle(if counted { volume.handle(attr.ino) } else { 0 }),
                     FopenFlags::FOPEN_KEEP_CACHE,
                 ),
                 Err(e) => reply.error(e),

@@ -1,8 +1,8 @@
 //! What was read from packs and may be wanted again, each with a limit in bytes.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use lru::LruCache;
+
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An LRU whose entries have sizes, in shards so that readers seldom meet.
 pub(crate) struct ByteLru<K, V> {
@@ -45,6 +45,16 @@ impl<K: std::hash::Hash + Eq + Copy, V> ByteLru<K, V> {
                 Some((_, (_, size))) => shard.bytes -= size,
                 None => break,
             }
+        }
+    }
+
+    /// That each shard's bytes are those of its entries, and within the limit where it has more than one.
+    #[cfg(all(test, feature = "schedules"))]
+    pub(crate) fn check(&self) {
+        for hint in 0..self.shards.len() {
+            let shard = self.shard(hint);
+            assert_eq!(shard.bytes, shard.entries.iter().map(|(_, (_, size))| size).sum::<u64>());
+            assert!(shard.bytes <= self.limit || shard.entries.len() == 1);
         }
     }
 

@@ -3,13 +3,16 @@
 //! A pack is dropped in two steps. Whoever finds a chunk pins its pack under the hub's lock, before any
 //! metadata uses it; a pack is condemned under the same lock, only while nobody pins it, and from then
 //! on it is not found any more. So a pin and a condemnation never pass each other.
+//!
+//! A pack that is being compacted is retired first: it is read and counted as before, but nothing new is found
+//! in it, or it would never die. Chunks that come again meanwhile are stored once more.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_format::{ChunkId, Footer, IndexSlot, PackId, PackKind, PackSummary};
 
 use crate::index::FingerprintTable;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where a chunk lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,7 @@ struct Known {
     number: u32,
     pins: u32,
     condemned: bool,
+    retired: bool,
 }
 
 struct State {
@@ -115,7 +119,7 @@ impl Hub {
             .filter_map(|slot| {
                 let pack = (*state.numbers.get(slot.pack as usize - 1)?)?;
                 let known = state.packs.get(&pack)?;
-                (!known.condemned).then_some(Candidate { pack, chunk: slot.chunk })
+                (!known.condemned && !known.retired).then_some(Candidate { pack, chunk: slot.chunk })
             })
             .collect();
         for candidate in &found {
@@ -127,6 +131,23 @@ impl Hub {
     /// Pins a pack, if it is known.
     pub(crate) fn pin(&self, pack: &PackId, pins: &mut Pins) {
         self.state().pin(pack, pins);
+    }
+
+    /// Pins a pack that somebody is about to refer to; not one that is unknown, or on its way out. Whether it did.
+    pub(crate) fn pin_live(&self, pack: &PackId, pins: &mut Pins) -> bool {
+        let mut state = self.state();
+        let live = state.packs.get(pack).is_some_and(|known| !known.condemned);
+        if live {
+            state.pin(pack, pins);
+        }
+        live
+    }
+
+    /// Has nothing new be found in a pack, or (`false`) has it found again.
+    pub(crate) fn retire(&self, pack: &PackId, retired: bool) {
+        if let Some(known) = self.state().packs.get_mut(pack) {
+            known.retired = retired;
+        }
     }
 
     /// Gives pins back.
@@ -148,6 +169,11 @@ impl Hub {
             }
             _ => false,
         }
+    }
+
+    /// Whether a pack is there, as far as this store knows.
+    pub(crate) fn knows(&self, pack: &PackId) -> bool {
+        self.state().packs.contains_key(pack)
     }
 
     /// Forgets a pack.
@@ -194,7 +220,7 @@ impl State {
     fn add(&mut self, summary: PackSummary) -> u32 {
         self.numbers.push(Some(summary.pack));
         let number = self.numbers.len() as u32;
-        self.packs.insert(summary.pack, Known { summary, number, pins: 0, condemned: false });
+        self.packs.insert(summary.pack, Known { summary, number, pins: 0, condemned: false, retired: false });
         number
     }
 

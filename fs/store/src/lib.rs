@@ -10,7 +10,11 @@ mod hub;
 mod index;
 mod pack;
 mod replicas;
+#[cfg(all(test, feature = "schedules"))]
+mod schedules;
 mod store;
+#[doc(hidden)]
+pub mod sync;
 
 pub use error::{ReadError, StoreError};
 pub use hub::{Located, Pins};

@@ -1,13 +1,13 @@
 //! A store: its packs, what is known of them, and reading from them.
 
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_format::{
     ChunkEntry, ChunkId, ChunkPiece, Footer, FrameEntry, FrameHead, IndexSnapshot, PackId, PackKind,
-    StoreSuperblock, Uuid,
+    PackSummary, StoreSuperblock, Uuid,
 };
 
 use crate::caches::ByteLru;
@@ -60,6 +60,8 @@ pub struct Store {
     frames: ByteLru<(PackId, u32), DecodedFrame>,
     frame_hits: AtomicU64,
     frame_misses: AtomicU64,
+    /// Directories of packs whose names are known to be certain.
+    certain: Mutex<HashSet<String>>,
 }
 
 /// Bytes that a store holds.
@@ -141,6 +143,7 @@ impl Store {
             frames: ByteLru::new(options.cache_size, 8),
             frame_hits: AtomicU64::new(0),
             frame_misses: AtomicU64::new(0),
+            certain: Mutex::default(),
         };
         store.load_hub(options.read_only)?;
         Ok(store)
@@ -218,12 +221,46 @@ impl Store {
 
     /// Begins a pack, under a name that was never used.
     pub fn begin_pack(&self, pack: PackId, kind: PackKind, volume: Uuid) -> Result<PackWriter, StoreError> {
+        self.make_dir(pack)?;
         PackWriter::begin(self.disk.clone(), pack, kind, self.superblock.uuid, volume)
+    }
+
+    /// Makes a pack's directory, and makes that certain. One that is there may be what another is making, or what a
+    /// mount left that could not: it counts only once it was synced here.
+    fn make_dir(&self, pack: PackId) -> Result<(), StoreError> {
+        let name = pack.directory();
+        if self.certain().contains(&name) {
+            return Ok(());
+        }
+        let dir = format!("{PACKS_DIR}/{name}");
+        match self.disk.create_dir(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::io(dir)(e)),
+            _ => self.disk.sync_dir(PACKS_DIR).map_err(StoreError::io(PACKS_DIR)),
+        }
     }
 
     /// Makes a sealed pack known: its chunks are found from now on. With `pins` it stays pinned.
     pub fn publish(&self, sealed: &SealedPack, pins: Option<&mut Pins>) {
+        self.certain().insert(sealed.footer.pack.directory());
         self.hub.publish(&sealed.footer, sealed.file_len, pins);
+    }
+
+    /// Makes the name of a pack that was found certain. Who sealed it may have been killed before it did: it was there
+    /// for whoever listed the packs, and a power cut would have taken it. To be called before anything refers to it.
+    pub fn make_certain(&self, pack: &PackId) -> Result<(), StoreError> {
+        let name = pack.directory();
+        if self.certain().contains(&name) {
+            return Ok(());
+        }
+        let dir = format!("{PACKS_DIR}/{name}");
+        self.disk.sync_dir(&dir).map_err(StoreError::io(dir))?;
+        self.disk.sync_dir(PACKS_DIR).map_err(StoreError::io(PACKS_DIR))?;
+        self.certain().insert(name);
+        Ok(())
+    }
+
+    fn certain(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.certain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks a chunk up, and pins the pack it is found in. A fingerprint counts only where the pack's own
@@ -246,6 +283,16 @@ impl Store {
     /// Pins a pack that a replayed record refers to.
     pub fn pin(&self, pack: &PackId, pins: &mut Pins) {
         self.hub.pin(pack, pins);
+    }
+
+    /// Pins a pack that somebody is about to refer to; not one that is gone, or about to be dropped. Whether it did.
+    pub fn pin_live(&self, pack: &PackId, pins: &mut Pins) -> bool {
+        self.hub.pin_live(pack, pins)
+    }
+
+    /// Has nothing new be found in a pack that is to die, or (`false`) has it found again.
+    pub fn retire(&self, pack: &PackId, retired: bool) {
+        self.hub.retire(pack, retired);
     }
 
     /// Gives pins back: what they kept is counted in a synced checkpoint, or never came to be.
@@ -271,9 +318,14 @@ impl Store {
         Ok(())
     }
 
-    /// The data packs that the hub knows.
-    pub fn data_packs(&self) -> Vec<PackId> {
-        self.hub.summaries().iter().filter(|s| is_data(s)).map(|s| s.pack).collect()
+    /// Whether a pack is there and was not dropped.
+    pub fn knows(&self, pack: &PackId) -> bool {
+        self.hub.knows(pack)
+    }
+
+    /// What the hub knows of each data pack.
+    pub fn data_summaries(&self) -> Vec<PackSummary> {
+        self.hub.summaries().into_iter().filter(is_data).collect()
     }
 
     /// The metadata packs of a volume that the hub knows.
@@ -354,6 +406,21 @@ impl Store {
         Ok(frame)
     }
 
+    /// A frame, checked and decoded, past the cache: what is read once is not to displace what is read often.
+    pub fn frame_once(&self, pack: PackId, number: u32) -> Result<Arc<DecodedFrame>, ReadError> {
+        let hint = number as usize ^ pack.0[15] as usize;
+        if let Some(frame) = self.frames.get(hint, &(pack, number)) {
+            return Ok(frame);
+        }
+        let open = self.open_pack(pack)?;
+        match open.frames.get(number as usize) {
+            Some(entry) => Ok(Arc::new(open.reader.frame(entry)?)),
+            None => {
+                Err(ReadError::Mismatch { pack, reason: format!("frame {number} of {}", open.frames.len()) })
+            }
+        }
+    }
+
     fn open_pack(&self, pack: PackId) -> Result<Arc<OpenPack>, ReadError> {
         if let Some(open) = self.open_packs.get(0, &pack) {
             return Ok(open);
@@ -363,6 +430,10 @@ impl Store {
         let size = (footer.frames.len() * size_of::<FrameEntry>()) as u64;
         let open = Arc::new(OpenPack { reader, frames: footer.frames });
         self.open_packs.put(0, pack, open.clone(), size.max(OPEN_PACK_LEAST));
+        // One that was dropped meanwhile would keep its room on the disk for as long as it is in the cache.
+        if !self.hub.knows(&pack) {
+            self.open_packs.remove(0, &pack);
+        }
         Ok(open)
     }
 

@@ -2,8 +2,6 @@
 //! operation's record goes.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use cairn_format::key::Key;
@@ -11,7 +9,9 @@ use cairn_format::{Geometry, Ino, JournalRef, Lsn, Mutation, PackId, Totals, Uui
 use cairn_store::disk::Disk;
 use cairn_store::{ReadError, Store};
 
+use crate::errseq::Losses;
 use crate::fold::DirtySet;
+use crate::gc::Collector;
 use crate::handles::Handles;
 use crate::journal::{Appended, Chain, Journal, JournalError, JournalShape, Need};
 use crate::locks::InodeLocks;
@@ -20,17 +20,21 @@ use crate::namespace::{FileRun, Namespace, NamespaceError};
 use crate::open::Writing;
 use crate::rebuild::EngineKeeper;
 use crate::reserve::Reserve;
+use crate::space::SpaceGauge;
 use crate::statistics::Counters;
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use crate::vfs::Error;
 
 /// Inode numbers reserved at a time: the next block is synced before its first number is used.
 const INO_BLOCK: u64 = 1 << 16;
 /// Overlay layers may grow to this many bytes before writers wait; a checkpoint begins at half of it.
 pub(crate) const OVERLAY_LIMIT: usize = 96 << 20;
+/// How long a writer waits for the maintenance where there is nothing to be folded. (No time passes under a test's
+/// scheduler.)
+const STUCK: Duration = if cfg!(feature = "schedules") { Duration::MAX } else { Duration::from_millis(300) };
 /// Keys read from the namespace at a time.
 const PAGE: usize = 256;
-/// Kept free on the disk for checkpoints, so that deleting works when the volume is full.
-const DISK_RESERVE: u64 = 24 << 20;
 
 /// The journal of a volume, or what can be read of it.
 pub(crate) enum Log {
@@ -85,6 +89,8 @@ pub(crate) struct Core {
     pub(crate) locks: InodeLocks,
     pub(crate) handles: Handles,
     pub(crate) dirty: DirtySet,
+    /// Files that have lost journalled bytes.
+    pub(crate) losses: Losses,
     pub(crate) inos: Mutex<InoBlock>,
     pub(crate) packs: PackNames,
     /// Held shared from a record's append until it is applied; a freeze takes it alone, so that a frozen
@@ -100,6 +106,8 @@ pub(crate) struct Core {
     pub(crate) background: bool,
     pub(crate) space: SpaceGauge,
     pub(crate) kept: Reserve,
+    /// Who collects garbage, and what there is to collect.
+    pub(crate) collector: Collector,
     /// Inode numbers from here on were given out by this mount.
     pub(crate) first_new: u64,
     /// Whether this mount gave any file capabilities.
@@ -111,32 +119,6 @@ pub(crate) struct Core {
     pub(crate) on_folded: OnceLock<FoldListener>,
     /// Serialises renames of directories, so that no two of them make a cycle.
     pub(crate) tree: Mutex<()>,
-}
-
-/// The disk's free bytes, asked for at most every so often.
-#[derive(Default)]
-pub(crate) struct SpaceGauge {
-    asked: Mutex<Option<Instant>>,
-    available: AtomicU64,
-}
-
-impl SpaceGauge {
-    const VALID: Duration = Duration::from_millis(100);
-
-    fn available(&self, disk: &dyn Disk) -> u64 {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.is_none_or(|at| at.elapsed() > Self::VALID) {
-            *asked = Some(Instant::now());
-            // Where the disk does not say, writes go on until it refuses.
-            self.available.store(disk.space().map_or(u64::MAX, |s| s.available), Ordering::Relaxed);
-        }
-        self.available.load(Ordering::Relaxed)
-    }
-
-    /// Forgets what was asked.
-    pub(crate) fn refresh(&self) {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
 }
 
 impl Core {
@@ -154,6 +136,7 @@ impl Core {
         let journal = self.journal()?;
         let mut stuck_since = None;
         loop {
+            let seen = journal.room_notices();
             if journal.stopped().is_some() {
                 return Err(Error::ReadOnly);
             }
@@ -166,7 +149,7 @@ impl Core {
             let before = self.signal.progress();
             if self.background {
                 self.signal.wake_urgently();
-                journal.wait_room(Duration::from_millis(50));
+                journal.wait_room(seen, Duration::from_millis(50));
             } else {
                 let _ = crate::maintenance::maintain(self, true);
             }
@@ -175,10 +158,13 @@ impl Core {
                 stuck_since = None;
                 continue;
             }
-            // Nothing was folded and nothing is left to fold, or folding fails: there is no room to wait for.
+            // Nothing was folded and nothing is left to fold, or folding fails: there is no room to wait for, unless packs
+            // can be compacted.
             let since = *stuck_since.get_or_insert_with(Instant::now);
-            let idle = self.signal.is_idle_or_failing();
-            if idle && (!self.background || since.elapsed() > Duration::from_millis(300)) {
+            let collecting =
+                !self.disk_has_room(need, len) && self.background && self.collector.ask_for_room();
+            let idle = self.signal.is_idle_or_failing() && !collecting;
+            if idle && (!self.background || since.elapsed() > STUCK) {
                 // What was kept for this makes another segment.
                 if need == Need::Shrink && self.kept.release(&*self.disk) {
                     self.space.refresh();
@@ -187,6 +173,11 @@ impl Core {
                 return Err(Error::NoSpace);
             }
         }
+    }
+
+    /// Whether the volume takes no writes, or none any more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.journal().map_or(true, |journal| journal.stopped().is_some())
     }
 
     /// Whether an operation that adds would have to wait for the journal or the overlay.
@@ -198,60 +189,6 @@ impl Core {
     fn overlay_has_room(&self) -> bool {
         let (active, frozen) = self.ns.overlay_bytes();
         active + frozen < OVERLAY_LIMIT
-    }
-
-    /// Whether what waits to be folded, and `len` bytes more, will find room on the disk.
-    fn disk_has_room(&self, need: Need, len: u64) -> bool {
-        need != Need::Grow || self.available() >= self.reserved(len)
-    }
-
-    /// Bytes of new data that the disk has room for, beside all that waits to be folded.
-    pub(crate) fn room(&self) -> u64 {
-        self.available().saturating_sub(self.reserved(0))
-    }
-
-    /// Bytes that the disk has free, or has for us.
-    fn available(&self) -> u64 {
-        self.space.available(&*self.disk).saturating_add(self.kept.bytes())
-    }
-
-    /// Sees to it that there is a reserve, where the disk has room for one.
-    pub(crate) fn keep_reserve(&self) {
-        let spare = self.space.available(&*self.disk).saturating_sub(self.reserved(0));
-        self.kept.make(&*self.disk, spare);
-    }
-
-    /// What has to stay free: for what waits to be folded and `len` bytes more, parity and all; for the checkpoints of
-    /// what is in memory; and for deleting.
-    fn reserved(&self, len: u64) -> u64 {
-        let parity = self.geometry.parity;
-        let plain = self.dirty.backlog().0 + len;
-        let coded = match parity.data {
-            0 => plain,
-            k => plain + plain * u64::from(parity.parity) / u64::from(k),
-        };
-        let (active, frozen) = self.ns.overlay_bytes();
-        coded + 2 * (active + frozen) as u64 + DISK_RESERVE
-    }
-
-    /// Whether the journal may grow: a segment takes little of what is free. On a small disk folding sooner
-    /// beats a long journal.
-    pub(crate) fn has_room_for_spares(&self) -> bool {
-        self.space.available(&*self.disk) > DISK_RESERVE + 16 * u64::from(self.geometry.segment)
-    }
-
-    /// Whether the journal may grow for this. What frees room may take nearly the last of it.
-    fn journal_may_grow(&self, need: Need) -> bool {
-        let segment = u64::from(self.geometry.segment);
-        self.has_room_for_spares()
-            || (need == Need::Shrink && self.space.available(&*self.disk) > segment + segment / 4)
-    }
-
-    /// Whether the disk has room for a batch of folding, which must not take what is kept for deleting.
-    pub(crate) fn has_room_to_fold(&self) -> bool {
-        let batch = self.dirty.backlog().0.min(self.fold_start());
-        // Where nothing was given up, what is there is for folding, and folding finds out whether it is enough.
-        self.kept.spent() == 0 || self.space.available(&*self.disk) > batch + self.kept.spent()
     }
 
     /// Appends an operation's record and applies it. The caller holds the locks of all inodes whose keys

@@ -2,9 +2,10 @@
 //! name.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_format::Ino;
+
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// When an inode that has lost its last name can go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,15 +56,25 @@ impl Handles {
         state.until == Until::Released && !state.open.contains_key(&ino) && state.nameless.contains(&ino)
     }
 
-    /// Whether an inode that loses its last name now has to stay.
-    pub(crate) fn may_be_open(&self, ino: Ino) -> bool {
-        let state = self.state();
-        state.until == Until::Forgotten || state.open.contains_key(&ino)
+    /// Whether an inode that loses its last name now has to stay. From here on it counts as one without a name: a handle
+    /// that is closed before the name is gone is the last as well.
+    pub(crate) fn keep_if_reachable(&self, ino: Ino) -> bool {
+        let mut state = self.state();
+        let reachable = state.until == Until::Forgotten || state.open.contains_key(&ino);
+        if reachable {
+            state.nameless.insert(ino);
+        }
+        reachable
     }
 
-    /// An inode lost its last name and stays.
-    pub(crate) fn keep(&self, ino: Ino) {
-        self.state().nameless.insert(ino);
+    /// Whether an inode that [`Handles::take_unused`] gave was opened since; if so it is kept again.
+    pub(crate) fn keep_if_open(&self, ino: Ino) -> bool {
+        let mut state = self.state();
+        let open = state.open.contains_key(&ino);
+        if open {
+            state.nameless.insert(ino);
+        }
+        open
     }
 
     /// Those of `inos` that are kept without a name.
@@ -90,11 +101,10 @@ mod tests {
     #[test]
     fn a_nameless_inode_goes_with_its_last_handle() {
         let handles = Handles::default();
-        assert!(!handles.may_be_open(INO));
+        assert!(!handles.keep_if_reachable(INO));
         handles.open(INO);
         handles.open(INO);
-        assert!(handles.may_be_open(INO));
-        handles.keep(INO);
+        assert!(handles.keep_if_reachable(INO));
         assert!(!handles.close(INO));
         assert!(handles.take_unused(&[INO]).is_empty(), "open still");
         assert!(handles.close(INO));
@@ -106,11 +116,11 @@ mod tests {
     fn where_opens_are_not_told_it_goes_when_it_is_forgotten() {
         let handles = Handles::default();
         handles.expect_forgets();
-        assert!(handles.may_be_open(INO), "nobody knows");
         handles.open(INO);
-        handles.keep(INO);
+        assert!(handles.keep_if_reachable(INO));
         assert_eq!(handles.nameless([Ino(8), INO].into_iter()), [INO]);
         assert!(!handles.close(INO), "others may have it open");
         assert_eq!(handles.take_unused(&[Ino(8), INO]), [INO], "the one with names stays");
+        assert!(handles.keep_if_reachable(INO), "nobody knows");
     }
 }

@@ -8,8 +8,10 @@
 mod checkpoint;
 mod core;
 pub mod engine;
+mod errseq;
 mod explain;
 mod fold;
+mod gc;
 mod handles;
 pub mod journal;
 mod layout;
@@ -20,9 +22,15 @@ mod namespace;
 mod open;
 mod rebuild;
 mod reserve;
+#[cfg(all(test, feature = "schedules"))]
+mod schedules;
+mod space;
 mod statistics;
 mod vfs;
 mod volume;
+
+#[doc(hidden)]
+pub use cairn_store::sync;
 
 pub use cairn_format::{
     ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid, VolumeState,
@@ -30,6 +38,7 @@ pub use cairn_format::{
 };
 pub use checkpoint::{ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain};
 pub use explain::{Explanation, PackShare};
+pub use gc::{GcError, GcOptions, GcProgress, GcReport, GcStep, GcStop};
 pub use layout::{
     CONTROL_SOCKET, ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README_PATH, STORE_DIR, VolumeLock,
     lock_volume, store_disk,

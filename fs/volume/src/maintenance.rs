@@ -1,16 +1,17 @@
 //! What goes on behind the callers: folds, checkpoints, spare segments; and whoever waits for them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cairn_format::Lsn;
 use cairn_store::Pins;
 
-use crate::checkpoint::{CheckpointState, MaintainError, checkpoint};
+use crate::checkpoint::{CheckpointState, MaintainError, checkpoint, drop_dead_packs};
 use crate::core::{Core, OVERLAY_LIMIT};
 use crate::fold::fold_batch;
+use crate::journal::JournalError;
 use crate::namespace::NamespaceError;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, thread};
 
 /// Dirty runs are folded once they have been quiet for this long.
 const QUIET: Duration = Duration::from_secs(5);
@@ -84,6 +85,16 @@ impl Signal {
         self.changed.notify_all();
     }
 
+    /// Whether it is to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.wanted().stop
+    }
+
+    /// Something changed that somebody may wait for.
+    pub(crate) fn note_progress(&self) {
+        self.progress.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Counts batches and checkpoints that changed something.
     pub(crate) fn progress(&self) -> u64 {
         self.progress.load(Ordering::Acquire)
@@ -109,7 +120,7 @@ pub(crate) fn maintain(core: &Core, urgent: bool) -> Result<bool, MaintainError>
     }
     core.signal.idle_or_failing.store(!matches!(result, Ok(true)), Ordering::Release);
     if let Ok(true) = result {
-        core.signal.progress.fetch_add(1, Ordering::AcqRel);
+        core.signal.note_progress();
     }
     core.counters.fold_errors.add(u64::from(result.is_err()));
     report(&mut maintainer, result.as_ref().err());
@@ -164,7 +175,7 @@ fn round(core: &Core, maintainer: &mut Maintainer, urgent: bool) -> Result<bool,
     let written = due && write_checkpoint(core, maintainer)?;
     if written {
         // Also where folding failed: a checkpoint alone may have made room.
-        core.signal.progress.fetch_add(1, Ordering::AcqRel);
+        core.signal.note_progress();
     }
     folded.map(|folded| folded || written)
 }
@@ -188,6 +199,23 @@ fn write_checkpoint(core: &Core, maintainer: &mut Maintainer) -> Result<bool, Ma
     Ok(written)
 }
 
+/// Writes a checkpoint that holds everything so far, if anything changed; packs that are dead then are dropped.
+pub(crate) fn checkpoint_now(core: &Core) -> Result<(), MaintainError> {
+    let journal = core.journal().map_err(|_| JournalError::Stopped("read-only".into()))?;
+    let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
+    // One that failed before goes first; it knows nothing of what came since.
+    if core.ns.frozen().is_some() {
+        write_checkpoint(core, &mut maintainer)?;
+    }
+    if !write_checkpoint(core, &mut maintainer)? {
+        drop_dead_packs(core, &mut maintainer.checkpoints);
+    }
+    drop(maintainer);
+    core.signal.note_progress();
+    journal.notify_room();
+    Ok(())
+}
+
 /// Folds everything that was acknowledged before the call, and writes a checkpoint that holds it.
 pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
     let journal = match core.journal() {
@@ -206,7 +234,7 @@ pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
             write_checkpoint(core, &mut maintainer)?;
         }
         drop(maintainer);
-        core.signal.progress.fetch_add(1, Ordering::AcqRel);
+        core.signal.note_progress();
         journal.notify_room();
         // Runs that come back again and again cannot be folded: their bytes cannot be read.
         let progress = folded || core.dirty.floor() != before;
@@ -227,7 +255,10 @@ pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
 pub(crate) fn run(core: &Arc<Core>) {
     // Those it starts are as nice. It does what nobody waits for: whoever writes comes first until the journal is full,
     // and then waits for this and takes no time.
-    if let Err(error) = rustix::process::nice(NICENESS) {
+    // (A test's scheduler runs it on the test's own thread.)
+    if !cfg!(feature = "schedules")
+        && let Err(error) = rustix::process::nice(NICENESS)
+    {
         tracing::debug!("folding has the priority of everything else: {error}");
     }
     loop {
@@ -254,7 +285,7 @@ pub(crate) fn run(core: &Arc<Core>) {
                 Ok(Ok(true)) if !core.signal.wanted().stop => urgent = false,
                 Ok(Ok(_)) => break,
                 Ok(Err(_)) => {
-                    std::thread::sleep(if urgent { TICK } else { RETRY });
+                    thread::sleep(if urgent { TICK } else { RETRY });
                     break;
                 }
                 Err(_) => {

@@ -2,8 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use cairn_format::key::{self, Key, tag};
 use cairn_format::{
@@ -16,9 +14,11 @@ use cairn_store::{Pins, Store, StoreError, StoreOptions, read_replicas, write_re
 use crate::checkpoint::{
     CheckpointChain, CheckpointState, FillError, MaintainError, fill_engine, load_chain, load_counts,
 };
-use crate::core::{Core, InoBlock, Log, PackNames, SpaceGauge, first_ino_block, reserve_inos};
+use crate::core::{Core, InoBlock, Log, PackNames, first_ino_block, reserve_inos};
 use crate::engine::{Checked, Engine, EngineError, MemoryEngine, MetaEngine};
+use crate::errseq::Losses;
 use crate::fold::DirtySet;
+use crate::gc::Collector;
 use crate::handles::Handles;
 use crate::journal::{Chain, ChainError, Journal, JournalShape, Resume, scan};
 use crate::layout::{ENGINE_DIR, LockError, LockHolder, VolumeLock, lock_volume, store_disk};
@@ -27,7 +27,10 @@ use crate::maintenance::{Maintainer, Signal, maintain};
 use crate::namespace::{Namespace, NamespaceError};
 use crate::rebuild::{EngineKeeper, unseal};
 use crate::reserve::Reserve;
+use crate::space::SpaceGauge;
 use crate::statistics::Counters;
+use crate::sync::atomic::{AtomicBool, AtomicU32};
+use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use crate::volume::{Usage, Volume};
 
 /// The engine's cache, by default.
@@ -60,6 +63,8 @@ pub struct OpenOptions {
     pub dedup: Dedup,
     /// The library that caches the namespace. Where another did so far, its files go.
     pub meta_engine: MetaEngine,
+    /// Whether garbage is collected by itself, when nothing else is asked for.
+    pub collect: bool,
 }
 
 /// Whether new data is looked for among what is stored.
@@ -93,6 +98,7 @@ impl Default for OpenOptions {
             compression: None,
             dedup: Dedup::On,
             meta_engine: MetaEngine::default(),
+            collect: true,
         }
     }
 }
@@ -452,6 +458,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         locks: InodeLocks::new(),
         handles: Handles::default(),
         dirty,
+        losses: Losses::new(epoch),
         inos: Mutex::new(inos),
         packs: PackNames { session: on.session, epoch, next: AtomicU32::new(1) },
         gate: RwLock::default(),
@@ -468,12 +475,13 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         counters: Counters::default(),
         on_folded: OnceLock::new(),
         kept,
+        collector: Collector::new(on.options.collect),
         first_new: next,
         capabilities: AtomicBool::new(false),
         tree: Mutex::new(()),
     };
     load_counts(&core, &mut state).map_err(|e| failed(e.to_string()))?;
-    *core.maintainer.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Maintainer::new(state);
+    *core.maintainer.lock().unwrap_or_else(PoisonError::into_inner) = Maintainer::new(state);
     drop_leftover_metadata(&core, &checkpoints);
     if core.journal().is_ok() {
         make_room(&core);

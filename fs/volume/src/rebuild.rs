@@ -3,7 +3,6 @@
 
 use std::fmt::Display;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cairn_format::CheckpointRef;
@@ -13,6 +12,7 @@ use crate::core::Core;
 use crate::engine::{Change, Checked, Engine, EngineError, MemoryEngine, Visit};
 use crate::namespace::NamespaceError;
 use crate::open::{EngineSource, new_engine};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where a rebuild failed, the next is not tried before this.
 const RETRY: Duration = Duration::from_secs(2);

@@ -23,6 +23,10 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: Counter,
     pub(crate) fold_errors: Counter,
     pub(crate) engine_rebuilds: Counter,
+    pub(crate) gc_runs: Counter,
+    pub(crate) compacted_bytes: Counter,
+    pub(crate) packs_dropped: Counter,
+    pub(crate) dropped_bytes: Counter,
 }
 
 /// One count.
@@ -35,7 +39,8 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    /// The count.
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -73,6 +78,14 @@ pub struct Statistics {
     pub fold_errors: u64,
     /// How often the engine failed and was rebuilt.
     pub engine_rebuilds: u64,
+    /// How often garbage was collected.
+    pub gc_runs: u64,
+    /// Bytes of the data packs that were written for it.
+    pub compacted_bytes: u64,
+    /// Data packs that were dropped.
+    pub packs_dropped: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
 
     /// Bytes that wait to be folded.
     pub backlog: u64,
@@ -125,6 +138,10 @@ impl Core {
             checkpoints: c.checkpoints.get(),
             fold_errors: c.fold_errors.get(),
             engine_rebuilds: c.engine_rebuilds.get(),
+            gc_runs: c.gc_runs.get(),
+            compacted_bytes: c.compacted_bytes.get(),
+            packs_dropped: c.packs_dropped.get(),
+            dropped_bytes: c.dropped_bytes.get(),
             backlog,
             backlog_age,
             overlay: (active + frozen) as u64,

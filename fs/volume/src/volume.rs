@@ -1,9 +1,8 @@
 //! A volume, open: its operations, and its end.
 
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cairn_format::{Compression, Geometry, PieceKind, Uuid, VolumeState, VolumeSuperblock};
@@ -11,10 +10,13 @@ use cairn_store::write_replicas;
 
 use crate::core::{Core, Log};
 use crate::explain::Explanation;
+use crate::gc::{GcError, GcOptions, GcProgress, GcReport, collect};
 use crate::layout::{ENGINE_DIR, VolumeLock};
 use crate::maintenance::{fold_all, maintain, run};
 use crate::open::Dedup;
 use crate::statistics::Statistics;
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::vfs::{Allocate, Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, XattrMode};
 
 /// What a volume takes up, in bytes.
@@ -28,6 +30,8 @@ pub struct Usage {
     pub unique: u64,
     /// Bytes of data packs.
     pub stored: u64,
+    /// Of those, bytes that nothing refers to any more, as of the last checkpoint; at least.
+    pub reclaimable: u64,
     /// Bytes of metadata packs, engine and index.
     pub metadata: u64,
     /// Bytes of the journal's segments.
@@ -50,7 +54,7 @@ pub enum ReadOnly {
 pub struct Volume {
     core: Arc<Core>,
     superblock: Mutex<VolumeSuperblock>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     dir: Option<PathBuf>,
     lock: Mutex<Option<VolumeLock>>,
 }
@@ -61,27 +65,34 @@ impl Volume {
         superblock: VolumeSuperblock,
         place: Option<(VolumeLock, PathBuf)>,
     ) -> Arc<Volume> {
-        let thread = core.background.then(|| {
-            let core = core.clone();
-            std::thread::Builder::new().name("cairn-fold".into()).spawn(move || run(&core))
-        });
-        let thread = match thread.transpose() {
-            Ok(thread) => thread,
-            Err(error) => {
-                if let Ok(journal) = core.journal() {
-                    journal.stop_because(format!("no thread for folding: {error}"));
+        let mut threads = Vec::new();
+        if core.background {
+            for (name, run) in [("cairn-fold", run as fn(&Arc<Core>)), ("cairn-gc", crate::gc::run)] {
+                let core_of_thread = core.clone();
+                let thread = Builder::new().name(name.into()).spawn(move || run(&core_of_thread));
+                match (thread, core.journal()) {
+                    (Ok(thread), _) => threads.push(thread),
+                    (Err(error), Ok(journal)) => {
+                        journal.stop_because(format!("no thread for {name}: {error}"))
+                    }
+                    (Err(_), Err(_)) => {}
                 }
-                None
             }
-        };
+        }
         let (lock, dir) = place.unzip();
         Arc::new(Volume {
             core,
             superblock: Mutex::new(superblock),
-            thread: Mutex::new(thread),
+            threads: Mutex::new(threads),
             dir,
             lock: Mutex::new(lock),
         })
+    }
+
+    /// What is beneath it.
+    #[cfg(all(test, feature = "schedules"))]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
     }
 
     /// What a name leads to; `None` where there is no such name.
@@ -216,9 +227,26 @@ impl Volume {
         self.core.write(ino, offset, data, clear_privileges)
     }
 
-    /// Makes what was acknowledged certain: of this file or directory, and of all others.
+    /// Makes what was acknowledged certain: of this file or directory, and of all others. An error for as long as bytes
+    /// of this file that were acknowledged are lost.
     pub fn fsync(&self, ino: u64, _data_only: bool) -> Result<(), Error> {
         self.core.fsync(ino)
+    }
+
+    /// A number for the handle that [`Volume::open`] or [`Volume::create`] just opened: through it
+    /// [`Volume::fsync_handle`] tells of what was lost once, and it is to be given back when the handle is closed.
+    pub fn handle(&self, ino: u64) -> u64 {
+        self.core.number(ino).map_or(0, |ino| self.core.losses.handle(ino))
+    }
+
+    /// The handle of this number is closed; [`Volume::release`] is called as well.
+    pub fn release_handle(&self, handle: u64) {
+        self.core.losses.release(handle);
+    }
+
+    /// As [`Volume::fsync`], but each handle is told of lost bytes once.
+    pub fn fsync_handle(&self, ino: u64, handle: u64, _data_only: bool) -> Result<(), Error> {
+        self.core.fsync_handle(ino, handle)
     }
 
     /// Makes room in a file, or a hole; `clear_privileges` as for [`Volume::write`].
@@ -324,6 +352,18 @@ impl Volume {
         })
     }
 
+    /// Compacts packs that are partly dead, and small ones, and drops what nothing refers to. What was written but is not
+    /// folded is not looked at: [`Volume::sync`] first. `progress` is called now and then, with no lock held, and ends
+    /// the run by breaking; what was done is done, and the next run goes on. Other operations go on meanwhile.
+    pub fn gc(
+        &self,
+        options: &GcOptions,
+        progress: &mut dyn FnMut(&GcProgress) -> ControlFlow<()>,
+    ) -> Result<GcReport, GcError> {
+        self.core.collector.give_way();
+        collect(&self.core, options, progress)
+    }
+
     /// One round of what a thread does elsewhere: for volumes opened without one.
     pub fn maintain(&self) -> Result<bool, Error> {
         maintain(&self.core, true).map_err(|error| if error.is_full() { Error::NoSpace } else { Error::Io })
@@ -347,6 +387,7 @@ impl Volume {
             logical: totals.logical,
             unique: store.unique,
             stored: store.data,
+            reclaimable: self.core.collector.reclaimable(),
             metadata: store.metadata + caches,
             journal,
             journal_used,
@@ -379,11 +420,7 @@ impl Volume {
     /// Folds everything, marks the volume clean, and lets go of it. Operations fail from here on. Where not
     /// everything can be folded, nothing is lost: the next mount replays the journal.
     pub fn close(&self) -> Result<(), Error> {
-        self.core.signal.stop();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // A panic in it was caught and logged there.
-            let _ = thread.join();
-        }
+        self.end_threads();
         let closed = match self.core.journal() {
             Ok(journal) if journal.stopped().is_none() => self.close_clean(),
             Ok(_) => Err(Error::Io),
@@ -399,6 +436,16 @@ impl Volume {
         self.core.close_engine(engine.as_deref().filter(|_| sealed));
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         closed
+    }
+
+    /// Has what goes on in the background end, and a run of collecting that somebody asked for.
+    fn end_threads(&self) {
+        self.core.signal.stop();
+        self.core.collector.interrupt();
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // A panic in it was caught and logged there.
+            let _ = thread.join();
+        }
     }
 
     fn close_clean(&self) -> Result<(), Error> {
@@ -425,10 +472,7 @@ impl Volume {
 impl Drop for Volume {
     /// A volume dropped without [`Volume::close`] is left as a crash would leave it.
     fn drop(&mut self) {
-        self.core.signal.stop();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = thread.join();
-        }
+        self.end_threads();
     }
 }
 

@@ -3,8 +3,12 @@
 use std::fs;
 use std::sync::Arc;
 
-use cairn_format::{Footer, PACK_HEADER_LEN, PackKind, SEGMENT_DATA_START, TRAILER_LEN};
+use cairn_format::{
+    ChunkEntry, Codec, Footer, PACK_HEADER_LEN, PackId, PackKind, Replaced, SEGMENT_DATA_START, TRAILER_LEN,
+};
 use cairn_store::disk::{Disk, MemoryDisk};
+use cairn_store::{Store, StoreOptions};
+use cairn_volume::GcOptions;
 use fsck_cairn::{CheckError, CheckOptions, Progress, Quiet, Severity, check, check_dir};
 
 use crate::fixture::{Fixture, flip, noise};
@@ -50,6 +54,67 @@ fn a_file_open_without_a_name_is_only_told_of() {
     let report = volume.check();
     assert!(report.is_clean(), "{:#?}", report.findings);
     assert!(report.findings.iter().any(|f| f.kind == "orphan" && f.inode == Some(file.ino)));
+}
+
+/// A pack with one chunk that no file refers to, whose footer says `replaces`.
+fn pack_that_replaces(volume: &Fixture, kind: PackKind, replaces: Vec<Replaced>) {
+    let superblock = volume.superblock();
+    let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: true };
+    let store = Store::open(Arc::new(volume.store_disk()), options).unwrap();
+    let plain = b"again and again ".repeat(20);
+    let id = cairn_codec::chunk_id(store.chunk_key(), &plain);
+    let mut writer = store.begin_pack(PackId::new(9, 1, 1), kind, superblock.uuid).unwrap();
+    writer.append(Codec::Raw, &plain, 320, vec![ChunkEntry { id, len: 320 }]).unwrap();
+    writer.replace(replaces);
+    writer.seal(None).unwrap();
+}
+
+#[test]
+fn what_a_pack_says_it_replaces_is_compared_where_that_is_there_still() {
+    let fixture = Fixture::filled;
+    let old = |volume: &Fixture| volume.footers(PackKind::Data)[0].pack;
+    let gone = Replaced { pack: PackId::new(8, 1, 1), frame: 3, slot: 1, chunk: 0 };
+    let volume = fixture();
+    pack_that_replaces(&volume, PackKind::Data, vec![gone]);
+    assert!(
+        volume.check().is_clean(),
+        "a pack that is gone cannot be compared: {:#?}",
+        volume.check().findings
+    );
+    let volume = fixture();
+    let other = Replaced { pack: old(&volume), frame: 0, slot: 0, chunk: 0 };
+    pack_that_replaces(&volume, PackKind::Data, vec![other]);
+    let finding = volume.only("replaced");
+    assert_eq!(finding.pack, Some(PackId::new(9, 1, 1).to_string()));
+    assert!(finding.what.contains("which it replaces"), "{}", finding.what);
+    for (kind, replaces) in [
+        (PackKind::Data, vec![gone, gone]),
+        (PackKind::Data, vec![Replaced { pack: PackId::new(9, 1, 1), ..gone }]),
+        (PackKind::Metadata, vec![gone]),
+    ] {
+        let volume = fixture();
+        pack_that_replaces(&volume, kind, replaces);
+        assert!(
+            volume.check().findings.iter().any(|f| f.kind == "replaced"),
+            "{:#?}",
+            volume.check().findings
+        );
+    }
+}
+
+#[test]
+fn a_volume_in_which_garbage_was_collected_has_no_findings() {
+    let fixture = Fixture::filled();
+    let volume = fixture.open();
+    volume.sync().unwrap();
+    let big = volume.lookup(1, b"big").unwrap().unwrap();
+    volume.write(big.ino, 50_000, &noise(40_000, 9), false).unwrap();
+    volume.sync().unwrap();
+    let report = volume.gc(&GcOptions::default(), &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+    assert!(report.packs_compacted > 0, "{report:?}");
+    volume.close().unwrap();
+    assert_eq!(fixture.check().findings, []);
+    assert!(fixture.footers(PackKind::Data).iter().any(|footer| !footer.replaces.is_empty()));
 }
 
 #[test]

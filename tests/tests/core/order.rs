@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cairn_format::{CheckpointRef, Lsn, SEGMENT_DATA_START, SegmentHeader, Uuid};
-use cairn_store::disk::{Access, Crash, Disk, DiskFile, Listed, MemoryDisk, Space};
+use cairn_format::{CheckpointRef, ChunkId, Footer, Lsn, SEGMENT_DATA_START, SegmentHeader, Uuid};
+use cairn_store::disk::{Access, Crash, Disk, DiskFile, Failure, Listed, MemoryDisk, Space};
 use cairn_store::{Store, StoreOptions};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::engine::Survival;
@@ -15,22 +15,26 @@ use cairn_tests::world::{World, small};
 use cairn_volume::engine::{Change, Engine, EngineError, MemoryEngine, Visit};
 use cairn_volume::journal::{JournalShape, scan};
 use cairn_volume::{
-    Caller, EngineChoice, Error, MakeOptions, OpenError, OpenOn, OpenOptions, SetAttr, Volume, open_on,
+    Caller, EngineChoice, Error, GcOptions, MakeOptions, OpenError, OpenOn, OpenOptions, SetAttr, Volume,
+    open_on,
 };
 
 use super::crash::consistent;
 
-/// What can become of what was not synced: all of it, none of it, only the journal's, only the store's.
-const FATES: [(Crash, Crash); 4] = [
+/// What can become of what was not synced: all of it, none of it, only the journal's, only the store's, only bytes, only
+/// names.
+pub(super) const FATES: [(Crash, Crash); 6] = [
     (Crash::KeepAll, Crash::KeepAll),
     (Crash::DropUnsynced, Crash::DropUnsynced),
     (Crash::KeepAll, Crash::DropUnsynced),
     (Crash::DropUnsynced, Crash::KeepAll),
+    (Crash::DropNames, Crash::DropNames),
+    (Crash::DropBytes, Crash::DropBytes),
 ];
 
 /// Mounts a volume, prepares it, and lets the power go during each operation of the disk that `act` takes; what
 /// is left of it, in each of [`FATES`] and some random ones, goes to `check` with whether `act` was over.
-fn at_every_cut(
+pub(super) fn at_every_cut(
     base: &World,
     prepare: impl Fn(&Volume),
     act: impl Fn(&Volume),
@@ -60,29 +64,29 @@ fn at_every_cut(
     }
 }
 
-fn file(volume: &Volume, name: &[u8]) -> u64 {
+pub(super) fn file(volume: &Volume, name: &[u8]) -> u64 {
     let attr = volume.create(1, name, 0o644, 0, &Caller::default()).expect("create");
     volume.release(attr.ino);
     attr.ino
 }
 
-fn put(volume: &Volume, name: &[u8], bytes: &[u8]) -> u64 {
+pub(super) fn put(volume: &Volume, name: &[u8], bytes: &[u8]) -> u64 {
     let ino = file(volume, name);
     volume.write(ino, 0, bytes, false).expect("write");
     ino
 }
 
-fn truncate(volume: &Volume, ino: u64, size: u64) -> Result<(), Error> {
+pub(super) fn truncate(volume: &Volume, ino: u64, size: u64) -> Result<(), Error> {
     volume.setattr(ino, &SetAttr { size: Some(size), ..SetAttr::default() }, &Caller::default()).map(|_| ())
 }
 
 /// A file's bytes; `None` where there is no such name.
-fn bytes_of(volume: &Volume, name: &[u8]) -> Option<Result<Vec<u8>, Error>> {
+pub(super) fn bytes_of(volume: &Volume, name: &[u8]) -> Option<Result<Vec<u8>, Error>> {
     let attr = volume.lookup(1, name).expect("lookup")?;
     Some(volume.read(attr.ino, 0, attr.size as u32))
 }
 
-fn mount(world: &World, what: &str) -> Arc<Volume> {
+pub(super) fn mount(world: &World, what: &str) -> Arc<Volume> {
     world.open().unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
@@ -596,6 +600,58 @@ fn regression_a_mount_that_a_failing_disk_ends_says_so_and_does_not_hang() {
 }
 
 #[test]
+fn a_pack_that_a_killed_mount_sealed_is_certain_before_anything_refers_to_it() {
+    let base = World::make(&small());
+    let bytes = noise(4, 9_000);
+    for n in 0.. {
+        let world = base.fork();
+        let volume = world.open().expect("mount");
+        put(&volume, b"first", &bytes);
+        volume.fsync(1, false).expect("fsync");
+        // The machine goes on: what was sealed and not synced is there, and its chunks are found.
+        world.disk.kill_at(world.disk.operations() + n);
+        let _ = volume.maintain();
+        let over = !world.disk.is_cut();
+        drop(volume);
+        let world = world.healed();
+        let volume = mount(&world, "after the kill");
+        put(&volume, b"second", &bytes);
+        volume.maintain().expect("maintain");
+        volume.fsync(1, false).expect("fsync");
+        drop(volume);
+        for survival in [Survival::All, Survival::None] {
+            let volume = mount(&world.crash(Crash::DropUnsynced, survival), "without power");
+            for name in [&b"first"[..], b"second"] {
+                assert_eq!(bytes_of(&volume, name), Some(Ok(bytes.clone())), "killed at {n}");
+            }
+        }
+        if over {
+            assert!(n > 10, "{n} operations");
+            return;
+        }
+    }
+}
+
+#[test]
+fn records_whose_sync_failed_are_written_again_by_the_next_mount() {
+    let world = World::make(&small());
+    let volume = world.open().expect("mount");
+    put(&volume, b"a", b"acknowledged");
+    // Linux takes pages for clean that it could not write: what is read is not what is on the disk, and stays so.
+    world.disk.fail(world.disk.operations(), ErrorKind::Other, Failure::Forgotten, false);
+    assert_eq!(volume.fsync(1, false), Err(Error::Io));
+    drop(volume);
+    let volume = mount(&world, "the disk is well again");
+    assert_eq!(bytes_of(&volume, b"a"), Some(Ok(b"acknowledged".to_vec())));
+    put(&volume, b"b", b"certain");
+    volume.fsync(1, false).expect("fsync");
+    drop(volume);
+    let volume = mount(&world.crash(Crash::DropUnsynced, Survival::None), "without power");
+    assert_eq!(bytes_of(&volume, b"a"), Some(Ok(b"acknowledged".to_vec())));
+    assert_eq!(bytes_of(&volume, b"b"), Some(Ok(b"certain".to_vec())));
+}
+
+#[test]
 fn replaying_twice_leaves_what_replaying_once_does() {
     let world = World::make(&small());
     let volume = world.open().expect("mount");
@@ -822,13 +878,18 @@ fn an_engine_that_fails_while_mounted_is_rebuilt_and_nobody_sees_an_error() {
     assert_eq!(volume.lookup(1, &names[0]), Err(Error::Io), "a closed volume answers nothing");
 }
 
-/// A disk that is slow to sync.
-struct Slow(Arc<dyn Disk>);
-struct SlowFile(Arc<dyn DiskFile>);
+/// What is to be done once.
+type Once = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+/// What is done before each sync of a file.
+type BeforeSync = Arc<dyn Fn() + Send + Sync>;
 
-impl Disk for Slow {
+/// A disk on which something happens before each sync of a file.
+struct Interrupted(Arc<dyn Disk>, BeforeSync);
+struct InterruptedFile(Arc<dyn DiskFile>, BeforeSync);
+
+impl Disk for Interrupted {
     fn open(&self, path: &str, access: Access) -> std::io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(SlowFile(self.0.open(path, access)?)))
+        Ok(Arc::new(InterruptedFile(self.0.open(path, access)?, self.1.clone())))
     }
     fn create_dir(&self, path: &str) -> std::io::Result<()> {
         self.0.create_dir(path)
@@ -850,7 +911,7 @@ impl Disk for Slow {
     }
 }
 
-impl DiskFile for SlowFile {
+impl DiskFile for InterruptedFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
         self.0.read_at(buf, offset)
     }
@@ -858,7 +919,7 @@ impl DiskFile for SlowFile {
         self.0.write_at(buf, offset)
     }
     fn sync(&self) -> std::io::Result<()> {
-        std::thread::sleep(std::time::Duration::from_millis(450));
+        (self.1)();
         self.0.sync()
     }
     fn len(&self) -> std::io::Result<u64> {
@@ -875,7 +936,10 @@ fn regression_a_fold_that_takes_long_is_no_full_disk() {
     let world = World::make(&small());
     let volume = open_on(OpenOn {
         disk: Arc::new(world.disk.clone()),
-        store: Arc::new(Slow(world.store_disk())),
+        store: Arc::new(Interrupted(
+            world.store_disk(),
+            Arc::new(|| std::thread::sleep(std::time::Duration::from_millis(450))),
+        )),
         engine: EngineChoice::Memory,
         background: true,
         session: 5,
@@ -891,4 +955,161 @@ fn regression_a_fold_that_takes_long_is_no_full_disk() {
         volume.write(ino, i * 100_000, &noise(i, 100_000), false).expect("a disk with room takes it");
     }
     volume.close().expect("close");
+}
+
+#[test]
+fn what_a_fold_gives_back_holds_the_journal_for_its_oldest_byte() {
+    // Two runs of a file, the one in front the younger; a chunk across both is cut, and is not what it was when its
+    // pack is sealed. What is given back holds bytes of the older run.
+    for seed in 0..12 {
+        let world = World::make(&small());
+        let during: Once = Arc::default();
+        let act = during.clone();
+        let volume = open_on(OpenOn {
+            disk: Arc::new(world.disk.clone()),
+            store: Arc::new(Interrupted(
+                world.store_disk(),
+                Arc::new(move || {
+                    let act = act.lock().expect("not poisoned").take();
+                    act.into_iter().for_each(|act| act());
+                }),
+            )),
+            engine: EngineChoice::Memory,
+            background: false,
+            session: 5,
+            options: OpenOptions::default(),
+            name: "volume".into(),
+        })
+        .expect("mount");
+        let mut expected = noise(seed, 6_000);
+        let ino = file(&volume, b"f");
+        volume.write(ino, 2_000, &expected[2_000..], false).expect("write");
+        // Most of the journal lies in between, and nothing of it is left to be folded: a checkpoint is due right behind
+        // the fold, and could trim one without the other.
+        put(&volume, b"between", &noise(100, 450_000));
+        volume.unlink(1, b"between").expect("unlink");
+        volume.write(ino, 0, &expected[..2_000], false).expect("write");
+        expected[1_990..2_000].fill(7);
+        let (writer, bytes) = (volume.clone(), expected[1_990..2_000].to_vec());
+        *during.lock().expect("not poisoned") = Some(Box::new(move || {
+            writer.write(ino, 1_990, &bytes, false).expect("write");
+        }));
+        let before = volume.statistics().checkpoints;
+        volume.maintain().expect("maintain");
+        assert!(during.lock().expect("not poisoned").is_none(), "a pack was sealed");
+        assert!(volume.statistics().checkpoints > before, "a checkpoint came right behind it");
+        assert!(bytes_of(&volume, b"f") == Some(Ok(expected.clone())), "seed {seed}");
+        volume.fsync(1, false).expect("fsync");
+        drop(volume);
+        let after = mount(&world.crash(Crash::DropUnsynced, Survival::None), "after it");
+        assert!(bytes_of(&after, b"f") == Some(Ok(expected)), "seed {seed}, after a cut");
+        after.close().expect("close");
+    }
+}
+
+/// A name, and what is in the file.
+type Named = (Vec<u8>, Vec<u8>);
+
+/// A volume of four packs, half of each dead, closed; and what is left in them.
+fn half_dead() -> (World, Vec<Named>) {
+    let world = World::make(&small());
+    let volume = world.open().expect("mount");
+    let files: Vec<_> =
+        (0..16u8).map(|n| (vec![b'a' + n], noise(u64::from(n) + 50, 11_000 + usize::from(n)))).collect();
+    for four in files.chunks(4) {
+        for (name, bytes) in four {
+            put(&volume, name, bytes);
+        }
+        volume.sync().expect("sync");
+    }
+    let (dead, kept): (Vec<_>, Vec<_>) = files.into_iter().partition(|(name, _)| name[0] % 2 == 0);
+    dead.iter().for_each(|(name, _)| volume.unlink(1, name).expect("unlink"));
+    volume.close().expect("close");
+    (world, kept)
+}
+
+fn compact(volume: &Volume) {
+    // Where the power goes it fails; what is left then is looked at.
+    let _ = volume.gc(&GcOptions::default(), &mut |_| std::ops::ControlFlow::Continue(()));
+}
+
+#[test]
+fn a_compactions_record_names_only_packs_that_are_sealed_and_synced() {
+    let (base, kept) = half_dead();
+    at_every_cut(
+        &base,
+        |_| {},
+        compact,
+        |world, _, what| {
+            let volume = mount(world, what);
+            for (name, bytes) in &kept {
+                assert!(bytes_of(&volume, name).as_ref() == Some(&Ok(bytes.clone())), "{what}: {name:?}");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_pack_that_was_compacted_goes_only_when_what_refers_to_its_successor_is_certain() {
+    let (base, kept) = half_dead();
+    let before = base.packs();
+    let gone = std::cell::Cell::new(0);
+    at_every_cut(
+        &base,
+        |_| {},
+        compact,
+        |world, over, what| {
+            let packs = world.packs();
+            let old = before.iter().filter(|pack| packs.contains(pack)).count();
+            gone.set(gone.get() + u32::from(over && old < before.len()));
+            // Before anything is mended: what a mount sees finds all it refers to.
+            consistent(&world.joined()).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let volume = mount(world, what);
+            for (name, bytes) in &kept {
+                assert!(bytes_of(&volume, name).as_ref() == Some(&Ok(bytes.clone())), "{what}: {name:?}");
+            }
+            volume.close().expect("close");
+        },
+    );
+    assert!(gone.get() > 0, "the old packs go in the end");
+}
+
+/// All chunks of a pack: which frame and slot, and the id.
+fn chunks_of(footer: &Footer) -> Vec<(u32, u32, ChunkId)> {
+    let mut chunks = footer.chunks.iter();
+    let frame = |(number, frame): (usize, &cairn_format::FrameEntry)| -> Vec<_> {
+        let of_frame = chunks.by_ref().take(frame.chunks as usize).zip(0..);
+        of_frame.map(|(chunk, slot)| (number as u32, slot, chunk.id)).collect()
+    };
+    footer.frames.iter().enumerate().flat_map(frame).collect()
+}
+
+fn data_footers(world: &World) -> Vec<Footer> {
+    let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: true };
+    let store = Store::open(world.store_disk(), options).expect("the store");
+    let footer = |pack| store.reader(pack).and_then(|reader| reader.footer()).expect("a footer");
+    store.data_summaries().into_iter().map(|summary| footer(summary.pack)).collect()
+}
+
+#[test]
+fn a_packs_footer_lists_what_it_replaces_and_that_is_the_same() {
+    let (world, _) = half_dead();
+    let old = data_footers(&world);
+    assert!(old.iter().all(|footer| footer.replaces.is_empty()), "a fold replaces nothing");
+    let volume = world.open().expect("mount");
+    compact(&volume);
+    volume.close().expect("close");
+    let new = data_footers(&world);
+    assert!(!new.is_empty());
+    for footer in &new {
+        let of_new = chunks_of(footer);
+        let mut listed: Vec<_> = footer.replaces.iter().map(|replaced| replaced.chunk).collect();
+        listed.sort_unstable();
+        assert!(listed.into_iter().eq(0..of_new.len() as u32), "each of its chunks comes from somewhere");
+        for replaced in &footer.replaces {
+            let from = old.iter().find(|footer| footer.pack == replaced.pack).expect("one of the old packs");
+            let (.., id) = of_new[replaced.chunk as usize];
+            assert!(chunks_of(from).contains(&(replaced.frame, replaced.slot, id)), "{replaced:?}");
+        }
+    }
 }

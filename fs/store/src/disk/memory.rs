@@ -15,9 +15,12 @@ use super::file::{checked, split};
 use super::{Access, Disk, DiskFile, Listed, Space};
 
 mod crash;
+mod faults;
 mod pages;
 
 pub use crash::Crash;
+pub use faults::Failure;
+use faults::{Fate, Faults};
 use pages::Pages;
 
 /// The room of a disk that was not told its capacity.
@@ -37,17 +40,7 @@ struct State {
     capacity: u64,
     /// What the files that have a name or are open take.
     allocated: u64,
-    operations: u64,
-    cut_at: Option<u64>,
-    cut: bool,
-    faults: BTreeMap<u64, Fault>,
-    syncs_fail: Option<io::ErrorKind>,
-}
-
-#[derive(Clone, Copy)]
-struct Fault {
-    kind: io::ErrorKind,
-    sticky: bool,
+    faults: Faults,
 }
 
 #[derive(Default)]
@@ -102,12 +95,13 @@ enum Change {
     SetLen(u64),
 }
 
-/// Whether an operation is carried out, or the power goes while it is under way: its change may
-/// then be found after the crash, though nobody has seen it done.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Done,
-    InFlight,
+impl Change {
+    fn apply(&self, content: &mut Pages) {
+        match self {
+            Change::Write { offset, bytes } => content.write(bytes, *offset),
+            Change::SetLen(len) => content.set_len(*len),
+        }
+    }
 }
 
 impl Default for MemoryDisk {
@@ -128,42 +122,13 @@ impl MemoryDisk {
             dirs: vec![Dir::default()],
             capacity: bytes,
             allocated: 0,
-            operations: 0,
-            cut_at: None,
-            cut: false,
-            faults: BTreeMap::new(),
-            syncs_fail: None,
+            faults: Faults::default(),
         })
     }
 
     /// Changes the capacity; to less than is in use, too.
     pub fn set_capacity(&self, bytes: u64) {
         lock(&self.state).capacity = bytes;
-    }
-
-    /// How many mutating operations were begun: creating opens, `create_dir`, `rename`, `remove`,
-    /// `sync_dir`, `write_at`, `set_len` and `sync`. They are numbered from 0, so that this is the next
-    /// one's number.
-    pub fn operations(&self) -> u64 {
-        lock(&self.state).operations
-    }
-
-    /// Lets the power go during operation number `operation`, or the next one where it is over. That
-    /// operation is left in flight: a crash may find it done, in part (a write) or not. It and every
-    /// later operation fail, reads too.
-    pub fn cut_at(&self, operation: u64) {
-        lock(&self.state).cut_at = Some(operation);
-    }
-
-    /// Whether the power is gone.
-    pub fn is_cut(&self) -> bool {
-        lock(&self.state).cut
-    }
-
-    /// Makes operation number `operation` err with `kind`, having done nothing. Where it is `sticky`, so
-    /// does every later `sync` and `sync_dir`.
-    pub fn fail_at(&self, operation: u64, kind: io::ErrorKind, sticky: bool) {
-        lock(&self.state).faults.insert(operation, Fault { kind, sticky });
     }
 
     /// What a machine finds when it starts after the power went, now or at the cut: another disk, whose
@@ -242,27 +207,11 @@ impl MemoryDisk {
 impl State {
     /// Counts a mutating operation and settles how it ends.
     fn begin(&mut self, is_sync: bool) -> io::Result<Fate> {
-        self.powered()?;
-        let number = self.operations;
-        self.operations += 1;
-        if self.cut_at.is_some_and(|at| at <= number) {
-            self.cut = true;
-            return Ok(Fate::InFlight);
+        let full = self.faults.is_full_from_here();
+        if full {
+            self.capacity = 0;
         }
-        if let Some(fault) = self.faults.remove(&number) {
-            if fault.sticky {
-                self.syncs_fail = Some(fault.kind);
-            }
-            return Err(injected(fault.kind));
-        }
-        match self.syncs_fail {
-            Some(kind) if is_sync => Err(injected(kind)),
-            _ => Ok(Fate::Done),
-        }
-    }
-
-    fn powered(&self) -> io::Result<()> {
-        if self.cut { Err(power_cut()) } else { Ok(()) }
+        self.faults.begin(is_sync)
     }
 
     /// The number of a directory.
@@ -322,11 +271,15 @@ impl State {
 
     /// Carries out an operation on names, or leaves it in flight.
     fn settle(&mut self, fate: Fate, changes: io::Result<Vec<(usize, NameChange)>>) -> io::Result<()> {
-        if fate == Fate::InFlight {
-            for (dir, change) in changes.into_iter().flatten() {
-                self.dirs[dir].unsynced.push(change);
+        match fate {
+            Fate::Done | Fate::Lies | Fate::Fails(Failure::Done, _) => {}
+            Fate::Fails(_, kind) => return Err(injected(kind)),
+            Fate::InFlight => {
+                for (dir, change) in changes.into_iter().flatten() {
+                    self.dirs[dir].unsynced.push(change);
+                }
+                return Err(power_cut());
             }
-            return Err(power_cut());
         }
         for (dir, change) in changes? {
             if let NameChange::Create { entry: Entry::File(node), .. }
@@ -342,7 +295,7 @@ impl State {
                 self.release(&node);
             }
         }
-        Ok(())
+        fate.outcome()
     }
 
     /// Gives back the room of a file that nobody can reach any more.
@@ -389,8 +342,8 @@ impl Disk for MemoryDisk {
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let path = checked(path)?;
         let mut state = lock(&self.state);
-        state.powered()?;
         if access != Access::CreateNew {
+            state.faults.begin_read()?;
             return Ok(self.handle(state.file(path)?, access == Access::Write));
         }
         let fate = state.begin(false)?;
@@ -411,8 +364,8 @@ impl Disk for MemoryDisk {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<Listed>> {
-        let state = lock(&self.state);
-        state.powered()?;
+        let mut state = lock(&self.state);
+        state.faults.begin_read()?;
         let listed = |(name, entry): (&String, &Entry)| match entry {
             Entry::File(node) => Listed { name: name.clone(), is_dir: false, len: lock(node).current.len() },
             Entry::Dir(_) => Listed { name: name.clone(), is_dir: true, len: 0 },
@@ -438,20 +391,21 @@ impl Disk for MemoryDisk {
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         let mut state = lock(&self.state);
-        if state.begin(true)? == Fate::InFlight {
-            return Err(power_cut());
+        let fate = state.begin(true)?;
+        if !fate.is_done() {
+            return fate.outcome();
         }
         let number = state.dir(dir)?;
         let Dir { durable, unsynced, .. } = &mut state.dirs[number];
         for change in unsynced.drain(..) {
             change.apply(durable);
         }
-        Ok(())
+        fate.outcome()
     }
 
     fn space(&self) -> io::Result<Space> {
-        let state = lock(&self.state);
-        state.powered()?;
+        let mut state = lock(&self.state);
+        state.faults.begin_read()?;
         let free = state.capacity.saturating_sub(state.allocated);
         Ok(Space { total: state.capacity, free, available: free })
     }
@@ -473,10 +427,18 @@ impl MemoryFile {
         let mut state = lock(&self.state);
         let fate = state.begin(false)?;
         let mut node = lock(&self.node);
-        if fate == Fate::InFlight {
-            node.unsynced.push(change);
-            return Err(power_cut());
-        }
+        let change = match (fate, change) {
+            (Fate::InFlight, change) => {
+                node.unsynced.push(change);
+                return Err(power_cut());
+            }
+            (Fate::Done | Fate::Lies | Fate::Fails(Failure::Done, _), change) => change,
+            (Fate::Fails(Failure::Short, _), Change::Write { offset, mut bytes }) => {
+                bytes.truncate(bytes.len() / 2);
+                Change::Write { offset, bytes }
+            }
+            (Fate::Fails(_, kind), _) => return Err(injected(kind)),
+        };
         let before = node.current.allocated();
         match &change {
             Change::Write { offset, bytes } => {
@@ -490,13 +452,13 @@ impl MemoryFile {
         }
         state.allocated = state.allocated - before + node.current.allocated();
         node.unsynced.push(change);
-        Ok(())
+        fate.outcome()
     }
 }
 
 impl DiskFile for MemoryFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        lock(&self.state).powered()?;
+        lock(&self.state).faults.begin_read()?;
         Ok(lock(&self.node).current.read(buf, offset))
     }
 
@@ -509,15 +471,22 @@ impl DiskFile for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = lock(&self.state);
-        if state.begin(true)? == Fate::InFlight {
-            return Err(power_cut());
+        match state.begin(true)? {
+            fate if fate.is_done() => {
+                lock(&self.node).make_durable();
+                fate.outcome()
+            }
+            fate => {
+                if let Fate::Fails(Failure::Forgotten, _) = fate {
+                    lock(&self.node).unsynced.clear();
+                }
+                fate.outcome()
+            }
         }
-        lock(&self.node).make_durable();
-        Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
-        lock(&self.state).powered()?;
+        lock(&self.state).faults.begin_read()?;
         Ok(lock(&self.node).current.len())
     }
 

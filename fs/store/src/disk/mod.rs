@@ -14,7 +14,7 @@ mod memory;
 mod tests;
 
 pub use file::FileDisk;
-pub use memory::{Crash, MemoryDisk};
+pub use memory::{Crash, Failure, MemoryDisk};
 
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -377,6 +377,94 @@ fn a_full_disk_refuses_and_frees() {
 }
 
 #[test]
+fn a_failing_operation_leaves_the_disk_as_it_was_told_to() {
+    let with = |failure, sticky| {
+        let disk = MemoryDisk::new();
+        let file = write(&disk, "a", b"");
+        file.sync().unwrap();
+        disk.sync_dir("").unwrap();
+        disk.fail(disk.operations(), ErrorKind::Other, failure, sticky);
+        (disk, file)
+    };
+    for (failure, left) in [(Failure::Nothing, 0), (Failure::Short, 4), (Failure::Done, 8)] {
+        let (disk, file) = with(failure, false);
+        assert_eq!(kind(file.write_at(b"12345678", 0)), ErrorKind::Other, "{failure:?}");
+        assert_eq!(disk.faults_hit(), 1);
+        assert_eq!(read(&disk, "a"), b"12345678"[..left], "{failure:?}");
+        file.write_at(b"12345678", 0).unwrap();
+        let (disk, _file) = with(failure, false);
+        assert_eq!(kind(disk.rename("a", "b")), ErrorKind::Other);
+        assert_eq!(disk.files(), [if failure == Failure::Done { "b" } else { "a" }]);
+    }
+    for sticky in [false, true] {
+        let (disk, file) = with(Failure::Forgotten, sticky);
+        disk.fail(disk.operations() + 1, ErrorKind::Other, Failure::Forgotten, sticky);
+        file.write_at(b"12345678", 0).unwrap_err();
+        disk.heal();
+        file.write_at(b"12345678", 0).unwrap();
+        disk.fail(disk.operations(), ErrorKind::Other, Failure::Forgotten, sticky);
+        file.sync().unwrap_err();
+        assert_eq!(file.sync().is_err(), sticky, "the next one succeeds");
+        assert_eq!(read(&disk, "a"), b"12345678");
+        for crash in [Crash::DropUnsynced, Crash::DropNames, Crash::Random(7)] {
+            assert!(!read(&disk.crash(crash), "a").starts_with(b"1234"), "and makes nothing certain");
+        }
+    }
+}
+
+#[test]
+fn reads_fail_by_their_own_number() {
+    let disk = MemoryDisk::new();
+    let file = write(&disk, "a", b"abc");
+    disk.fail_read_at(disk.reads() + 1, ErrorKind::Other);
+    let before = disk.operations();
+    assert_eq!(file.len().unwrap(), 3);
+    assert_eq!(kind(file.read_at(&mut [0], 0)), ErrorKind::Other);
+    assert_eq!(file.read_at(&mut [0], 0).unwrap(), 1);
+    assert_eq!(disk.operations(), before);
+}
+
+#[test]
+fn a_killed_process_leaves_a_disk_with_power() {
+    let disk = MemoryDisk::new();
+    let file = write(&disk, "a", b"abc");
+    file.sync().unwrap();
+    disk.sync_dir("").unwrap();
+    file.write_at(b"xyz", 0).unwrap();
+    disk.kill_at(disk.operations());
+    assert!(file.write_at(b"123", 0).is_err() && disk.open("a", Access::Read).is_err() && disk.is_cut());
+    disk.heal();
+    assert_eq!(read(&disk, "a"), b"xyz");
+    assert_eq!(read(&disk.crash(Crash::DropUnsynced), "a"), b"abc");
+    disk.lie();
+    file.sync().unwrap();
+    assert_eq!(read(&disk.crash(Crash::DropUnsynced), "a"), b"abc", "it lied");
+}
+
+#[test]
+fn bytes_and_names_are_lost_apart() {
+    let disk = MemoryDisk::new();
+    let file = write(&disk, "a", b"abc");
+    file.sync().unwrap();
+    disk.sync_dir("").unwrap();
+    file.write_at(b"xyz", 0).unwrap();
+    disk.rename("a", "b").unwrap();
+    assert_eq!(read(&disk.crash(Crash::DropNames), "a"), b"xyz");
+    assert_eq!(read(&disk.crash(Crash::DropBytes), "b"), b"abc");
+}
+
+#[test]
+fn a_disk_that_others_fill_is_full_until_it_is_not() {
+    let disk = MemoryDisk::with_capacity(1 << 20);
+    let file = write(&disk, "a", b"");
+    disk.fill_at(disk.operations() + 1);
+    file.write_at(&[1; 4096], 0).unwrap();
+    assert_eq!(kind(file.write_at(&[1; 4096], 4096)), ErrorKind::StorageFull);
+    disk.set_capacity(1 << 20);
+    file.write_at(&[1; 4096], 4096).unwrap();
+}
+
+#[test]
 fn damage_touches_only_its_disk() {
     let disk = MemoryDisk::new();
     write(&disk, "a", b"abc");

@@ -1,11 +1,10 @@
 //! Writing a pack: frames, then footer, footer and trailer, then the header, then sync, then its name.
 
-use std::io;
 use std::sync::Arc;
 
 use cairn_format::{
     Checkpoint, ChunkEntry, Codec, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PackHeader, PackId,
-    PackKind, Trailer, Uuid,
+    PackKind, Replaced, Trailer, Uuid,
 };
 
 use crate::StoreError;
@@ -30,20 +29,14 @@ pub struct SealedPack {
 }
 
 impl PackWriter {
-    /// Begins a pack under a name that was never used.
-    pub fn begin(
+    /// Begins a pack under a name that was never used, in a directory that is there and certain.
+    pub(crate) fn begin(
         disk: Arc<dyn Disk>,
         pack: PackId,
         kind: PackKind,
         store: Uuid,
         volume: Uuid,
     ) -> Result<PackWriter, StoreError> {
-        let dir = format!("{PACKS_DIR}/{}", pack.directory());
-        match disk.create_dir(&dir) {
-            Ok(()) => disk.sync_dir(PACKS_DIR).map_err(StoreError::io(PACKS_DIR))?,
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(StoreError::io(dir)(e)),
-        }
         let path = unsealed_path(&pack);
         let file = disk.open(&path, Access::CreateNew).map_err(StoreError::io(path))?;
         let footer = Footer {
@@ -97,10 +90,27 @@ impl PackWriter {
         Ok(entry)
     }
 
+    /// Has the footer say which chunks of other packs those of this one take the place of.
+    pub fn replace(&mut self, replaces: Vec<Replaced>) {
+        self.footer.replaces = replaces;
+    }
+
     /// Writes what describes the pack, makes it certain, and gives it its name. Only then may anything
-    /// refer to it.
+    /// refer to it. Where that fails nothing is left of it: a full disk needs the room.
     pub fn seal(mut self, checkpoint: Option<Checkpoint>) -> Result<SealedPack, StoreError> {
         self.footer.checkpoint = checkpoint;
+        match self.write_end().and_then(|()| self.name()) {
+            Ok(()) => Ok(SealedPack { footer: self.footer, file_len: self.end }),
+            Err(error) => {
+                // It may have its name already, though nobody knows for certain; nothing refers to it.
+                let _ = self.disk.remove(&pack_path(&self.footer.pack));
+                self.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    fn write_end(&mut self) -> Result<(), StoreError> {
         let footer = self.footer.encode();
         let footer_len = footer.len() as u32;
         let header = PackHeader {
@@ -114,13 +124,17 @@ impl PackWriter {
         let trailer = Trailer { footer_offset: self.end + u64::from(footer_len), footer_len };
         let tail = [&footer[..], &footer[..], &trailer.encode(&self.footer.pack)[..]].concat();
         self.write(&tail)?;
+        let new = unsealed_path(&self.footer.pack);
+        self.file.write_at(&header.encode(), 0).map_err(StoreError::io(&new))?;
+        self.file.sync().map_err(StoreError::io(new))
+    }
+
+    /// Gives it its name, for certain.
+    fn name(&self) -> Result<(), StoreError> {
         let (new, path) = (unsealed_path(&self.footer.pack), pack_path(&self.footer.pack));
         let dir = format!("{PACKS_DIR}/{}", self.footer.pack.directory());
-        self.file.write_at(&header.encode(), 0).map_err(StoreError::io(&new))?;
-        self.file.sync().map_err(StoreError::io(&new))?;
-        self.disk.rename(&new, &path).map_err(StoreError::io(&path))?;
-        self.disk.sync_dir(&dir).map_err(StoreError::io(dir))?;
-        Ok(SealedPack { footer: self.footer, file_len: self.end })
+        self.disk.rename(&new, &path).map_err(StoreError::io(path))?;
+        self.disk.sync_dir(&dir).map_err(StoreError::io(dir))
     }
 
     /// Gives the pack up; nothing refers to it.

@@ -9,7 +9,6 @@ mod read;
 mod write;
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
 
 use cairn_format::key::Key;
 use cairn_format::{CheckpointKind, CheckpointRef, Lsn, Mutation, PackId, PackRefs, Totals};
@@ -18,6 +17,7 @@ use cairn_store::{Pins, StoreError};
 use crate::core::Core;
 use crate::journal::JournalError;
 use crate::namespace::NamespaceError;
+use crate::sync::PoisonError;
 use merge::merge;
 pub use read::{ChainEntry, ChainReadError, CheckpointChain, RecordCursor, load_chain};
 pub(crate) use read::{FillError, fill_engine};
@@ -171,6 +171,12 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
     Ok(true)
 }
 
+/// Drops data packs that the newest checkpoint does not refer to and nobody is about to: those that could not be removed
+/// before, where no checkpoint comes because nothing changes.
+pub(crate) fn drop_dead_packs(core: &Core, state: &mut CheckpointState) {
+    drop_packs(core, state, &[]);
+}
+
 /// Drops metadata packs that a newer base supersedes, and data packs that the checkpoint just synced does
 /// not refer to and nobody is about to.
 fn drop_packs(core: &Core, state: &mut CheckpointState, superseded: &[PackId]) {
@@ -180,16 +186,21 @@ fn drop_packs(core: &Core, state: &mut CheckpointState, superseded: &[PackId]) {
     }
     let dead: Vec<_> = core
         .store
-        .data_packs()
+        .data_summaries()
         .into_iter()
-        .filter(|pack| !state.refs.contains_key(pack) && core.store.condemn(pack))
+        .filter(|pack| !state.refs.contains_key(&pack.pack) && core.store.condemn(&pack.pack))
         .collect();
-    for pack in superseded.iter().chain(&dead) {
+    for pack in superseded.iter().chain(dead.iter().map(|pack| &pack.pack)) {
         if let Err(error) = core.store.drop_pack(pack) {
-            // It is found again at the next mount, and dropped then.
+            // It is found again by the next checkpoint, or the next mount, and dropped then.
             tracing::warn!("a pack that nothing refers to could not be removed: {error}");
         }
     }
+    for pack in dead.iter().filter(|pack| !core.store.knows(&pack.pack)) {
+        core.counters.packs_dropped.add(1);
+        core.counters.dropped_bytes.add(pack.file_len);
+    }
+    core.count_garbage(&state.refs);
 }
 
 /// Loads what the engine's state says of packs and totals.
@@ -210,5 +221,6 @@ pub(crate) fn load_counts(core: &Core, state: &mut CheckpointState) -> Result<()
         state.totals = Totals::decode(&value)?;
     }
     core.set_totals(state.totals);
+    core.count_garbage(&state.refs);
     Ok(())
 }

@@ -1,15 +1,19 @@
 //! The engine on redb: a copy-on-write B+tree in one file. What redb does is done inside [`Guarded`].
 
+use std::fmt;
 use std::fs::OpenOptions;
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ::redb::{
-    Builder, Database, Durability, Error, ReadOnlyTable, ReadableDatabase, TableDefinition, WriteTransaction,
+    Builder, Database, Durability, Error, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition,
+    WriteTransaction,
 };
 use cairn_format::{CheckpointRef, Lsn, PackId};
+use cairn_store::disk::DiskFile;
 
 use super::guarded::{Contained, Guarded};
 use super::{Change, Engine, EngineError};
@@ -29,6 +33,37 @@ pub struct RedbEngine {
     db: Contained<Database>,
 }
 
+/// A file of a disk, as redb sees it.
+struct OnDisk(Arc<dyn DiskFile>);
+
+impl fmt::Debug for OnDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a file of a disk")
+    }
+}
+
+impl StorageBackend for OnDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(data, offset)
+    }
+}
+
 /// One committed state. The pages it needs are not reused as long as it is held.
 struct State {
     values: Contained<ReadOnlyTable<&'static [u8], &'static [u8]>>,
@@ -39,8 +74,7 @@ impl RedbEngine {
     /// Opens the engine in `dir`, or makes an empty one; after a crash it is at the last `apply` that
     /// returned, or the one under way. It keeps up to `cache_bytes` bytes of pages in memory.
     pub fn open(dir: &Path, cache_bytes: usize) -> Result<Self, EngineError> {
-        let guarded = Guarded::new(NAME);
-        let (db, newest) = guarded.call(|| {
+        Self::with(|| {
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -48,7 +82,19 @@ impl RedbEngine {
                 .truncate(false)
                 .mode(0o600)
                 .open(dir.join(FILE))?;
-            let db = Contained::new(Builder::new().set_cache_size(cache_bytes).create_file(file)?);
+            Ok(Builder::new().set_cache_size(cache_bytes).create_file(file)?)
+        })
+    }
+
+    /// As [`RedbEngine::open`], in a file of any disk: one that fails, say.
+    pub fn on(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Self, EngineError> {
+        Self::with(|| Ok(Builder::new().set_cache_size(cache_bytes).create_with_backend(OnDisk(file))?))
+    }
+
+    fn with(open: impl FnOnce() -> Result<Database, Error>) -> Result<Self, EngineError> {
+        let guarded = Guarded::new(NAME);
+        let (db, newest) = guarded.call(|| {
+            let db = Contained::new(open()?);
             let newest = match State::newest(&db) {
                 Err(Error::TableDoesNotExist(_)) => {
                     let mut write = begin_write(&db)?;

@@ -15,22 +15,29 @@ const PIECE_BYTES: usize = 80;
 /// The longest record a fold appends, where the segments allow it.
 const RECORD_MAX: usize = 256 << 10;
 
-/// Appends the records of a batch; gives how many chunks they name. `footer` is the new pack's.
-pub(super) fn commit_batch(
+/// Appends the records of a batch; gives how many chunks they name. `footer` is the new pack's. Before each record of so
+/// many bytes `wait` may wait, with no lock held, or say that there is no room.
+pub(crate) fn commit_batch(
     core: &Core,
     mapped: Vec<Mapped>,
     footer: Option<&Footer>,
+    wait: &dyn Fn(u64) -> Result<(), MaintainError>,
 ) -> Result<usize, MaintainError> {
     let journal = core.journal().map_err(|_| JournalError::Stopped("read-only".into()))?;
     let most = (RECORD_MAX.min(journal.record_max() as usize / 2) / PIECE_BYTES).max(1);
     let shares = footer.map(Shares::of);
+    if let Err(error) = make_certain(core, &mapped) {
+        mapped.iter().for_each(|left| put_back(core, left));
+        return Err(error);
+    }
     let mut committed = 0;
     let mut rest = mapped.as_slice();
     while let Some(first) = rest.first() {
         let of_file = rest.iter().take(most).take_while(|m| m.file == first.file).count();
         let (part, behind) = rest.split_at(of_file);
         rest = behind;
-        match commit_file(core, first.file, part, shares.as_ref()) {
+        let waited = wait((part.len() * PIECE_BYTES) as u64);
+        match waited.and_then(|()| commit_file(core, first.file, part, shares.as_ref())) {
             Ok(count) => committed += count,
             Err(error) => {
                 // What is not named stays dirty; the chunks already stored are found when it is folded again.
@@ -42,6 +49,20 @@ pub(super) fn commit_batch(
         }
     }
     Ok(committed)
+}
+
+/// Makes the packs certain that chunks were found in.
+fn make_certain(core: &Core, mapped: &[Mapped]) -> Result<(), MaintainError> {
+    let mut last = None;
+    for chunk in mapped {
+        if let Place::Found(at) = &chunk.place
+            && last != Some(at.pack)
+        {
+            core.store.make_certain(&at.pack)?;
+            last = Some(at.pack);
+        }
+    }
+    Ok(())
 }
 
 /// The new pack, and the stored bytes that each of its chunks takes.
@@ -104,7 +125,7 @@ fn commit_file(
 
 fn append(core: &Core, mutations: &[Mutation]) -> Result<(), MaintainError> {
     let journal = core.journal().map_err(|_| JournalError::Stopped("read-only".into()))?;
-    let gate = core.gate.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let gate = core.gate.read().unwrap_or_else(crate::sync::PoisonError::into_inner);
     let at = journal.append(mutations, &[])?;
     core.ns.apply(mutations, &at);
     drop(gate);
@@ -119,11 +140,20 @@ fn piece(mapped: &Mapped, shares: Option<&Shares>) -> Option<Piece> {
             (shares.pack, frame, slot, shares.of_chunk(frame, slot)?)
         }
     };
-    let piece =
-        ChunkPiece { chunk: mapped.chunk, pack, frame, slot, offset: 0, chunk_len: mapped.len, stored };
+    let piece = ChunkPiece {
+        chunk: mapped.chunk,
+        pack,
+        frame,
+        slot,
+        offset: mapped.from,
+        chunk_len: mapped.chunk_len,
+        stored,
+    };
     Some(Piece { len: mapped.len, kind: PieceKind::Chunk(piece) })
 }
 
 fn put_back(core: &Core, mapped: &Mapped) {
-    core.dirty.put_back(mapped.file, mapped.offset, mapped.offset + u64::from(mapped.len), mapped.first);
+    if let Some(first) = mapped.first {
+        core.dirty.put_back(mapped.file, mapped.offset, mapped.offset + u64::from(mapped.len), first);
+    }
 }

@@ -2,10 +2,11 @@
 //! chunking the file anew would give. Oldest first, since the oldest holds the journal's floor.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cairn_format::{Ino, Lsn, Mutation, PieceKind, View};
+
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Runs are kept apart beyond this length, so that folding the front of a long stream lets the journal go.
 const RANGE_MAX: u64 = 8 << 20;

@@ -3,13 +3,14 @@
 //! A batch takes dirty runs, oldest first, and fills one pack. Only once that pack is sealed and synced are
 //! records appended that refer to it, and each of those counts only where the run it was made from is
 //! still what it was: a compare-and-swap for every chunk.
+//!
+//! Compaction (`gc/`) fills packs and commits them the same way: it is this pipeline's second producer.
 
 mod commit;
 mod dirty;
 mod pipeline;
 mod recut;
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use cairn_format::{Compression, Lsn, PackKind, Piece};
@@ -20,12 +21,13 @@ pub(crate) use dirty::{DirtySet, File, Taken};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
 use crate::namespace::FileRun;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::vfs::Policy;
-use commit::commit_batch;
-use pipeline::with_packer;
+pub(crate) use commit::commit_batch;
+pub(crate) use pipeline::{Packer, with_packer};
 use recut::{Recut, recut};
 
-/// A chunk that a fold made of a run, and where its bytes are.
+/// A run of a file, and the chunk that its bytes are from here on.
 pub(crate) struct Mapped {
     pub(crate) file: File,
     pub(crate) offset: u64,
@@ -33,9 +35,12 @@ pub(crate) struct Mapped {
     /// The run as it was read: it is replaced only while it is still that.
     pub(crate) was: Vec<FileRun>,
     pub(crate) chunk: cairn_format::ChunkId,
+    /// The chunk's length, and where in it the run begins.
+    pub(crate) chunk_len: u32,
+    pub(crate) from: u32,
     pub(crate) place: Place,
-    /// No journalled byte of the run is older.
-    pub(crate) first: Lsn,
+    /// No journalled byte of the run is older; none where it has none, and nothing has to be done where it changed.
+    pub(crate) first: Option<Lsn>,
 }
 
 /// Where a chunk is.
@@ -113,11 +118,11 @@ fn fold_taken(core: &Core, taken: &[Taken], pins: &mut Pins) -> Result<usize, Ma
         core.counters.stored_bytes.add(sealed.file_len);
         core.store.publish(sealed, Some(pins));
     }
-    commit_batch(core, mapped, sealed.as_ref().map(|s| &s.footer))
+    commit_batch(core, mapped, sealed.as_ref().map(|s| &s.footer), &|_| Ok(()))
 }
 
 /// How a file's new chunks are compressed.
-fn compression_of(core: &Core, (view, ino): File) -> Result<Compression, MaintainError> {
+pub(crate) fn compression_of(core: &Core, (view, ino): File) -> Result<Compression, MaintainError> {
     let _lock = core.locks.read(ino);
     let said = core.look(|ns| ns.get(&Policy::key(ino, view))).map_err(MaintainError::from)?;
     let policy = said.and_then(|value| Policy::decode(&value));
@@ -176,6 +181,6 @@ fn piece_of(run: &FileRun) -> Piece {
 const KIND: PackKind = PackKind::Data;
 
 /// Locks a mutex whose data stays in order whatever panics.
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,18 +2,18 @@
 //! file. What is new is decided here: against the store, and against what this batch holds already.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
 
 use cairn_codec::Compressor;
-use cairn_format::{ChunkEntry, ChunkId, ChunkPiece, Codec, Compression};
+use cairn_format::{ChunkEntry, ChunkId, ChunkPiece, Codec, Compression, PackId, Replaced};
 use cairn_store::{Located, PackWriter, Pins, SealedPack, StoreError};
 
 use super::{KIND, Place, lock};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
 use crate::open::Dedup;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use crate::sync::{Arc, Mutex, thread};
 
 /// Frames that wait for a compressor or for the file, per compressor.
 const QUEUE: usize = 4;
@@ -45,8 +45,11 @@ pub(crate) struct Packer<'a> {
     /// How the frame being filled, and those behind it, are compressed.
     compression: Compression,
     frames: u32,
-    /// Chunks of the pack being filled: its own table, before any footer lists them.
-    placed: HashMap<ChunkId, Place>,
+    chunks: u32,
+    /// Chunks of the pack being filled: its own table, before any footer lists them. With the number of each.
+    placed: HashMap<ChunkId, (Place, u32)>,
+    /// What they take the place of.
+    replaces: Vec<Replaced>,
     jobs: SyncSender<Job>,
     /// Stored bytes so far.
     written: &'a AtomicU64,
@@ -67,13 +70,37 @@ impl Packer<'_> {
     ) -> Result<Place, MaintainError> {
         let known = match core.writing.dedup {
             Dedup::Off => None,
-            _ => self.placed.get(id).copied().or_else(|| stored(core, id, plain, pins).map(Place::Found)),
+            _ => {
+                let here = self.placed.get(id).map(|(place, _)| *place);
+                here.or_else(|| stored(core, id, plain, pins).map(Place::Found))
+            }
         };
         if let Some(place) = known {
             core.counters.deduped_bytes.add(plain.len() as u64);
             return Ok(place);
         }
         core.counters.new_bytes.add(plain.len() as u64);
+        Ok(self.add(id, plain))
+    }
+
+    /// Takes a chunk that lies elsewhere, in a pack that is to go; where it is going to be.
+    pub(crate) fn take_over(
+        &mut self,
+        pack: PackId,
+        frame: u32,
+        slot: u32,
+        id: &ChunkId,
+        plain: &[u8],
+    ) -> Place {
+        let here = self.placed.get(id).map(|(place, _)| *place);
+        let place = here.unwrap_or_else(|| self.add(id, plain));
+        // `add` put it there.
+        let chunk = self.placed.get(id).map_or(0, |(_, number)| *number);
+        self.replaces.push(Replaced { pack, frame, slot, chunk });
+        place
+    }
+
+    fn add(&mut self, id: &ChunkId, plain: &[u8]) -> Place {
         if !self.frame.chunks.is_empty() && self.frame.plain.len() + plain.len() > self.frame_size {
             self.send();
         }
@@ -81,12 +108,13 @@ impl Packer<'_> {
         self.frame.plain.extend_from_slice(plain);
         self.frame.chunks.push(ChunkEntry { id: *id, len: plain.len() as u32 });
         self.plain += plain.len() as u64;
-        self.placed.insert(*id, place);
-        Ok(place)
+        self.placed.insert(*id, (place, self.chunks));
+        self.chunks += 1;
+        place
     }
 
     /// What comes from here on is compressed like this.
-    pub(super) fn compress_with(&mut self, compression: Compression) {
+    pub(crate) fn compress_with(&mut self, compression: Compression) {
         if self.compression != compression {
             if !self.frame.chunks.is_empty() {
                 self.send();
@@ -96,7 +124,7 @@ impl Packer<'_> {
     }
 
     /// Whether the pack has all it should hold.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.written.load(Ordering::Relaxed) >= self.pack_size || self.plain >= self.plain_limit
     }
 
@@ -146,14 +174,14 @@ pub(crate) fn with_packer(
     fill: impl FnOnce(&mut Packer<'_>) -> Result<(), MaintainError>,
 ) -> Result<Option<SealedPack>, MaintainError> {
     let compressors = match core.background {
-        true => std::thread::available_parallelism().map_or(2, usize::from),
+        true => thread::available_parallelism().map_or(2, usize::from),
         false => 1,
     };
     let written = AtomicU64::new(0);
     let (jobs, waiting) = sync_channel(compressors * QUEUE);
     let (coded, in_order) = sync_channel(compressors * QUEUE);
     let waiting = Arc::new(Mutex::new(waiting));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..compressors {
             let (waiting, coded) = (waiting.clone(), coded.clone());
             scope.spawn(move || compress(&waiting, &coded));
@@ -165,18 +193,21 @@ pub(crate) fn with_packer(
             frame: Frame::default(),
             compression: core.writing.compression,
             frames: 0,
+            chunks: 0,
             placed: HashMap::new(),
+            replaces: Vec::new(),
             jobs,
             written: &written,
             plain: 0,
             frame_size: core.geometry.frame as usize,
-            pack_size: core.store.pack_size(),
+            pack_size: core.pack_size(),
             plain_limit: core.fold_start(),
         };
         let filled = fill(&mut packer);
         if filled.is_ok() && !packer.frame.chunks.is_empty() {
             packer.send();
         }
+        let replaces = std::mem::take(&mut packer.replaces);
         // Closes the queue: compressors end, and then the writer.
         drop(packer);
         let pack = match writer.join() {
@@ -185,7 +216,10 @@ pub(crate) fn with_packer(
         };
         match (filled, pack) {
             (Ok(()), Ok(None)) => Ok(None),
-            (Ok(()), Ok(Some(pack))) => Ok(Some(pack.seal(None)?)),
+            (Ok(()), Ok(Some(mut pack))) => {
+                pack.replace(replaces);
+                Ok(Some(pack.seal(None)?))
+            }
             (Err(error), Ok(pack)) => {
                 pack.into_iter().for_each(PackWriter::abandon);
                 Err(error)

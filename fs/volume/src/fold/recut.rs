@@ -104,8 +104,10 @@ fn cut_data(
                 len: len as u32,
                 was,
                 chunk: id,
+                chunk_len: len as u32,
+                from: 0,
                 place,
-                first: run.first,
+                first: Some(run.first),
             });
         }
         window.advance(len);
@@ -139,14 +141,15 @@ impl Window {
                 self.ended = true;
                 return Ok(true);
             }
-            match read_run(core, &next) {
+            // What fails once may not the second time.
+            match read_run(core, &next).or_else(|_| read_run(core, &next)) {
                 Ok(Some(bytes)) => {
                     self.read.extend_from_slice(&bytes);
                     self.runs.push(next);
                 }
                 Ok(None) => return Ok(false),
                 Err(error) => {
-                    tracing::error!("inode {} cannot be folded at {}: {error}", run.file.1, next.0);
+                    core.note_lost(run.file, next, &format_args!("folding: {error}"));
                     return Ok(false);
                 }
             }

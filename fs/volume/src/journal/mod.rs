@@ -9,7 +9,6 @@ mod segment;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cairn_format::{
@@ -17,6 +16,8 @@ use cairn_format::{
     RecordHead, SEGMENT_DATA_START, Uuid, payload_sums,
 };
 use cairn_store::disk::{Disk, DiskFile};
+
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use replay::{Chain, ChainError, ScannedRecord, scan, scan_read_only};
 pub(crate) use segment::make_segment;
@@ -154,7 +155,7 @@ impl Journal {
         resume: &Resume,
         first: &[Mutation],
     ) -> Result<(Journal, Appended), JournalError> {
-        let Chain { segments, unused, files, highest_number, .. } = chain;
+        let Chain { segments, unused, files, highest_number, synced, .. } = chain;
         let (keep, free): (Vec<_>, Vec<_>) = segments.into_iter().partition(|s| s.last >= resume.floor);
         let free = free.into_iter().map(|s| (s.path, s.file)).chain(unused).collect();
         let log = Log {
@@ -181,9 +182,16 @@ impl Journal {
             room: (Mutex::new(0), Condvar::new()),
         };
         // Replayed records may have been in the page cache only: they are made certain before anything
-        // builds on them.
+        // builds on them. Where the mount before this one failed to, the system took the pages for written from then
+        // on, and syncs nothing: so they are written once more.
         // Not under the log's lock: a sync that fails stops the journal, which takes it.
         let live: Vec<_> = journal.log().live.iter().cloned().collect();
+        for unsynced in live.iter().filter(|segment| segment.last > synced) {
+            if let Err(error) = segment::write_again(&*unsynced.file, shape.segment) {
+                let why = format!("writing {} again: {error}", unsynced.path);
+                return Err(journal.stop(&mut journal.log(), why));
+            }
+        }
         journal.sync_files(&live)?;
         let mut mutations = vec![Mutation::Epoch { continues: resume.continues }];
         mutations.extend_from_slice(first);
@@ -454,12 +462,16 @@ impl Journal {
         self.room.1.notify_all();
     }
 
-    /// Waits until something may have made room, or `timeout`.
-    pub fn wait_room(&self, timeout: Duration) {
-        let seen = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = *seen;
+    /// How often something may have made room so far: for [`Journal::wait_room`], taken before looking whether there is any.
+    pub fn room_notices(&self) -> u64 {
+        *self.room.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something may have made room since `seen`, or `timeout`.
+    pub fn wait_room(&self, seen: u64, timeout: Duration) {
+        let now = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Spurious wake-ups only make the caller look again.
-        let _ = self.room.1.wait_timeout_while(seen, timeout, |now| *now == before);
+        let _ = self.room.1.wait_timeout_while(now, timeout, |now| *now == seen);
     }
 
     /// Whether an operation that appends `len` bytes may begin. `may_grow` tells whether the disk has room for

@@ -47,6 +47,22 @@ pub(crate) fn make_segment(disk: &dyn Disk, n: u32, len: u32) -> io::Result<(Str
     Ok((path, file))
 }
 
+/// Writes to a segment what it holds, so that the next sync has something to make certain.
+pub(crate) fn write_again(file: &dyn DiskFile, len: u32) -> io::Result<()> {
+    let mut bytes = vec![0; (1 << 20).min(len as usize)];
+    let mut at = 0u64;
+    while at < len.into() {
+        let part = bytes.len().min((u64::from(len) - at) as usize);
+        file.read_exact_at(&mut bytes[..part], at)?;
+        // What was never used is on the disk already, where it lies among zeros.
+        if bytes[..part].iter().any(|byte| *byte != 0) {
+            file.write_at(&bytes[..part], at)?;
+        }
+        at += part as u64;
+    }
+    Ok(())
+}
+
 /// Writes both copies of a header.
 pub(crate) fn write_header(file: &dyn DiskFile, header: &SegmentHeader) -> io::Result<()> {
     let copy = header.encode();

@@ -5,8 +5,6 @@ mod overlay;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cairn_format::key::Key;
 use cairn_format::{
@@ -18,6 +16,8 @@ pub(crate) use overlay::Overlay;
 
 use crate::engine::{Engine, EngineError};
 use crate::journal::Appended;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The namespace could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +176,21 @@ impl Namespace {
         }
         let page = merged.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         Ok((page, (bound.as_slice() < to).then_some(bound)))
+    }
+
+    /// As [`Namespace::page`], of the engine's keys alone: those of the last checkpoint.
+    pub(crate) fn engine_page(&self, from: &[u8], to: &[u8], most: usize) -> Result<Page, NamespaceError> {
+        let mut page = Vec::with_capacity(most);
+        let mut next = None;
+        self.engine().scan(from, to, &mut |key, value| {
+            if page.len() == most {
+                next = Some(key.to_vec());
+                return ControlFlow::Break(());
+            }
+            page.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        Ok((page, next))
     }
 
     /// The runs that make up `offset..offset + len` of a file, all of it: what no layer knows is a hole.

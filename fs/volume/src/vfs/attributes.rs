@@ -109,7 +109,7 @@ impl Core {
             Error::Io
         })?;
         let files = self.totals().inodes;
-        let used = { self.inos.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next };
+        let used = { self.inos.lock().unwrap_or_else(crate::sync::PoisonError::into_inner).next };
         let block = u64::from(BLOCK);
         Ok(StatFs {
             block_size: BLOCK,

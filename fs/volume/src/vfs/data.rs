@@ -63,10 +63,13 @@ impl Core {
         let most = self.journal()?.record_max() as usize / 2;
         let mut change = Change::new(self);
         let mut bytes = 0;
+        let mut removed = Vec::with_capacity(inos.len());
         for ino in inos {
-            if self.get(&Key::Orphan(*ino, self.view))?.is_none() {
+            // It may have a name still, where losing it failed, or was opened meanwhile.
+            if self.get(&Key::Orphan(*ino, self.view))?.is_none() || self.handles.keep_if_open(*ino) {
                 continue;
             }
+            removed.push(*ino);
             let inode = self.inode(*ino)?;
             let from = change.mutations.len();
             change.delete(&Key::Orphan(*ino, self.view));
@@ -81,7 +84,10 @@ impl Core {
         if !change.mutations.is_empty() {
             self.commit(&change.mutations, &[])?;
         }
-        inos.iter().for_each(|ino| self.dirty.forget((self.view, *ino)));
+        for ino in removed {
+            self.dirty.forget((self.view, ino));
+            self.losses.forget(ino);
+        }
         Ok(())
     }
 
@@ -124,7 +130,10 @@ impl Core {
                 Err((at, error)) => {
                     // The same places again: they did not move, they are damaged.
                     if before.as_ref() == Some(&runs) {
-                        tracing::error!("inode {ino} cannot be read at {at}: {error}");
+                        // `read_runs` named one of the runs.
+                        if let Some(run) = runs.iter().find(|run| run.0 == at) {
+                            self.note_lost((self.view, ino), *run, &error);
+                        }
                         self.counters.io_errors.add(1);
                         return Err(Error::Io);
                     }
@@ -199,9 +208,8 @@ impl Core {
         Ok(())
     }
 
-    /// Everything acknowledged so far survives a power cut when this returns: one journal orders it all, so
-    /// what one file needs cannot be had without the rest.
-    pub(crate) fn fsync(&self, _ino: u64) -> Result<(), Error> {
+    /// Everything acknowledged so far survives a power cut when this returns.
+    pub(crate) fn make_certain(&self) -> Result<(), Error> {
         let Ok(journal) = self.journal() else { return Ok(()) };
         self.counters.fsyncs.add(1);
         journal.sync_all().map_err(journal_error)

@@ -1,7 +1,5 @@
 //! Names: looking them up, making what they lead to, moving and removing them.
 
-use std::sync::PoisonError;
-
 use cairn_format::key::Key;
 use cairn_format::{DirEntry, FileKind, Ino, Inode, OrderedEntry};
 
@@ -12,6 +10,7 @@ use super::{
 };
 use crate::core::Core;
 use crate::journal::Need;
+use crate::sync::PoisonError;
 
 const S_ISGID: u32 = 0o2000;
 
@@ -363,7 +362,7 @@ impl Core {
             change.put_inode(entry.ino, &inode);
             return Ok(Last::No);
         }
-        if self.handles.may_be_open(entry.ino) {
+        if self.handles.keep_if_reachable(entry.ino) {
             change.put(&Key::Orphan(entry.ino, self.view), Vec::new());
             change.put_inode(entry.ino, &inode);
             return Ok(Last::Kept);
@@ -375,8 +374,7 @@ impl Core {
     /// A name was removed; the caller holds the inode's lock still.
     fn lost_name(&self, ino: Ino, last: Last) {
         match last {
-            Last::No => {}
-            Last::Kept => self.handles.keep(ino),
+            Last::No | Last::Kept => {}
             Last::Erased => self.dirty.forget((self.view, ino)),
         }
     }

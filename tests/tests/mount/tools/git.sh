@@ -27,10 +27,17 @@ prepare() {
     fi
 }
 
+ack_head() {
+    local made
+    # Without a mount it says HEAD, and fails.
+    made=$(git rev-parse --verify HEAD)
+    ack commit "$made"
+}
+
 commit() {
     git add -A
     git commit -qm "$1"
-    ack commit "$(git rev-parse HEAD)"
+    ack_head
 }
 
 clean() {
@@ -58,7 +65,7 @@ work() {
         clean
     done
     git merge -q -m merged side
-    ack commit "$(git rev-parse HEAD)"
+    ack_head
     git gc -q --aggressive --prune=now
     ack gc
     clean

@@ -19,7 +19,7 @@ use cairn_tests::mounted::{Mounted, command_limit, run};
 use crate::kills::from_environment;
 
 /// One tool at work in a directory of its own.
-struct Work {
+pub(crate) struct Work {
     tool: &'static str,
     at: PathBuf,
     beside: PathBuf,
@@ -28,7 +28,7 @@ struct Work {
 impl Work {
     /// A tool, prepared, with directories named after `round`.
     #[track_caller]
-    fn prepare(m: &Mounted, tool: &'static str, round: u64) -> Work {
+    pub(crate) fn prepare(m: &Mounted, tool: &'static str, round: u64) -> Work {
         let (at, beside) = (m.path(format!("{tool}{round}")), m.beside(&format!("{tool}{round}")));
         for dir in [&at, &beside] {
             fs::create_dir(dir).expect("a new name");
@@ -57,14 +57,14 @@ impl Work {
     }
 
     #[track_caller]
-    fn stage(&self, stage: &str) {
+    pub(crate) fn stage(&self, stage: &str) {
         let since = Instant::now();
         let said = run("env", self.words(stage)).ok();
         eprint!("{}, {stage}: {:.1} s\n{said}", self.tool, since.elapsed().as_secs_f64());
     }
 
     /// Begins to work; what it says goes to a file.
-    fn start(&self) -> Child {
+    pub(crate) fn start(&self) -> Child {
         let log = File::create(self.log()).expect("a new name");
         let mut command = Command::new("timeout");
         command.args(["-k", "5"]).arg(command_limit().to_string()).arg("env").args(self.words("work"));
@@ -72,12 +72,17 @@ impl Work {
         command.spawn().expect("timeout(1) of coreutils")
     }
 
-    fn log(&self) -> PathBuf {
+    /// How much was acknowledged so far.
+    pub(crate) fn acks(&self) -> usize {
+        fs::read_to_string(self.beside.join("acks")).map_or(0, |acks| acks.lines().count())
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
         self.beside.join("log")
     }
 
     /// Makes room for the next.
-    fn remove(self) {
+    pub(crate) fn remove(self) {
         for dir in [&self.at, &self.beside] {
             run("rm", ["-rf".as_ref(), "--one-file-system".as_ref(), dir.as_os_str()]).ok();
         }

@@ -1,8 +1,9 @@
 //! What is left after the power went.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use super::faults::Faults;
 use super::pages::Pages;
 use super::{Change, Dir, Entry, FileNode, Names, Node, ROOT, State, lock};
 
@@ -13,6 +14,10 @@ pub enum Crash {
     KeepAll,
     /// Nothing that was not synced is there.
     DropUnsynced,
+    /// All bytes are there that were written, what was in flight too, and no change of names that was not synced.
+    DropNames,
+    /// All changes of names are there, in flight too, and no bytes that were not synced: files without content.
+    DropBytes,
     /// Every change is there or not, and a write may be there in part: some of its sectors of 512 or
     /// 4096 bytes. The same seed picks the same of the same changes.
     Random(u64),
@@ -25,7 +30,7 @@ pub(super) fn after(before: &State, crash: Crash) -> State {
         crash,
         dice: Dice::new(match crash {
             Crash::Random(seed) => seed,
-            Crash::KeepAll | Crash::DropUnsynced => 0,
+            _ => 0,
         }),
         dirs: vec![Dir::default()],
         files: HashMap::new(),
@@ -36,11 +41,7 @@ pub(super) fn after(before: &State, crash: Crash) -> State {
         dirs: survey.dirs,
         capacity: before.capacity,
         allocated: survey.allocated,
-        operations: 0,
-        cut_at: None,
-        cut: false,
-        faults: BTreeMap::new(),
-        syncs_fail: None,
+        faults: Faults::default(),
     }
 }
 
@@ -75,7 +76,12 @@ impl Survey<'_> {
     fn names(&mut self, dir: &Dir) -> Names {
         match self.crash {
             Crash::KeepAll => dir.current.clone(),
-            Crash::DropUnsynced => dir.durable.clone(),
+            Crash::DropUnsynced | Crash::DropNames => dir.durable.clone(),
+            Crash::DropBytes => {
+                let mut names = dir.durable.clone();
+                dir.unsynced.iter().for_each(|change| drop(change.apply(&mut names)));
+                names
+            }
             Crash::Random(_) => {
                 let mut names = dir.durable.clone();
                 for change in &dir.unsynced {
@@ -97,7 +103,12 @@ impl Survey<'_> {
             let node = lock(node);
             match self.crash {
                 Crash::KeepAll => node.current.clone(),
-                Crash::DropUnsynced => node.durable.clone(),
+                Crash::DropUnsynced | Crash::DropBytes => node.durable.clone(),
+                Crash::DropNames => {
+                    let mut content = node.durable.clone();
+                    node.unsynced.iter().for_each(|change| change.apply(&mut content));
+                    content
+                }
                 Crash::Random(_) => self.content(&node),
             }
         };
@@ -113,8 +124,7 @@ impl Survey<'_> {
         for change in &node.unsynced {
             match (self.dice.outcome(), change) {
                 (Outcome::Dropped, _) | (Outcome::Torn, Change::SetLen(_)) => {}
-                (Outcome::Kept, Change::SetLen(len)) => content.set_len(*len),
-                (Outcome::Kept, Change::Write { offset, bytes }) => content.write(bytes, *offset),
+                (Outcome::Kept, change) => change.apply(&mut content),
                 (Outcome::Torn, Change::Write { offset, bytes }) => self.tear(&mut content, *offset, bytes),
             }
         }
