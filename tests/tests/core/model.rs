@@ -214,7 +214,7 @@ fn the_operations_drawn_are_of_every_kind_and_mostly_succeed() {
     let mut kinds = std::collections::BTreeMap::<String, (u32, u32)>::new();
     for _ in 0..20_000 {
         let op = Raw::draw(&mut dice).resolve(&model, &SIZES);
-        let name = format!("{op:?}").split([' ', '{']).next().unwrap_or_default().to_owned();
+        let name = format!("{op:?}").split([' ', '{', '(']).next().unwrap_or_default().to_owned();
         let failed = matches!(op.on_model(&mut model), cairn_tests::ops::Answer::Failed(_));
         let count = kinds.entry(name).or_default();
         count.0 += 1;

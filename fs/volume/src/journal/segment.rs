@@ -51,8 +51,10 @@ pub(crate) fn make_segment(disk: &dyn Disk, n: u32, len: u32) -> io::Result<(Str
 pub(crate) fn write_again(file: &dyn DiskFile, len: u32) -> io::Result<()> {
     let mut bytes = vec![0; (1 << 20).min(len as usize)];
     let mut at = 0u64;
-    while at < len.into() {
-        let part = bytes.len().min((u64::from(len) - at) as usize);
+    // What was cut off a file held nothing that counts, or was missed before.
+    let len = file.len()?.min(len.into());
+    while at < len {
+        let part = bytes.len().min((len - at) as usize);
         file.read_exact_at(&mut bytes[..part], at)?;
         // What was never used is on the disk already, where it lies among zeros.
         if bytes[..part].iter().any(|byte| *byte != 0) {
