@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_format::Uuid;
-use cairn_store::disk::{Access, Crash, Disk, MemoryDisk};
+use cairn_store::disk::{Access, Crash, Disk, DiskFile, Listed, MemoryDisk, Space};
 use cairn_store::{Store, StoreOptions};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::engine::Survival;
 use cairn_tests::tree::of_volume;
 use cairn_tests::world::{World, small};
-use cairn_volume::{Allocate, Caller, Error, MakeOptions, OpenError, RenameMode, Volume};
+use cairn_volume::{
+    Allocate, Caller, EngineChoice, Error, MakeOptions, OpenError, OpenOn, OpenOptions, RenameMode, Volume,
+    open_on,
+};
 
 use super::order::{bytes_of, file, mount, put, truncate};
 
@@ -251,6 +254,64 @@ fn an_append_changes_no_length_of_a_segment() {
         }
     }
     assert!(known.len() > 2, "{known:?}");
+}
+
+/// A disk that makes no files.
+struct Refusing(Arc<dyn Disk>);
+
+impl Disk for Refusing {
+    fn open(&self, path: &str, access: Access) -> std::io::Result<Arc<dyn DiskFile>> {
+        match access {
+            Access::CreateNew => Err(std::io::Error::other("it was told to")),
+            _ => self.0.open(path, access),
+        }
+    }
+    fn create_dir(&self, path: &str) -> std::io::Result<()> {
+        self.0.create_dir(path)
+    }
+    fn list(&self, dir: &str) -> std::io::Result<Vec<Listed>> {
+        self.0.list(dir)
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, path: &str) -> std::io::Result<()> {
+        self.0.remove(path)
+    }
+    fn sync_dir(&self, dir: &str) -> std::io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+    fn space(&self) -> std::io::Result<Space> {
+        self.0.space()
+    }
+}
+
+#[test]
+fn a_journal_that_cannot_be_folded_has_room_for_deletions_kept() {
+    let world = World::make(&small());
+    let volume = open_on(OpenOn {
+        disk: Arc::new(world.disk.clone()),
+        store: Arc::new(Refusing(world.store_disk())),
+        engine: EngineChoice::Memory,
+        background: false,
+        session: 5,
+        options: OpenOptions::default(),
+        name: "volume".into(),
+    })
+    .expect("mount");
+    let ino = file(&volume, b"f");
+    for n in 0..20u8 {
+        file(&volume, &[b'a', n + 1]);
+    }
+    let mut at = 0;
+    while volume.write(ino, at, &noise(at, 500), false).is_ok() {
+        at += 500;
+    }
+    assert!(at > 100_000, "the journal took {at} bytes");
+    for n in 0..20u8 {
+        volume.unlink(1, &[b'a', n + 1]).expect("there is room to delete");
+    }
+    truncate(&volume, ino, 10).expect("there is room to truncate");
 }
 
 /// The disk with the contents of two files in each other's place.

@@ -280,6 +280,29 @@ fn names_are_bytes_up_to_255_of_them() {
     m.finish();
 }
 
+/// The kernel kept listings, and went on in one that was completed from what had been read before.
+#[test]
+fn regression_a_listing_shows_no_name_that_was_removed_before_it_began() {
+    let m = Mounted::new();
+    // Long names, so that a listing takes some calls.
+    let name = |n: usize| format!("{n:04}{}", "x".repeat(200));
+    (0..1_000).for_each(|n| drop(File::create_new(m.path(name(n))).expect("a new name")));
+    let mut before = fs::read_dir(m.at()).expect("a directory");
+    assert!(before.by_ref().take(700).all(|entry| entry.is_ok()));
+    fs::remove_file(m.path(name(500))).expect("there");
+    fs::write(m.path("new"), b"").expect("a new name");
+    let mut after = fs::read_dir(m.at()).expect("a directory");
+    let first = after.next().expect("many names").expect("listed").file_name();
+    assert!(before.count() >= 300, "whoever began before goes on");
+    let rest = after.map(|entry| entry.expect("listed").file_name());
+    let mut listed: Vec<_> =
+        [first].into_iter().chain(rest).map(|n| n.into_string().expect("UTF-8")).collect();
+    listed.sort();
+    let expected: Vec<_> = (0..1_000).filter(|n| *n != 500).map(name).chain(["new".to_owned()]).collect();
+    assert!(listed == expected, "{} names, not {}", listed.len(), expected.len());
+    m.finish();
+}
+
 #[test]
 fn a_listing_misses_and_repeats_nothing_while_others_are_removed() {
     const COUNT: usize = 5000;
