@@ -1009,7 +1009,7 @@ fn a_new_pack_stays_though_a_checkpoint_that_knows_nothing_of_it_comes_behind_it
     let mut tell = |progress: &GcProgress| {
         if progress.step == GcStep::Committing && failed == 0 {
             // A checkpoint that fails half way is gone on with, as of here, when files refer to the new pack.
-            put(&volume, b"meanwhile", b"x");
+            file(&volume, b"meanwhile");
             world.disk.set_capacity(0);
             failed += u32::from(volume.maintain().is_err());
             world.disk.set_capacity(1 << 40);
