@@ -14,7 +14,7 @@ use crate::journal::Need;
 /// Kept free on the disk for checkpoints, so that deleting works when the volume is full.
 const DISK_RESERVE: u64 = 24 << 20;
 /// A disk is to have room for so many packs: on a small one they are shorter, or there would be no room to compact one.
-const PACKS_OF_DISK: u64 = 16;
+const PACKS_OF_DISK: u64 = 32;
 /// …but not shorter than this.
 const PACK_LEAST: u64 = 1 << 20;
 /// Frames that are on their way when a pack is found to be full.
@@ -28,6 +28,8 @@ pub(crate) struct SpaceGauge {
     total: AtomicU64,
     /// Bytes that a compaction under way is still going to write.
     claimed: AtomicU64,
+    /// Bytes of data packs, as of the last checkpoint.
+    packed: AtomicU64,
 }
 
 impl SpaceGauge {
@@ -60,6 +62,11 @@ impl SpaceGauge {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// There are so many bytes of data packs.
+    pub(crate) fn note_packed(&self, bytes: u64) {
+        self.packed.store(bytes, Ordering::Relaxed);
+    }
+
     /// A compaction is going to write so much, from now on.
     pub(crate) fn claim(&self, bytes: u64) {
         self.claimed.store(bytes, Ordering::Relaxed);
@@ -90,8 +97,9 @@ impl Core {
     }
 
     /// Room that is kept for compacting: where nothing else is free, packs that are partly dead still make room.
+    /// No more than there is to compact.
     pub(crate) fn compaction_room(&self) -> u64 {
-        compaction_of(self.pack_size(), &self.geometry)
+        compaction_of(self.pack_size(), &self.geometry).min(self.space.packed.load(Ordering::Relaxed))
     }
 
     /// Whether what waits to be folded, and `len` bytes more, will find room on the disk.
@@ -125,7 +133,7 @@ impl Core {
     /// Sees to it that there is a reserve, where the disk has room for one.
     pub(crate) fn keep_reserve(&self) {
         let spare = self.space.available(&*self.disk).saturating_sub(self.reserved(0));
-        self.kept.make(&*self.disk, spare, self.compaction_room());
+        self.kept.make(&*self.disk, spare, compaction_of(self.pack_size(), &self.geometry));
     }
 
     /// What has to stay free: for what waits to be folded and `len` bytes more, for the checkpoints of what is in memory;
@@ -177,7 +185,7 @@ mod tests {
     #[test]
     fn a_small_disk_has_room_to_compact_any_of_its_packs() {
         assert_eq!(pack_size_on(1 << 40, 64 << 20), 64 << 20);
-        assert_eq!(pack_size_on(512 << 20, 64 << 20), 32 << 20);
+        assert_eq!(pack_size_on(512 << 20, 64 << 20), 16 << 20);
         assert_eq!(pack_size_on(0, 64 << 20), 1 << 20);
         assert_eq!(pack_size_on(0, 64 << 10), 64 << 10);
     }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cairn_format::{PackId, PackKind, PieceKind};
+use cairn_format::{Codec, PackId, PackKind, PieceKind};
 use cairn_store::disk::Crash;
 use cairn_store::{Store, StoreOptions, stored_share};
 use cairn_tests::dice::{Dice, noise};
@@ -489,6 +489,43 @@ fn a_pack_that_cannot_be_read_stays_and_the_others_go() {
         assert!(readable(n) || bytes_of(&volume, &[b'a' + n]) == Some(Err(Error::Io)), "file {n}");
     }
     assert_eq!(gc(&volume).packs_unreadable, 0, "they are not tried again");
+}
+
+#[test]
+fn a_chunk_whose_bytes_are_not_what_its_id_says_is_not_taken_over() {
+    let world = half_dead();
+    let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: true };
+    let store = Store::open(world.store_disk(), options).expect("the store");
+    let victim = store.data_summaries().into_iter().map(|pack| pack.pack).min().expect("packs");
+    let reader = store.reader(victim).expect("there");
+    let footer = reader.footer().expect("a footer");
+    // The same pack once more, every checksum right, a bit of every chunk not.
+    let mut writer = store.begin_pack(victim, PackKind::Data, footer.volume).expect("a name beside it");
+    for entry in &footer.frames {
+        let frame = reader.frame(entry).expect("a frame");
+        let mut plain = frame.plain.clone();
+        plain.iter_mut().step_by(64).for_each(|byte| *byte ^= 1);
+        writer.append(Codec::Raw, &plain, entry.plain_len, frame.chunks.clone()).expect("written");
+    }
+    writer.seal(None).expect("sealed");
+    drop((reader, store));
+    let volume = world.open().expect("mount");
+    let report = gc(&volume);
+    assert_eq!(report.packs_unreadable, 1, "{report:?}");
+    let packs = room(&world, &volume).packs;
+    assert!(packs.contains(&victim), "what may be healed is kept");
+    let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: true };
+    let store = Store::open(world.store_disk(), options).expect("the store");
+    for pack in packs.into_iter().filter(|pack| *pack != victim) {
+        let reader = store.reader(pack).expect("there");
+        for entry in &reader.footer().expect("a footer").frames {
+            let frame = reader.frame(entry).expect("a frame");
+            for slot in 0..entry.chunks {
+                let (chunk, plain) = frame.chunk(slot).expect("there");
+                assert_eq!(cairn_codec::chunk_id(store.chunk_key(), plain), chunk.id);
+            }
+        }
+    }
 }
 
 #[test]

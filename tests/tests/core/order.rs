@@ -15,8 +15,8 @@ use cairn_tests::world::{World, small};
 use cairn_volume::engine::{Change, Engine, EngineError, MemoryEngine, Visit};
 use cairn_volume::journal::{JournalShape, scan};
 use cairn_volume::{
-    Caller, EngineChoice, Error, GcOptions, MakeOptions, OpenError, OpenOn, OpenOptions, SetAttr, Volume,
-    open_on,
+    Caller, EngineChoice, Error, GcOptions, GcProgress, GcStep, MakeOptions, OpenError, OpenOn, OpenOptions,
+    SetAttr, Volume, open_on,
 };
 
 use super::crash::consistent;
@@ -1112,4 +1112,29 @@ fn a_packs_footer_lists_what_it_replaces_and_that_is_the_same() {
             assert!(chunks_of(from).contains(&(replaced.frame, replaced.slot, id)), "{replaced:?}");
         }
     }
+}
+
+#[test]
+fn a_new_pack_stays_though_a_checkpoint_that_knows_nothing_of_it_comes_behind_it() {
+    let (world, kept) = half_dead();
+    let volume = world.open().expect("mount");
+    let mut failed = 0;
+    let mut tell = |progress: &GcProgress| {
+        if progress.step == GcStep::Committing && failed == 0 {
+            // A checkpoint that fails half way is gone on with, as of here, when files refer to the new pack.
+            file(&volume, b"meanwhile");
+            world.disk.set_capacity(0);
+            failed += u32::from(volume.maintain().is_err());
+            world.disk.set_capacity(1 << 40);
+            std::thread::sleep(std::time::Duration::from_millis(150));
+        }
+        std::ops::ControlFlow::Continue(())
+    };
+    volume.gc(&GcOptions::default(), &mut tell).expect("collecting");
+    assert_eq!(failed, 1, "a checkpoint failed in between");
+    for (name, bytes) in &kept {
+        assert!(bytes_of(&volume, name).as_ref() == Some(&Ok(bytes.clone())), "{name:?}");
+    }
+    volume.close().expect("close");
+    consistent(&world).expect("fsck");
 }

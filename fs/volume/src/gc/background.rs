@@ -167,6 +167,7 @@ impl Core {
             counted.small += usize::from(super::choose::is_small(&pack, pack_size, plain_limit));
             counted.live.insert(pack.pack, percent);
         }
+        self.space.note_packed(counted.stored);
         self.collector.asked().counted = counted;
     }
 

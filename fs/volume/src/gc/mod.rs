@@ -1,7 +1,7 @@
 //! Garbage collection: packs that are partly dead, and small ones, are written anew without what is dead in them.
 //!
-//! A run looks through all extents to learn what of each pack is live ([`survey`]), picks packs ([`choose`]), and has
-//! whoever refers to them refer to copies in new packs ([`moving`]): by the fold's own pipeline and commit, so that a
+//! A run looks through all extents to learn what of each pack is live (`survey.rs`), picks packs (`choose.rs`), and has
+//! whoever refers to them refer to copies in new packs (`moving.rs`): by the fold's own pipeline and commit, so that a
 //! new pack is certain before any record names it, and a place in a file changes only where it is still what it was.
 //! Nothing is dropped here. The old packs die as any other does, when a synced checkpoint refers to them nowhere.
 //!
