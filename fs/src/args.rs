@@ -40,6 +40,8 @@ pub(crate) enum Verb {
     Stats(StatsArgs),
     /// Tell what files take, and why: what they share with others, where they lie.
     Why(WhyArgs),
+    /// Have another build of cairn go on with a mount that is in use.
+    Upgrade(UpgradeArgs),
 }
 
 /// Arguments of `cairn mount`.
@@ -64,6 +66,9 @@ pub(crate) struct MountArgs {
     /// This process is the daemon: tell how the mount went on standard output.
     #[arg(long, hide = true)]
     pub(crate) report_on_stdout: bool,
+    /// This process is a worker: standard output leads to its supervisor.
+    #[arg(long, hide = true)]
+    pub(crate) worker: bool,
 }
 
 /// Arguments of `cairn umount`.
@@ -123,6 +128,19 @@ pub(crate) struct WhyArgs {
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
     /// Print one JSON document a line, for each path.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `cairn upgrade`.
+#[derive(Args, Debug)]
+pub(crate) struct UpgradeArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+    /// The program that goes on; the one that this command is unless given.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
+    /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -4,7 +4,7 @@
 //! output is a pipe to the command, which ends when a line says how the mount went.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::args::MountArgs;
 use crate::failure::Failure;
 use crate::notify;
+use crate::supervise::channel::{Channel, News};
+use crate::supervise::describe;
 
-/// What the daemon tells the command that started it, a line each.
+/// What the daemon tells the command that started it, a line each; a worker tells its supervisor the same.
 #[derive(Debug, Serialize, Deserialize)]
-enum Status {
+pub(crate) enum Status {
     /// It goes on, but this may take a while.
     Waiting(String),
     /// The mount answers.
@@ -32,9 +34,23 @@ pub(crate) enum Report {
     ToCommand,
     /// The person at the terminal, or systemd.
     ToTerminal,
+    /// The supervisor that started this worker, and passes it on.
+    ToSupervisor {
+        /// To a command: there is no terminal to log to.
+        detached: bool,
+    },
 }
 
 impl Report {
+    /// Whether this process has no terminal.
+    pub(crate) fn is_detached(self) -> bool {
+        match self {
+            Report::ToCommand => true,
+            Report::ToTerminal => false,
+            Report::ToSupervisor { detached } => detached,
+        }
+    }
+
     /// Something takes long.
     pub(crate) fn waiting(self, why: &str) {
         match self {
@@ -45,6 +61,12 @@ impl Report {
                 tracing::warn!("{why}");
                 notify::status(why);
             }
+            Report::ToSupervisor { detached } => {
+                if !detached {
+                    tracing::warn!("{why}");
+                }
+                let _ = tell_supervisor(Status::Waiting(why.to_string()));
+            }
         }
     }
 
@@ -53,6 +75,7 @@ impl Report {
         match self {
             Report::ToCommand => send(&Status::Ready)?,
             Report::ToTerminal => notify::ready(&format!("mounted at {}", mountpoint.display())),
+            Report::ToSupervisor { .. } => tell_supervisor(Status::Ready)?,
         }
         Ok(())
     }
@@ -67,7 +90,18 @@ impl Report {
     /// There is no mount. `false` if nobody was told.
     pub(crate) fn failed(self, failure: &Failure) -> bool {
         let status = Status::Failed { code: failure.code, message: failure.message.clone() };
-        self == Report::ToCommand && send(&status).is_ok()
+        match self {
+            Report::ToCommand => send(&status).is_ok(),
+            Report::ToSupervisor { detached: true } => tell_supervisor(status).is_ok(),
+            Report::ToSupervisor { detached: false } | Report::ToTerminal => false,
+        }
+    }
+}
+
+fn tell_supervisor(status: Status) -> io::Result<()> {
+    match Channel::ours() {
+        Some(supervisor) => supervisor.send(&News::Report(status), &[]),
+        None => Err(io::ErrorKind::NotConnected.into()),
     }
 }
 
@@ -96,7 +130,7 @@ pub(crate) fn start(args: &MountArgs, dir: &Path, mountpoint: &Path) -> Result<(
 }
 
 /// Still there under another name if the program was replaced while it runs.
-fn this_program() -> PathBuf {
+pub(crate) fn this_program() -> PathBuf {
     std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
 }
 
@@ -112,10 +146,7 @@ fn follow(daemon: &mut Child, dir: &Path) -> Result<(), Failure> {
         }
     }
     let how = match daemon.wait() {
-        Ok(status) => match (status.signal(), status.code()) {
-            (Some(signal), _) => format!("was killed by signal {signal}"),
-            (None, code) => format!("exited with code {}", code.unwrap_or_default()),
-        },
+        Ok(status) => describe(status),
         Err(e) => e.to_string(),
     };
     Err(Failure::new(format!("the daemon {how} before the mount answered: see {}/log", dir.display())))

@@ -41,6 +41,8 @@ pub(crate) struct MountOptions {
     pub(crate) meta_engine: Option<MetaEngine>,
     /// How the daemon's log is written; `None`: as text.
     pub(crate) log_format: Option<Format>,
+    /// Whether the daemon has a supervisor; `None`: it has.
+    pub(crate) supervise: Option<bool>,
     /// Where figures are served to Prometheus; `None`: nowhere.
     pub(crate) metrics: Option<SocketAddr>,
     /// Those that were known, as they were given.
@@ -140,6 +142,18 @@ pub(crate) const OPTIONS: &[Known] = &[
         help: "text, or json: one document a line",
         take: Take::Value("FORMAT", |o, value| {
             o.log_format = Some(Format::parse(value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "supervise",
+        help: "whether the mount outlives its daemon: on, or off",
+        take: Take::Value("HOW", |o, value| {
+            o.supervise = Some(match value {
+                "on" => true,
+                "off" => false,
+                _ => return Err("say supervise=on or supervise=off".to_string()),
+            });
             Ok(())
         }),
     },
@@ -433,6 +447,15 @@ mod tests {
         {
             let error = parse(&format!("metrics={text}")).expect_err(text);
             assert!(error.code == 2 && error.message.contains("127.0.0.1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mount_is_supervised_unless_told_otherwise() {
+        assert_eq!(parse("").expect("nothing said").supervise, None);
+        assert_eq!(parse("supervise=off,supervise=on").expect("known").supervise, Some(true));
+        for bad in ["supervise", "supervise=", "supervise=maybe"] {
+            assert!(parse(bad).expect_err(bad).message.contains("supervise=off"), "{bad}");
         }
     }
 

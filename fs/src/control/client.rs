@@ -36,8 +36,17 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub(crate) fn call(&mut self, command: &str) -> Result<Value, Failure> {
-        let request = Request { v: VERSION, cmd: command.to_string() };
-        let mut line = serde_json::to_string(&request).map_err(|e| self.failure(&e.into()))?;
+        self.request(&Request { v: VERSION, cmd: command.to_string(), program: None })
+    }
+
+    /// Has the daemon make way for another program, and waits until it is about to.
+    pub(crate) fn upgrade(&mut self, program: &Path) -> Result<(), Failure> {
+        let program = Some(program.to_path_buf());
+        self.request(&Request { v: VERSION, cmd: "upgrade".to_string(), program }).map(drop)
+    }
+
+    fn request(&mut self, request: &Request) -> Result<Value, Failure> {
+        let mut line = serde_json::to_string(request).map_err(|e| self.failure(&e.into()))?;
         line.push('\n');
         self.from.get_mut().write_all(line.as_bytes()).map_err(|e| self.failure(&e))?;
         while let Some(answer) = self.receive()? {

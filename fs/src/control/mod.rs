@@ -33,6 +33,9 @@ const MAX_ADDRESS: usize = 108;
 struct Request {
     v: u32,
     cmd: String,
+    /// What `upgrade` is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    program: Option<PathBuf>,
 }
 
 /// Calls `f` with a path that leads to the socket in `dir` and is short enough for a socket's address.

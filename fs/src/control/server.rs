@@ -6,6 +6,7 @@ use std::io::{self, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -64,6 +65,7 @@ struct Shared {
     info: Info,
     connections: Arc<Connections>,
     stop: Box<dyn Fn() + Send + Sync>,
+    replace: Box<dyn Fn(PathBuf) + Send + Sync>,
 }
 
 /// A listening `control.sock`.
@@ -74,17 +76,18 @@ pub(crate) struct Server {
 
 impl Server {
     /// Listens in the volume's directory, in place of a socket that a daemon left behind. The caller holds the volume's
-    /// lock, so no other daemon can be using it. `stop` asks the daemon to end.
+    /// lock, so no other daemon can be using it. `stop` asks the daemon to end, `replace` to make way for a program.
     pub(crate) fn start(
         volume: Arc<Volume>,
         info: Info,
         connections: Arc<Connections>,
         stop: Box<dyn Fn() + Send + Sync>,
+        replace: Box<dyn Fn(PathBuf) + Send + Sync>,
     ) -> io::Result<Server> {
         let path = info.dir.join(NAME);
         let listener = listen(&info.dir, &path)?;
         let inode = fs::symlink_metadata(&path)?.ino();
-        let shared = Arc::new(Shared { volume, info, connections, stop });
+        let shared = Arc::new(Shared { volume, info, connections, stop, replace });
         thread::Builder::new().name("control".into()).spawn(move || accept(&listener, &shared))?;
         Ok(Server { path, inode })
     }
@@ -137,22 +140,37 @@ fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>) -> io::Result<()
 fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     let mut from = BufReader::new(stream);
     while let Some(line) = read_line(&mut from)? {
-        write_answer(stream, parse(&line).and_then(|command| answer(&command, shared)))?;
+        let request = parse(&line);
+        let program = request.as_ref().ok().and_then(|request| request.program.clone());
+        let upgrade = request.as_ref().is_ok_and(|request| request.cmd == "upgrade");
+        let answered = request.and_then(|request| answer(&request, shared));
+        let agreed = answered.is_ok();
+        write_answer(stream, answered)?;
+        if let Some(program) = program.filter(|_| upgrade && agreed) {
+            // Not before it is answered: this process may be gone a moment later.
+            (shared.replace)(program);
+        }
     }
     Ok(())
 }
 
-fn parse(line: &str) -> Result<String, String> {
+fn parse(line: &str) -> Result<Request, String> {
     let request: Request = serde_json::from_str(line).map_err(|e| format!("not a request: {e}"))?;
     match request.v {
-        VERSION => Ok(request.cmd),
+        VERSION => Ok(request),
         other => Err(format!("this daemon speaks version {VERSION} of the protocol, not {other}")),
     }
 }
 
 /// Does what `command` asks; the fields of the answer, or why not.
-fn answer(command: &str, shared: &Shared) -> Result<Value, String> {
-    match command {
+fn answer(request: &Request, shared: &Shared) -> Result<Value, String> {
+    match request.cmd.as_str() {
+        "upgrade" => {
+            upgradable(request.program.as_deref().ok_or("upgrade to what?")?, &shared.info)?;
+            // The less there is to replay, the shorter programs wait. What cannot be folded now waits in the journal.
+            let _ = shared.volume.sync();
+            Ok(json!({}))
+        }
         "sync" => shared.volume.sync().map(|()| json!({})).map_err(|e| {
             format!(
                 "{}: not everything could be folded: {e}; see {}/log",
@@ -168,6 +186,22 @@ fn answer(command: &str, shared: &Shared) -> Result<Value, String> {
             Ok(json!({}))
         }
         other => Err(format!("this daemon knows no command '{other}'")),
+    }
+}
+
+/// That there is a supervisor to start `program`, and that it is a cairn.
+fn upgradable(program: &Path, info: &Info) -> Result<(), String> {
+    if info.supervisor.is_none() {
+        return Err(format!(
+            "{} has no supervisor (supervise=off): unmount it, and mount it with the other build",
+            info.mountpoint.display()
+        ));
+    }
+    let said = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    match said {
+        Err(e) => Err(format!("{}: {e}", program.display())),
+        Ok(said) if said.status.success() && said.stdout.starts_with(b"cairn ") => Ok(()),
+        Ok(_) => Err(format!("{} is not cairn: name the program that is to go on", program.display())),
     }
 }
 
@@ -191,10 +225,11 @@ mod tests {
 
     #[test]
     fn requests_are_taken_by_version() {
-        assert_eq!(parse(r#"{"v":1,"cmd":"sync"}"#), Ok("sync".to_string()));
-        assert_eq!(parse(r#"{"v":1,"cmd":"usage","more":true}"#), Ok("usage".to_string()));
-        assert!(parse(r#"{"v":2,"cmd":"sync"}"#).expect_err("newer").contains("version 1"));
-        assert!(parse("sync").is_err());
+        let command = |line| parse(line).map(|request| request.cmd);
+        assert_eq!(command(r#"{"v":1,"cmd":"sync"}"#), Ok("sync".to_string()));
+        assert_eq!(command(r#"{"v":1,"cmd":"usage","more":true}"#), Ok("usage".to_string()));
+        assert!(command(r#"{"v":2,"cmd":"sync"}"#).expect_err("newer").contains("version 1"));
+        assert!(command("sync").is_err());
     }
 
     #[test]

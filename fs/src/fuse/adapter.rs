@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
-use cairn_volume::{Error, SeekTo, SetAttr, Volume};
+use cairn_volume::{Error, Request as Errand, SeekTo, SetAttr, Volume};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
@@ -52,7 +52,12 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_PARALLEL_DIROPS,
     // Handles of files outlive the kernel's cache: it looks up "." in what they name.
     InitFlags::FUSE_EXPORT_SUPPORT,
+    // What a process read and did not answer, the next is asked again.
+    InitFlags::FUSE_HAS_RESEND,
 ];
+
+/// `FUSE_UNIQUE_RESEND` of the protocol: this bit in a request's number says that it was sent before.
+const RESENT: u64 = 1 << 63;
 
 // Linux's values, which the FUSE protocol passes through.
 const SEEK_DATA: i32 = 3;
@@ -98,16 +103,32 @@ impl Adapter {
         })
     }
 
-    /// Runs `f`, which changes names or attributes, where it may wait.
-    fn change(&self, f: impl FnOnce(&Volume) + Send + 'static) {
-        let volume = self.volume.clone();
-        self.lanes.names.run(move || f(&volume));
+    pub(super) fn forgets(&self) -> Arc<Forgets> {
+        self.forgets.clone()
+    }
+
+    /// A request that changes something, as the volume counts them.
+    fn errand(&self, request: &Request) -> Errand {
+        let number = request.unique().0;
+        self.volume.request(number & !RESENT, number & RESENT != 0)
+    }
+
+    /// Runs `f`, which changes names or attributes and answers, where it may wait.
+    fn change(&self, request: &Request, f: impl FnOnce(&Volume) + Send + 'static) {
+        let (volume, errand) = (self.volume.clone(), self.errand(request));
+        self.lanes.names.run(move || volume.on_behalf_of(errand, || f(&volume)));
     }
 
     /// Runs `f`, which reads or syncs, where it may wait.
     fn transfer(&self, f: impl FnOnce(&Volume) + Send + 'static) {
         let volume = self.volume.clone();
         self.lanes.data.run(move || f(&volume));
+    }
+
+    /// Runs `f`, which changes content and answers, where it may wait.
+    fn change_data(&self, errand: Errand, f: impl FnOnce(&Volume) + Send + 'static) {
+        let volume = self.volume.clone();
+        self.lanes.data.run(move || volume.on_behalf_of(errand, || f(&volume)));
     }
 
     /// Changes a file's content by `f`, and if that took away set-user-id or set-group-id bits (`clear_privileges`) has
@@ -117,10 +138,13 @@ impl Adapter {
         cache: &KernelCache,
         ino: u64,
         clear_privileges: bool,
+        errand: Errand,
         f: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
-        let had_privileges =
-            clear_privileges && call("getattr", ino, || volume.getattr(ino))?.perm & SET_ID_BITS != 0;
+        // If it was done before, they are gone already.
+        let had_privileges = clear_privileges
+            && (errand.is_concluded()
+                || call("getattr", ino, || volume.getattr(ino))?.perm & SET_ID_BITS != 0);
         let done = f()?;
         if had_privileges {
             cache.forget_attributes(ino);
@@ -146,13 +170,27 @@ impl Adapter {
         offset: u64,
         data: &[u8],
         clear_privileges: bool,
+        errand: Errand,
     ) -> Result<u32, Errno> {
-        Self::change_content(volume, cache, ino, clear_privileges, || {
+        Self::change_content(volume, cache, ino, clear_privileges, errand, || {
             call("write", ino, || volume.write(ino, offset, data, clear_privileges))
         })?;
         // At most MAX_WRITE.
         Ok(u32::try_from(data.len()).unwrap_or(u32::MAX))
     }
+}
+
+/// Asks the kernel for what is wanted of it; gives that.
+pub(super) fn agree(config: &mut KernelConfig) -> InitFlags {
+    for flag in WANTED {
+        if config.add_capabilities(*flag).is_err() {
+            debug!(?flag, "the kernel does not offer this");
+        }
+    }
+    // Both are within fuser's limits; were they not, its own values would do.
+    let _ = config.set_max_write(MAX_WRITE);
+    let _ = config.set_max_background(MAX_BACKGROUND);
+    WANTED.iter().fold(InitFlags::empty(), |all, flag| all | *flag)
 }
 
 /// Whether a name leads to a virtual file, and not to a real one.
@@ -165,15 +203,7 @@ fn is_virtual(volume: &Volume, parent: u64, name: &[u8]) -> Result<bool, Error> 
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = WANTED.iter().fold(InitFlags::empty(), |all, flag| all | *flag);
-        for flag in WANTED {
-            if config.add_capabilities(*flag).is_err() {
-                debug!(?flag, "the kernel does not offer this");
-            }
-        }
-        // Both are within fuser's limits; were they not, its own values would do.
-        let _ = config.set_max_write(MAX_WRITE);
-        let _ = config.set_max_background(MAX_BACKGROUND);
+        let wanted = agree(config);
         self.no_open = config.capabilities().contains(OPENS_UNTOLD) && !self.count_opens;
         if self.no_open {
             self.volume.expect_forgets();
@@ -248,7 +278,7 @@ impl Filesystem for Adapter {
             mtime: mtime.map(time_change),
         };
         let caller = caller(request);
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_attr(reply, call("setattr", ino.0, || volume.setattr(ino.0, &change, &caller)));
         });
     }
@@ -271,7 +301,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             let made = call("mknod", parent.0, || volume.mknod(parent.0, &name, mode, umask, rdev, &caller));
             reply_entry(reply, made);
         });
@@ -287,7 +317,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_entry(
                 reply,
                 call("mkdir", parent.0, || volume.mkdir(parent.0, &name, mode, umask, &caller)),
@@ -295,9 +325,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             let removed = call("unlink", parent.0, || match is_virtual(volume, parent.0, &name)? {
                 true => Err(Error::NotPermitted),
                 false => volume.unlink(parent.0, &name),
@@ -306,9 +336,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_empty(reply, call("rmdir", parent.0, || volume.rmdir(parent.0, &name)));
         });
     }
@@ -316,7 +346,7 @@ impl Filesystem for Adapter {
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (name, target) = (name.as_bytes().to_vec(), target.as_os_str().as_bytes().to_vec());
         let caller = caller(request);
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_entry(
                 reply,
                 call("symlink", parent.0, || volume.symlink(parent.0, &name, &target, &caller)),
@@ -326,7 +356,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -339,7 +369,7 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(e),
         };
         let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             let renamed = call("rename", parent.0, || {
                 if is_virtual(volume, parent.0, &name)? || is_virtual(volume, new_parent.0, &new_name)? {
                     return Err(Error::NotPermitted);
@@ -350,12 +380,12 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if VirtualFile::numbered(ino.0).is_some() {
             return reply.error(Errno::EPERM);
         }
         let name = name.as_bytes().to_vec();
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_entry(reply, call("link", ino.0, || volume.link(ino.0, parent.0, &name)));
         });
     }
@@ -396,7 +426,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -414,12 +444,18 @@ impl Filesystem for Adapter {
             Ok(count) => reply.written(count),
             Err(e) => reply.error(e),
         };
+        let errand = self.errand(request);
         if let Some(_leave) = self.lanes.data.enter() {
-            return written(reply, Self::write_to(&self.volume, &self.cache, ino.0, offset, data, clear));
+            let (volume, cache) = (&self.volume, &self.cache);
+            return volume.on_behalf_of(errand, || {
+                written(reply, Self::write_to(volume, cache, ino.0, offset, data, clear, errand));
+            });
         }
         let (volume, cache, data) = (self.volume.clone(), self.cache.clone(), data.to_vec());
         self.lanes.data.hand_over(Box::new(move || {
-            written(reply, Self::write_to(&volume, &cache, ino.0, offset, &data, clear));
+            volume.on_behalf_of(errand, || {
+                written(reply, Self::write_to(&volume, &cache, ino.0, offset, &data, clear, errand));
+            });
         }));
     }
 
@@ -437,7 +473,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _handle: FileHandle,
         _flags: OpenFlags,
@@ -445,7 +481,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             let released = call("release", ino.0, || {
                 volume.release(ino.0);
                 Ok(())
@@ -562,7 +598,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -578,7 +614,7 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(e),
         };
         let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_empty(reply, call("setxattr", ino.0, || volume.setxattr(ino.0, &name, &value, mode)));
         });
     }
@@ -599,12 +635,12 @@ impl Filesystem for Adapter {
         reply_xattr(reply, size, call("listxattr", ino.0, || self.volume.listxattr(ino.0)));
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if VirtualFile::numbered(ino.0).is_some() || Told::named(name.as_bytes()).is_some() {
             return reply.error(Errno::EPERM);
         }
         let name = name.as_bytes().to_vec();
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_empty(reply, call("removexattr", ino.0, || volume.removexattr(ino.0, &name)));
         });
     }
@@ -626,7 +662,7 @@ impl Filesystem for Adapter {
     ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
         let counted = !self.no_open;
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             let made = call("create", parent.0, || match counted {
                 true => volume.create(parent.0, &name, mode, umask, &caller),
                 // Whether its RELEASE is sent where opens are not told depends on the kernel's version.
@@ -690,7 +726,7 @@ impl Filesystem for Adapter {
         }
         let Some(how) = allocate(mode) else { return reply.error(Errno::EOPNOTSUPP) };
         let clear = may_not_keep_privileges(request);
-        self.transfer(move |volume| {
+        self.change_data(self.errand(request), move |volume| {
             let done = call("fallocate", ino.0, || volume.allocate(ino.0, offset, length, how, clear));
             reply_empty(reply, done);
         });
@@ -751,9 +787,9 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EOPNOTSUPP);
         }
         let clear = may_not_keep_privileges(request);
-        let cache = self.cache.clone();
-        self.transfer(move |volume| {
-            let copied = Self::change_content(volume, &cache, to_ino.0, clear, || {
+        let (cache, errand) = (self.cache.clone(), self.errand(request));
+        self.change_data(errand, move |volume| {
+            let copied = Self::change_content(volume, &cache, to_ino.0, clear, errand, || {
                 call("copy_file_range", to_ino.0, || {
                     volume.copy_range((ino.0, offset), (to_ino.0, to_offset), length, clear)
                 })

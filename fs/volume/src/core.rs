@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use cairn_format::key::Key;
-use cairn_format::{Geometry, Ino, JournalRef, Lsn, Mutation, PackId, Totals, Uuid, View};
+use cairn_format::{Answer, Geometry, Ino, JournalRef, Lsn, Mutation, PackId, Totals, Uuid, View};
 use cairn_store::disk::Disk;
 use cairn_store::{ReadError, Store};
 
@@ -19,6 +19,7 @@ use crate::maintenance::{Maintainer, Signal};
 use crate::namespace::{FileRun, Namespace, NamespaceError};
 use crate::open::Writing;
 use crate::rebuild::EngineKeeper;
+use crate::request;
 use crate::reserve::Reserve;
 use crate::statistics::Counters;
 use crate::vfs::Error;
@@ -257,9 +258,29 @@ impl Core {
     /// Appends an operation's record and applies it. The caller holds the locks of all inodes whose keys
     /// it read, and reserved room before.
     pub(crate) fn commit(&self, mutations: &[Mutation], payload: &[u8]) -> Result<Appended, Error> {
+        self.commit_answer(mutations, payload, Answer::default())
+    }
+
+    /// The same for a record that concludes what the caller was asked for: `value` is what the answer is made from
+    /// again, should this process die before it gave it.
+    pub(crate) fn conclude(
+        &self,
+        mutations: &[Mutation],
+        payload: &[u8],
+        value: u64,
+    ) -> Result<Appended, Error> {
+        self.commit_answer(mutations, payload, request::conclude(value))
+    }
+
+    fn commit_answer(
+        &self,
+        mutations: &[Mutation],
+        payload: &[u8],
+        answer: Answer,
+    ) -> Result<Appended, Error> {
         let journal = self.journal()?;
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let at = journal.append(mutations, payload).map_err(journal_error)?;
+        let at = journal.append_answer(mutations, payload, answer).map_err(journal_error)?;
         mutations.iter().for_each(|m| self.dirty.note_mutation(m, at.lsn, Lsn::ZERO));
         self.ns.apply(mutations, &at);
         drop(gate);

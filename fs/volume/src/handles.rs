@@ -66,6 +66,11 @@ impl Handles {
         self.state().nameless.insert(ino);
     }
 
+    /// All that are kept without a name.
+    pub(crate) fn all_nameless(&self) -> Vec<Ino> {
+        self.state().nameless.iter().copied().collect()
+    }
+
     /// Those of `inos` that are kept without a name.
     pub(crate) fn nameless(&self, inos: impl Iterator<Item = Ino>) -> Vec<Ino> {
         let state = self.state();

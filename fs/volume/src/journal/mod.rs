@@ -4,6 +4,7 @@
 //! Segments are files of a fixed size, zeroed when made and used again under a new number, so that
 //! making a record certain commits no metadata of the filesystem below.
 
+mod answers;
 mod replay;
 mod segment;
 
@@ -13,11 +14,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cairn_format::{
-    CheckpointRef, JournalRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record,
+    Answer, CheckpointRef, JournalRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record,
     RecordHead, SEGMENT_DATA_START, Uuid, payload_sums,
 };
 use cairn_store::disk::{Disk, DiskFile};
 
+pub(crate) use answers::{Answers, Collected};
 pub use replay::{Chain, ChainError, ScannedRecord, scan, scan_read_only};
 pub(crate) use segment::make_segment;
 use segment::{SegmentFile, write_header};
@@ -128,6 +130,7 @@ pub struct Journal {
     log: Mutex<Log>,
     commit: Mutex<Commit>,
     committed: Condvar,
+    answers: Answers,
     /// Whoever waits for room waits here; folds and trims notify.
     room: (Mutex<u64>, Condvar),
 }
@@ -146,13 +149,15 @@ pub struct Resume {
 
 impl Journal {
     /// Goes on behind what was scanned, in a new segment; its first record names the one it continues, so
-    /// that nothing behind that is ever read again. Certain when this returns.
+    /// that nothing behind that is ever read again. Certain when this returns. Requests that are `unanswered` are
+    /// said again behind it.
     pub fn resume(
         disk: Arc<dyn Disk>,
         shape: JournalShape,
         chain: Chain,
         resume: &Resume,
         first: &[Mutation],
+        unanswered: impl IntoIterator<Item = (Answer, Lsn)>,
     ) -> Result<(Journal, Appended), JournalError> {
         let Chain { segments, unused, files, highest_number, .. } = chain;
         let (keep, free): (Vec<_>, Vec<_>) = segments.into_iter().partition(|s| s.last >= resume.floor);
@@ -178,6 +183,7 @@ impl Journal {
             log: Mutex::new(log),
             commit: Mutex::new(Commit::default()),
             committed: Condvar::new(),
+            answers: Answers::default(),
             room: (Mutex::new(0), Condvar::new()),
         };
         // Replayed records may have been in the page cache only: they are made certain before anything
@@ -187,8 +193,10 @@ impl Journal {
         journal.sync_files(&live)?;
         let mut mutations = vec![Mutation::Epoch { continues: resume.continues }];
         mutations.extend_from_slice(first);
-        let at = journal.append_continuing(&mutations, &[], Some(resume.continues))?;
+        journal.answers.carry(unanswered);
+        let at = journal.append_continuing(&mutations, &[], Answer::default(), Some(resume.continues))?;
         journal.sync(at.lsn)?;
+        journal.repeat_answers(at.lsn)?;
         Ok((journal, at))
     }
 
@@ -204,18 +212,42 @@ impl Journal {
 
     /// Appends one operation's record: when this returns it survives the death of this process.
     pub fn append(&self, mutations: &[Mutation], payload: &[u8]) -> Result<Appended, JournalError> {
-        self.append_continuing(mutations, payload, None)
+        self.append_continuing(mutations, payload, Answer::default(), None)
+    }
+
+    /// The same for a record that concludes a request, which counts as unanswered until it is settled.
+    pub(crate) fn append_answer(
+        &self,
+        mutations: &[Mutation],
+        payload: &[u8],
+        answer: Answer,
+    ) -> Result<Appended, JournalError> {
+        self.append_continuing(mutations, payload, answer, None)
+    }
+
+    /// What requests were answered.
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// Says again, in marks, the answers that are said below `floor` only.
+    fn repeat_answers(&self, floor: Lsn) -> Result<(), JournalError> {
+        for answer in self.answers.below(floor) {
+            self.append_encoded(&[], &[], &[], answer, None)?;
+        }
+        Ok(())
     }
 
     fn append_continuing(
         &self,
         mutations: &[Mutation],
         payload: &[u8],
+        answer: Answer,
         continues: Option<Lsn>,
     ) -> Result<Appended, JournalError> {
         let body = Mutation::encode_all(mutations);
         let sums = payload_sums(&self.shape.volume, payload);
-        self.append_encoded(&body, &sums, payload, continues)
+        self.append_encoded(&body, &sums, payload, answer, continues)
     }
 
     fn append_encoded(
@@ -223,6 +255,7 @@ impl Journal {
         body: &[u8],
         sums: &[u64],
         payload: &[u8],
+        answer: Answer,
         continues: Option<Lsn>,
     ) -> Result<Appended, JournalError> {
         let mut log = self.log();
@@ -243,6 +276,8 @@ impl Journal {
             synced: log.synced,
             body_len: body.len() as u32,
             payload_len: payload.len() as u32,
+            owed: self.answers.reach(at.lsn),
+            answer,
         };
         let mut prefix = Record::encode_prefix(&self.shape.volume, &head, body, sums);
         let start = u64::from(at.offset);
@@ -258,6 +293,12 @@ impl Journal {
             return Err(self.stop(&mut log, format!("writing to {}: {error}", log_path(&at))));
         }
         log.next = log.next.next();
+        match answer.request {
+            0 => {}
+            // A mark says again what another record said.
+            _ if body.is_empty() => self.answers.repeated(answer, at.lsn),
+            _ => self.answers.owe(answer, at.lsn),
+        }
         if !body.is_empty() {
             log.last_change = at.lsn;
         }
@@ -408,7 +449,7 @@ impl Journal {
         }
         // A mark, unsynced: a record that says how far the disk is known to be whole. Where there is no
         // room for it the next record says so.
-        let _ = self.append_encoded(&[], &[], &[], None);
+        let _ = self.append_encoded(&[], &[], &[], Answer::default(), None);
         Ok(last)
     }
 
@@ -435,6 +476,10 @@ impl Journal {
     /// Recycles what a checkpoint has made superfluous: segments with no record at or above `floor`.
     /// The checkpoint's record must be synced.
     pub fn trim(&self, checkpoint: CheckpointRef, floor: Lsn) {
+        if self.repeat_answers(floor).is_err() {
+            // No room for a mark, or none is written any more: the next trim takes what this one leaves.
+            return;
+        }
         {
             let mut log = self.log();
             log.checkpoint = checkpoint;

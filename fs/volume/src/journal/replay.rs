@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use cairn_format::{
-    CheckpointRef, Lsn, Mutation, RECORD_ALIGN, Record, RecordHead, SEGMENT_DATA_START, SegmentHeader,
+    Answer, CheckpointRef, Lsn, Mutation, RECORD_ALIGN, Record, RecordHead, SEGMENT_DATA_START, SegmentHeader,
 };
 use cairn_store::disk::{Access, Disk, DiskFile};
 
@@ -23,6 +23,10 @@ pub struct ScannedRecord<'a> {
     pub mutations: &'a [Mutation],
     /// Bytes of its payload.
     pub payload_len: u32,
+    /// See [`RecordHead::owed`].
+    pub owed: u32,
+    /// The request it concludes.
+    pub answer: Answer,
 }
 
 /// The journal cannot be replayed: something certain is missing.
@@ -366,6 +370,8 @@ impl Chain {
                 at: Appended { lsn: record.head.lsn, segment: segment.number, offset },
                 mutations: &record.mutations,
                 payload_len: record.head.payload_len,
+                owed: record.head.owed,
+                answer: record.head.answer,
             });
             true
         })
