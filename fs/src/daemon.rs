@@ -147,6 +147,7 @@ fn make_way(volume: &Volume, program: PathBuf) -> Result<(), Failure> {
     if let Some(Err(e)) = told {
         warn!("the supervisor is gone ({e})");
     }
+    volume.expect_successor();
     match fuse::make_way() {
         Ok(()) => match volume.close_for_now() {
             Ok(()) => info!("the volume is closed for the next worker"),

@@ -164,6 +164,26 @@ pub fn daemon_of(dir: &Path) -> Option<Pid> {
     named.then(|| Pid::from_raw(pid))
 }
 
+/// The process that follows the daemon with another when it dies, if it has one.
+pub fn supervisor_of(daemon: Pid) -> Option<Pid> {
+    let status = fs::read_to_string(format!("/proc/{daemon}/status")).ok()?;
+    let parent: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+    let words = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_worker = words(&daemon.to_string()).split(|b| *b == 0).any(|word| word == b"--worker");
+    let is_cairn = words(&parent.to_string()).split(|b| *b == 0).any(|word| word == b"mount");
+    (is_worker && is_cairn).then(|| Pid::from_raw(parent))
+}
+
+/// Kills the daemon of the volume in `dir`, and whoever would follow it with another.
+fn kill_all(dir: &Path) {
+    let Some(pid) = daemon_of(dir) else { return };
+    // First: it would start another. Ended on their own in between: as good.
+    if let Some(supervisor) = supervisor_of(pid) {
+        let _ = kill(supervisor, Signal::SIGKILL);
+    }
+    let _ = kill(pid, Signal::SIGKILL);
+}
+
 /// Whether a filesystem is mounted at `path` itself.
 pub fn is_mounted(path: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("proc is mounted");
@@ -318,11 +338,26 @@ impl Mounted {
         wait_until("the daemon ended", || is_free(&self.dir));
     }
 
-    /// Kills the daemon, as a crash would. The mount stays, dead.
+    /// Kills the daemon and its supervisor, as a crash of the machine would. The mount stays, dead.
     #[track_caller]
     pub fn kill(&self) {
-        self.signal(Signal::SIGKILL);
+        assert!(daemon_of(&self.dir).is_some(), "a daemon has the volume");
+        kill_all(&self.dir);
         self.wait_for_end();
+    }
+
+    /// Kills the daemon alone, unless it is `last`, which was killed already; gives which one it was.
+    #[track_caller]
+    pub fn kill_worker(&self, last: Option<Pid>) -> Pid {
+        let mut found = None;
+        wait_until("there is a worker", || {
+            found = daemon_of(&self.dir).filter(|pid| Some(*pid) != last);
+            found.is_some()
+        });
+        let pid = found.expect("waited for");
+        // One that a supervisor gave up, or that a test ends, would be a bug of its own.
+        kill(pid, Signal::SIGKILL).expect("it runs");
+        pid
     }
 
     /// Takes a dead mount out of the tree.
@@ -347,10 +382,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if let Some(pid) = daemon_of(&self.dir) {
-            // Ended on its own in between: as good.
-            let _ = kill(pid, Signal::SIGKILL);
-        }
+        kill_all(&self.dir);
         for _ in 0..8 {
             match umount2(&self.at, MntFlags::MNT_DETACH) {
                 Ok(()) | Err(Errno::EINTR) => {}
@@ -383,9 +415,7 @@ fn watch(dir: PathBuf) -> Sender<()> {
                 dir.display(),
                 mount_limit().as_secs()
             );
-            if let Some(pid) = daemon_of(&dir) {
-                let _ = kill(pid, Signal::SIGKILL);
-            }
+            kill_all(&dir);
         }
     });
     keep

@@ -40,6 +40,8 @@ mod ranges;
 mod semantics;
 #[path = "mount/sparse.rs"]
 mod sparse;
+#[path = "mount/takeover.rs"]
+mod takeover;
 #[path = "mount/tools/mod.rs"]
 mod tools;
 #[path = "mount/trees.rs"]

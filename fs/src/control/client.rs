@@ -3,12 +3,16 @@
 use std::io::{self, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
+use nix::sys::statvfs::statvfs;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Request, VERSION, read_line, with_address};
 use crate::failure::Failure;
+use crate::mountinfo;
 
 /// A connection to the daemon that holds a volume.
 pub(crate) struct Client {
@@ -16,9 +20,23 @@ pub(crate) struct Client {
     from: BufReader<UnixStream>,
 }
 
+/// How often a daemon that died under a question is looked for again.
+const TRIES: usize = 8;
+
 impl Client {
-    /// Connects to whoever holds the volume in `dir`; `None` if nobody does.
+    /// Connects to whoever holds the volume in `dir`; `None` if nobody does. Where a daemon has died and another is about
+    /// to follow, waits for that.
     pub(crate) fn connect(dir: &Path) -> Result<Option<Client>, Failure> {
+        for _ in 0..TRIES {
+            match Client::connect_now(dir)? {
+                None if is_answered(dir) => thread::sleep(Duration::from_millis(10)),
+                found => return Ok(found),
+            }
+        }
+        Ok(None)
+    }
+
+    fn connect_now(dir: &Path) -> Result<Option<Client>, Failure> {
         match with_address(dir, |path| UnixStream::connect(path)) {
             Ok(stream) => Ok(Some(Client { dir: dir.display().to_string(), from: BufReader::new(stream) })),
             Err(e) => match e.kind() {
@@ -34,9 +52,19 @@ impl Client {
         }
     }
 
-    /// Asks, and waits for the answer.
+    /// Asks, and waits for the answer; asks the next daemon if this one died.
     pub(crate) fn call(&mut self, command: &str) -> Result<Value, Failure> {
-        self.request(&Request { v: VERSION, cmd: command.to_string(), program: None })
+        let request = Request { v: VERSION, cmd: command.to_string(), program: None };
+        for _ in 1..TRIES {
+            if let Some(answer) = self.exchange(&request)? {
+                return Ok(answer);
+            }
+            match Client::connect(Path::new(&self.dir))? {
+                Some(next) => *self = next,
+                None => break,
+            }
+        }
+        self.request(&request)
     }
 
     /// Has the daemon make way for another program, and waits until it is about to.
@@ -46,12 +74,25 @@ impl Client {
     }
 
     fn request(&mut self, request: &Request) -> Result<Value, Failure> {
+        self.exchange(request)?.ok_or_else(|| {
+            Failure::new(format!(
+                "the daemon of {} ended before it answered: see {}/log",
+                self.dir, self.dir
+            ))
+        })
+    }
+
+    /// An answer; `None` if the daemon ended before there was one.
+    fn exchange(&mut self, request: &Request) -> Result<Option<Value>, Failure> {
         let mut line = serde_json::to_string(request).map_err(|e| self.failure(&e.into()))?;
         line.push('\n');
-        self.from.get_mut().write_all(line.as_bytes()).map_err(|e| self.failure(&e))?;
+        match self.from.get_mut().write_all(line.as_bytes()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
+            result => result.map_err(|e| self.failure(&e))?,
+        }
         while let Some(answer) = self.receive()? {
             match answer["ok"].as_bool() {
-                Some(true) => return Ok(answer),
+                Some(true) => return Ok(Some(answer)),
                 Some(false) => {
                     return Err(Failure::new(answer["error"].as_str().unwrap_or("refused without a reason")));
                 }
@@ -59,10 +100,7 @@ impl Client {
                 None => {}
             }
         }
-        Err(Failure::new(format!(
-            "the daemon of {} ended before it answered: see {}/log",
-            self.dir, self.dir
-        )))
+        Ok(None)
     }
 
     /// Returns when the daemon has closed the volume and ended.
@@ -112,4 +150,11 @@ impl Client {
     fn failure(&self, error: &io::Error) -> Failure {
         Failure::new(format!("{}/control.sock: {error}", self.dir))
     }
+}
+
+/// Whether the volume in `dir` is mounted and its mount answers. Returns when it does: between two daemons the kernel waits.
+fn is_answered(dir: &Path) -> bool {
+    let mounts = mountinfo::read().unwrap_or_default();
+    // Not `stat`: what that tells the kernel remembers.
+    mountinfo::of_volume(&mounts, dir).is_some_and(|mount| statvfs(&mount.mountpoint).is_ok())
 }

@@ -141,7 +141,8 @@ impl Seat {
 
 /// From here on nothing that this process answers reaches the kernel: it is for the next one to answer.
 pub(super) fn leave_seat() -> io::Result<()> {
-    let nowhere = File::options().read(true).write(true).open("/dev/null")?;
+    // It cannot be read, so that whoever reads requests ends.
+    let nowhere = File::options().write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&nowhere)?;
     Ok(())
 }

@@ -222,6 +222,13 @@ impl Volume {
         done
     }
 
+    /// From here on answers may not reach whoever asked: a successor will be asked again. To be called before that is so.
+    pub fn expect_successor(&self) {
+        if let Ok(journal) = self.core.journal() {
+            journal.answers().keep_all();
+        }
+    }
+
     /// This mount's number in the volume's life.
     pub fn epoch(&self) -> u32 {
         self.core.packs.epoch

@@ -30,6 +30,8 @@ struct State {
 pub(crate) struct Answers {
     state: Mutex<State>,
     others: AtomicBool,
+    /// Answers may not arrive any more.
+    leaving: AtomicBool,
 }
 
 impl Answers {
@@ -60,8 +62,16 @@ impl Answers {
         self.state().owed.push((answer, lsn));
     }
 
+    /// From here on what is answered may not reach whoever asked: it is still owed.
+    pub(crate) fn keep_all(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+    }
+
     /// A request was answered.
     pub(crate) fn settle(&self, request: u64) {
+        if self.leaving.load(Ordering::SeqCst) {
+            return;
+        }
         let mut state = self.state();
         state.owed.retain(|(answer, _)| answer.request != request);
         state.carried.remove(&request);
@@ -173,6 +183,15 @@ mod tests {
         let left: Vec<_> = found.finish().collect();
         assert!(left.contains(&(answer(4), lsn(3, 3))), "never answered");
         assert!(!left.iter().any(|(a, _)| a.request == 2), "answered before the last records");
+    }
+
+    #[test]
+    fn what_is_answered_when_nobody_may_hear_it_stays_owed() {
+        let answers = Answers::default();
+        answers.owe(answer(2), lsn(1, 1));
+        answers.keep_all();
+        answers.settle(2);
+        assert_eq!(answers.below(lsn(2, 1)), [answer(2)]);
     }
 
     #[test]
