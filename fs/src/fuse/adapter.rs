@@ -20,6 +20,7 @@ use serde_json::json;
 use tracing::debug;
 
 use super::attributes::Told;
+use super::connection::{Gate, NO_INODE};
 use super::convert::{
     TTL, allocate, call, caller, file_attr, file_type, generation, may_not_keep_privileges, no_such_name,
     rename_mode, reply_attr, reply_empty, reply_entry, reply_xattr, time_change, xattr_mode,
@@ -31,7 +32,7 @@ use super::virtual_files::{self, VirtualFile, VirtualFiles};
 use crate::lanes::Lanes;
 
 /// Bytes in one `write` of the kernel's.
-const MAX_WRITE: u32 = 1 << 20;
+pub(super) const MAX_WRITE: u32 = 1 << 20;
 /// Requests that nobody waits for (readahead, asynchronous I/O) in flight.
 const MAX_BACKGROUND: u16 = 64;
 
@@ -76,6 +77,7 @@ pub(super) struct Adapter {
     lanes: Lanes,
     forgets: Arc<Forgets>,
     files: Arc<VirtualFiles>,
+    gate: Arc<Gate>,
     /// Dropped after the lanes, so when they have done what they had to do.
     _answering: Sender<()>,
 }
@@ -99,12 +101,18 @@ impl Adapter {
             lanes,
             forgets,
             files: Arc::new(files),
+            gate: Arc::default(),
             _answering: answering,
         })
     }
 
     pub(super) fn forgets(&self) -> Arc<Forgets> {
         self.forgets.clone()
+    }
+
+    /// Where readers wait before they read what the kernel has to say.
+    pub(super) fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
     }
 
     /// A request that changes something, as the volume counts them.
@@ -436,6 +444,11 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        if ino.0 == NO_INODE {
+            // To whoever sent it, who is gone behind the gate.
+            reply.written(0);
+            return self.gate.pass();
+        }
         if VirtualFile::numbered(ino.0).is_some() {
             return reply.error(Errno::EPERM);
         }

@@ -96,17 +96,21 @@ pub(crate) fn answer(
         volume.expect_forgets();
     }
     let forgets = adapter.forgets();
-    let session = connection.begin(adapter, seat, config(readers, source, options))?;
-    cache.connect(connection.device.as_fd())?;
-    if begin == Begin::TakingOver {
-        // What was forgotten meanwhile, or read and not dealt with, nobody tells again.
-        volume.all_nameless().into_iter().for_each(|ino| forgets.add(ino));
-        virtual_files::all().for_each(|ino| forgets.drop_pages(ino, Duration::ZERO));
-        // Before there are readers: they find these first, and need not be woken for them.
-        cache.resend()?;
-    }
-    drop(forgets);
-    session.spawn().map(|session| Mounted { _session: ManuallyDrop::new(session), alive })
+    let gate = adapter.gate();
+    let before = || {
+        cache.connect(connection.device.as_fd())?;
+        if begin == Begin::TakingOver {
+            // What was forgotten meanwhile, or read and not dealt with, nobody tells again.
+            volume.all_nameless().into_iter().for_each(|ino| forgets.add(ino));
+            virtual_files::all().for_each(|ino| forgets.drop_pages(ino, Duration::ZERO));
+            // Readers find these first then, and need not be woken for them.
+            cache.resend()?;
+        }
+        Ok(())
+    };
+    let config = (config(readers, source, options), readers);
+    let session = connection.begin(adapter, seat, config, &gate, before)?;
+    Ok(Mounted { _session: ManuallyDrop::new(session), alive })
 }
 
 /// Answers nothing more: what the kernel asks from here on, or was not told yet, the next process answers. Returns when the
