@@ -76,7 +76,9 @@ fn example(verb: &str) -> Option<&'static str> {
         "df" => Some("cairn df --json /mnt/photos"),
         "info" => Some("cairn info /srv/photos"),
         "stats" => Some("cairn stats /mnt/photos --interval 1"),
-        "upgrade" => Some("cairn upgrade /mnt/photos\ncairn upgrade /mnt/photos --binary /usr/local/bin/cairn"),
+        "upgrade" => {
+            Some("cairn upgrade /mnt/photos\ncairn upgrade /mnt/photos --binary /usr/local/bin/cairn")
+        }
         "why" => Some("cairn why /mnt/photos/one.jpg /mnt/photos/two.jpg"),
         _ => None,
     }

@@ -212,7 +212,8 @@ fn mount_rows(mount: &Info, kernel: Option<&Kernel>) -> Vec<(&'static str, Strin
     }
     if let Some(supervisor) = mount.supervisor {
         let (restarts, upgrades) = (mount.restarts, mount.upgrades);
-        let line = format!("process {supervisor}; daemons that died: {restarts}, that were replaced: {upgrades}");
+        let line =
+            format!("process {supervisor}; daemons that died: {restarts}, that were replaced: {upgrades}");
         lines.push(("supervisor", line));
     }
     if let Some(address) = mount.metrics {

@@ -75,10 +75,7 @@ impl Client {
 
     fn request(&mut self, request: &Request) -> Result<Value, Failure> {
         self.exchange(request)?.ok_or_else(|| {
-            Failure::new(format!(
-                "the daemon of {} ended before it answered: see {}/log",
-                self.dir, self.dir
-            ))
+            Failure::new(format!("the daemon of {} ended before it answered: see {}/log", self.dir, self.dir))
         })
     }
 

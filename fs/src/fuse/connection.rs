@@ -113,8 +113,7 @@ impl Connection {
         gate: &Gate,
         before: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<BackgroundSession> {
-        let (near, far) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         // Only root may have so much; others get what they may.
         let _ = set_socket_send_buffer_size_force(&far, 4 * FILLER as usize)
             .or_else(|_| set_socket_send_buffer_size(&far, 4 * FILLER as usize));

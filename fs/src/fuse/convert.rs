@@ -1,7 +1,7 @@
 //! Between the volume's terms and the kernel's: errors, attributes, times, flags, replies.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

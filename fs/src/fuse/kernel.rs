@@ -83,12 +83,8 @@ fn head(len: usize, code: i32) -> [u8; HEAD] {
 /// Length 0: up to the end.
 fn message(ino: u64, offset: i64) -> [u8; MESSAGE] {
     let mut bytes = [0; MESSAGE];
-    let parts: [&[u8]; 4] = [
-        &head(MESSAGE, INVAL_INODE),
-        &ino.to_ne_bytes(),
-        &offset.to_ne_bytes(),
-        &0_i64.to_ne_bytes(),
-    ];
+    let parts: [&[u8]; 4] =
+        [&head(MESSAGE, INVAL_INODE), &ino.to_ne_bytes(), &offset.to_ne_bytes(), &0_i64.to_ne_bytes()];
     iter::zip(&mut bytes, parts.into_iter().flatten()).for_each(|(to, byte)| *to = *byte);
     bytes
 }

@@ -89,8 +89,14 @@ pub(crate) fn answer(
     let cache = Arc::new(KernelCache::default());
     let (answering, alive) = channel();
     let files = VirtualFiles::new(volume.clone(), source, &mountpoint.to_string_lossy(), options);
-    let adapter =
-        Adapter::new(volume.clone(), files, cache.clone(), Lanes::new(readers)?, options.count_opens, answering)?;
+    let adapter = Adapter::new(
+        volume.clone(),
+        files,
+        cache.clone(),
+        Lanes::new(readers)?,
+        options.count_opens,
+        answering,
+    )?;
     if begin == Begin::TakingOver {
         // Opens that were told were told to another process.
         volume.expect_forgets();

@@ -295,7 +295,8 @@ impl Supervisor<'_> {
         if let Some(program) = self.fallback.take() {
             let failed = std::mem::replace(&mut self.program, program);
             self.upgrades -= 1;
-            self.before = Some(format!("was {}, which {why}: the program before it goes on", failed.display()));
+            self.before =
+                Some(format!("was {}, which {why}: the program before it goes on", failed.display()));
         }
     }
 
@@ -310,7 +311,9 @@ impl Supervisor<'_> {
             _ => {
                 let dir = self.plan.dir.display();
                 Err(Failure::new(match life.stopping {
-                    true => format!("the daemon {how} before everything was folded into {dir}; what was written is in its journal, and the next mount goes on"),
+                    true => format!(
+                        "the daemon {how} before everything was folded into {dir}; what was written is in its journal, and the next mount goes on"
+                    ),
                     false => format!("the daemon {how}: see {dir}/log"),
                 }))
             }

@@ -13,7 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cairn_tests::dice::{Dice, noise};
-use cairn_tests::mounted::{Mounted, daemon_of, is_free, is_mounted, program, run, supervisor_of, wait_until};
+use cairn_tests::mounted::{
+    Mounted, daemon_of, is_free, is_mounted, program, run, supervisor_of, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::{XattrFlags, copy_file_range, removexattr, setxattr};

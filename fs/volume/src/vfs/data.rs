@@ -184,14 +184,7 @@ impl Core {
         Ok(())
     }
 
-    fn write_record(
-        &self,
-        ino: Ino,
-        offset: u64,
-        data: &[u8],
-        clear: bool,
-        last: bool,
-    ) -> Result<(), Error> {
+    fn write_record(&self, ino: Ino, offset: u64, data: &[u8], clear: bool, last: bool) -> Result<(), Error> {
         self.reserve(Need::Grow, data.len() as u64 + 512)?;
         let _lock = self.locks.write(&[ino]);
         let mut inode = self.inode(ino)?;

@@ -175,14 +175,20 @@ tools! {
     save 600;
 }
 
-/// The whole work, with the worker killed under it again and again: it sees nothing of that.
+/// The whole work, with the worker killed under it so often (a fifth of `CAIRN_TAKEOVERS`): it sees nothing of that.
 fn goes_on(tool: &'static str) {
     let m = Mounted::new();
     let work = Work::prepare(&m, tool, 0);
     let mut child = work.start();
     let mut dice = Dice::new(from_environment("CAIRN_SEED", u64::from(std::process::id())));
+    let most = from_environment("CAIRN_TAKEOVERS", 20).div_ceil(5);
     let (mut kills, mut last) = (0, None);
     let status = loop {
+        if kills == most {
+            break child.wait().expect("a child");
+        }
+        // Those that never answer, or not for long, are given up.
+        rustix::fs::statvfs(m.at()).expect("answered");
         thread::sleep(Duration::from_millis(300 + dice.below(400)));
         if let Some(status) = child.try_wait().expect("a child") {
             break status;
