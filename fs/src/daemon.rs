@@ -241,6 +241,9 @@ impl Serving<'_> {
         watch_signals(self.events, report)
             .unwrap_or_else(|e| warn!("signals will end the daemon at once: {e}"));
         watch_supervisor();
+        if plan.options.die_unanswered {
+            die_unanswered(self.volume);
+        }
         harden();
         read_ahead(device);
         info!(dir = %plan.dir.display(), mountpoint = %plan.mountpoint.display(), "mounted");
@@ -413,6 +416,17 @@ fn watch_signals(events: &Sender<Event>, report: Report) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Has this process die as by the out-of-memory killer, where that is hardest to make good.
+fn die_unanswered(volume: &Volume) {
+    let since = Instant::now();
+    volume.on_concluded(move || {
+        if since.elapsed() > Duration::from_millis(500) {
+            // It does not return.
+            let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL);
+        }
+    });
 }
 
 /// Says so when the supervisor is gone: this worker goes on, but nobody follows it.

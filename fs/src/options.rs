@@ -29,6 +29,8 @@ pub(crate) struct MountOptions {
     pub(crate) remount: bool,
     /// Have every open and close told, as kernels do that cannot do without: for tests of that.
     pub(crate) count_opens: bool,
+    /// Have each daemon die, after half a second, of what it did and did not answer: for tests of that.
+    pub(crate) die_unanswered: bool,
     /// Bytes of decoded frames kept; `None`: the volume's default.
     pub(crate) cache_size: Option<u64>,
     /// Bytes of the chunk index; `None`: the volume's default.
@@ -177,6 +179,7 @@ const UNTOLD: &[(&str, Set)] = &[
     ("relatime", |o| o.noatime = false),
     ("strictatime", |o| o.noatime = false),
     ("x-cairn.count-opens", |o| o.count_opens = true),
+    ("x-cairn.die-unanswered", |o| o.die_unanswered = true),
 ];
 
 /// What is for others (mount(8), systemd), or always on: the kernel checks permissions on every cairn mount.

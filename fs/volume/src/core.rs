@@ -110,6 +110,8 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// Told of files that take another amount of room since they were folded.
     pub(crate) on_folded: OnceLock<FoldListener>,
+    /// Told of operations whose record is in the journal and that nobody was told of yet.
+    pub(crate) on_concluded: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Serialises renames of directories, so that no two of them make a cycle.
     pub(crate) tree: Mutex<()>,
 }
@@ -269,7 +271,11 @@ impl Core {
         payload: &[u8],
         value: u64,
     ) -> Result<Appended, Error> {
-        self.commit_answer(mutations, payload, request::conclude(value))
+        let at = self.commit_answer(mutations, payload, request::conclude(value))?;
+        if let Some(tell) = self.on_concluded.get() {
+            tell();
+        }
+        Ok(at)
     }
 
     fn commit_answer(

@@ -478,6 +478,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         },
         counters: Counters::default(),
         on_folded: OnceLock::new(),
+        on_concluded: OnceLock::new(),
         kept,
         first_new: next,
         capabilities: AtomicBool::new(false),

@@ -191,6 +191,12 @@ impl Volume {
         let _ = self.core.on_folded.set(Box::new(told));
     }
 
+    /// Has `told` called whenever an operation is in the journal and its caller does not know yet: for tests of what
+    /// happens then. Only the first that is given counts.
+    pub fn on_concluded(&self, told: impl Fn() + Send + Sync + 'static) {
+        let _ = self.core.on_concluded.set(Box::new(told));
+    }
+
     /// From here on not every open is told, but [`Volume::forget`] is called for what nobody can reach any more: what
     /// loses its last name stays until then. To be called before the first operation.
     pub fn expect_forgets(&self) {

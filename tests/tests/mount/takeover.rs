@@ -278,6 +278,28 @@ fn nobody_sees_that_workers_are_killed_and_nothing_is_done_twice() {
 }
 
 #[test]
+fn what_was_done_and_not_answered_is_answered_and_not_done_again() {
+    let deaths = from_environment("CAIRN_TAKEOVERS", 20).div_ceil(2);
+    // Each worker dies of the first call that it finished after half a second, before its caller knows.
+    let mut m = Mounted::with(&["--journal-size", "256M", "--segment-size", "4M"], &["x-cairn.die-unanswered"]);
+    let load_on = m.at().to_path_buf();
+    Load::new(&load_on).during(|| {
+        let mut last = 0;
+        wait_until("they died", || {
+            thread::sleep(Duration::from_millis(100));
+            let restarts = info(&m, "restarts");
+            if restarts / 20 > last / 20 {
+                m.be_patient();
+            }
+            last = restarts;
+            restarts >= deaths
+        });
+    });
+    // Nothing is finished any more that could kill it.
+    m.finish();
+}
+
+#[test]
 fn another_program_goes_on_under_load() {
     let m = Mounted::new();
     let rounds = from_environment("CAIRN_TAKEOVERS", 20).div_ceil(4);
