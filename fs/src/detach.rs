@@ -31,11 +31,11 @@ pub(crate) enum Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     /// The command that started this daemon, at the other end of standard output.
-    ToCommand,
+    Command,
     /// The person at the terminal, or systemd.
-    ToTerminal,
+    Terminal,
     /// The supervisor that started this worker, and passes it on.
-    ToSupervisor {
+    Supervisor {
         /// To a command: there is no terminal to log to.
         detached: bool,
     },
@@ -45,9 +45,9 @@ impl Report {
     /// Whether this process has no terminal.
     pub(crate) fn is_detached(self) -> bool {
         match self {
-            Report::ToCommand => true,
-            Report::ToTerminal => false,
-            Report::ToSupervisor { detached } => detached,
+            Report::Command => true,
+            Report::Terminal => false,
+            Report::Supervisor { detached } => detached,
         }
     }
 
@@ -55,13 +55,13 @@ impl Report {
     pub(crate) fn waiting(self, why: &str) {
         match self {
             // A command that was interrupted is noticed by `ready`.
-            Report::ToCommand => drop(send(&Status::Waiting(why.to_string()))),
+            Report::Command => drop(send(&Status::Waiting(why.to_string()))),
             // Where the log goes, too.
-            Report::ToTerminal => {
+            Report::Terminal => {
                 tracing::warn!("{why}");
                 notify::status(why);
             }
-            Report::ToSupervisor { detached } => {
+            Report::Supervisor { detached } => {
                 if !detached {
                     tracing::warn!("{why}");
                 }
@@ -73,16 +73,16 @@ impl Report {
     /// The mount answers. An error means that nobody is left who wants it.
     pub(crate) fn ready(self, mountpoint: &Path) -> io::Result<()> {
         match self {
-            Report::ToCommand => send(&Status::Ready)?,
-            Report::ToTerminal => notify::ready(&format!("mounted at {}", mountpoint.display())),
-            Report::ToSupervisor { .. } => tell_supervisor(Status::Ready)?,
+            Report::Command => send(&Status::Ready)?,
+            Report::Terminal => notify::ready(&format!("mounted at {}", mountpoint.display())),
+            Report::Supervisor { .. } => tell_supervisor(Status::Ready)?,
         }
         Ok(())
     }
 
     /// The mount is gone, and the daemon has `why` to go on for a while.
     pub(crate) fn stopping(self, why: &str) {
-        if self == Report::ToTerminal {
+        if self == Report::Terminal {
             notify::stopping(why);
         }
     }
@@ -91,9 +91,9 @@ impl Report {
     pub(crate) fn failed(self, failure: &Failure) -> bool {
         let status = Status::Failed { code: failure.code, message: failure.message.clone() };
         match self {
-            Report::ToCommand => send(&status).is_ok(),
-            Report::ToSupervisor { detached: true } => tell_supervisor(status).is_ok(),
-            Report::ToSupervisor { detached: false } | Report::ToTerminal => false,
+            Report::Command => send(&status).is_ok(),
+            Report::Supervisor { detached: true } => tell_supervisor(status).is_ok(),
+            Report::Supervisor { detached: false } | Report::Terminal => false,
         }
     }
 }

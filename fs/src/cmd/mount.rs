@@ -27,7 +27,7 @@ pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
     let (dir, mountpoint) = checks::before_mount(&args.dir, &args.mountpoint)?;
     if args.foreground {
         let log = Log::to_standard_error(options.log_format.unwrap_or_default());
-        return keep(args, &Plan { dir, mountpoint, options }, &log, Report::ToTerminal);
+        return keep(args, &Plan { dir, mountpoint, options }, &log, Report::Terminal);
     }
     detach::start(args, &dir, &mountpoint)
 }
@@ -45,9 +45,9 @@ fn be_daemon(args: &MountArgs, options: MountOptions) -> Result<(), Failure> {
     nix::unistd::setsid().map_err(|e| Failure::new(format!("cannot detach from the terminal: {e}")))?;
     let log = Log::pending(options.log_format.unwrap_or_default());
     let plan = Plan { dir: args.dir.clone(), mountpoint: args.mountpoint.clone(), options };
-    match keep(args, &plan, &log, Report::ToCommand) {
+    match keep(args, &plan, &log, Report::Command) {
         // The command prints it; should it be gone, or the mount have been there already, this process does.
-        Err(failure) if Report::ToCommand.failed(&failure) => std::process::exit(failure.code),
+        Err(failure) if Report::Command.failed(&failure) => std::process::exit(failure.code),
         result => result,
     }
 }
@@ -74,7 +74,7 @@ fn be_worker(args: &MountArgs, options: MountOptions) -> Result<(), Failure> {
         true => Log::to_standard_error(format),
         false => Log::pending(format),
     };
-    let report = Report::ToSupervisor { detached: !args.foreground };
+    let report = Report::Supervisor { detached: !args.foreground };
     let plan = Plan { dir: args.dir.clone(), mountpoint: args.mountpoint.clone(), options };
     match daemon::run(&plan, &log, report, Some(post)) {
         Err(failure) if report.failed(&failure) => std::process::exit(failure.code),

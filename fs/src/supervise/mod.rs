@@ -227,7 +227,7 @@ impl Supervisor<'_> {
                 let _ = kill(worker, Signal::SIGTERM);
             }
             daemon::forget_terminal(self.report, None);
-        } else if self.report == Report::ToTerminal {
+        } else if self.report == Report::Terminal {
             let (at, restarts, upgrades) = (self.plan.mountpoint.display(), self.restarts, self.upgrades);
             notify::status(&format!("mounted at {at}; {restarts} workers died, {upgrades} were replaced"));
         }
@@ -305,7 +305,7 @@ impl Supervisor<'_> {
         match life.status.code() {
             Some(0) => Ok(()),
             // It said why: on standard error, to the log, or to the command.
-            Some(code) if life.excused || self.announced || self.report == Report::ToTerminal => {
+            Some(code) if life.excused || self.announced || self.report == Report::Terminal => {
                 std::process::exit(code)
             }
             _ => {
@@ -323,7 +323,7 @@ impl Supervisor<'_> {
     /// No worker can be had: those who wait for the mount get errors instead.
     fn give_up(&mut self, why: &str) -> Result<(), Failure> {
         let (dir, at) = (self.plan.dir.display(), self.plan.mountpoint.display());
-        if self.report == Report::ToCommand {
+        if self.report == Report::Command {
             // Without it there is nobody left to tell.
             let _ = self.log.attach(&self.plan.dir);
         }
