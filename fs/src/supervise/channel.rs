@@ -127,7 +127,9 @@ impl Channel {
             })
             .flatten()
             .collect();
-        Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, descriptors)))
+        let message = serde_json::from_slice(&bytes[..received.bytes]);
+        let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+        Ok(Some((message.map_err(invalid)?, descriptors)))
     }
 }
 

@@ -183,9 +183,17 @@ impl Supervisor<'_> {
             }
             let ended = worker.try_wait()?;
             while let Some(news) = channel.as_ref().filter(|c| is_readable(c)).map(Channel::receive::<News>) {
-                let Ok(Some((news, descriptors))) = news else {
-                    channel = None;
-                    break;
+                let (news, descriptors) = match news {
+                    Ok(Some(news)) => news,
+                    // Of another version, which may have more to say than this one knows.
+                    Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                        debug!("the worker said something else: {e}");
+                        continue;
+                    }
+                    Ok(None) | Err(_) => {
+                        channel = None;
+                        break;
+                    }
                 };
                 match news {
                     News::Report(Status::Ready) => {
@@ -267,6 +275,8 @@ impl Supervisor<'_> {
         let how = describe(life.status);
         let Some(kept) = &self.kept else { return Some(self.end_as(&life, &how)) };
         if is_dead(&kept.device) {
+            // The connection was cut: what may be left of the mount answers nothing.
+            daemon::take_away_lazily(self.plan, kept.mount.device);
             return Some(self.end_as(&life, &how));
         }
         if let Some(program) = life.replaced_by {

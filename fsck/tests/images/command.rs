@@ -67,7 +67,7 @@ fn a_newer_format_is_8() {
     let volume = Fixture::filled();
     let path = volume.path("superblock");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 3;
+    bytes[8] = cairn_format::FORMAT_VERSION as u8 + 1;
     fs::write(&path, bytes).unwrap();
     let output = fsck(&[], &volume.dir());
     assert_eq!(code(&output), 8);

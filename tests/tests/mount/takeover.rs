@@ -440,7 +440,16 @@ fn a_mount_that_is_told_to_end_while_a_worker_begins_ends() {
 
 #[test]
 fn files_without_a_name_go_once_they_are_closed_though_their_worker_died() {
-    let m = Mounted::new();
+    nameless_files_go(&[]);
+}
+
+#[test]
+fn they_do_where_opens_are_told_as_well() {
+    nameless_files_go(&["x-cairn.count-opens"]);
+}
+
+fn nameless_files_go(options: &[&str]) {
+    let m = Mounted::with(&cairn_tests::mounted::SMALL, options);
     fs::write(m.path("f"), noise(1, 4 << 20)).expect("written");
     let file = File::open(m.path("f")).expect("there");
     fs::remove_file(m.path("f")).expect("there");
@@ -468,5 +477,23 @@ fn files_without_a_name_go_once_they_are_closed_though_their_worker_died() {
         run("cairn", [OsStr::new("sync"), m.dir().as_os_str()]);
         daemon_of(m.dir()) != Some(worker) && m.df("files") == 1
     });
+    m.finish();
+}
+
+#[test]
+fn a_connection_that_is_cut_while_no_worker_is_there_leaves_no_mount() {
+    let m = Mounted::new();
+    let supervisor = supervisor_of(daemon_of(m.dir()).expect("a daemon")).expect("it has one");
+    let device = fs::metadata(m.at()).expect("mounted").dev();
+    // The supervisor must not start another before that.
+    kill(supervisor, Signal::SIGSTOP).expect("it runs");
+    m.kill_worker(None);
+    // An anonymous device: its minor number is the connection's name.
+    let connection = format!("/sys/fs/fuse/connections/{}/abort", nix::sys::stat::minor(device));
+    fs::write(connection, "1").expect("root may");
+    kill(supervisor, Signal::SIGCONT).expect("it is there");
+    wait_until("the supervisor ended", || !runs(supervisor));
+    assert!(!is_mounted(m.at()) && is_free(m.dir()));
+    m.mount();
     m.finish();
 }

@@ -177,7 +177,7 @@ tools! {
 
 /// The whole work, with the worker killed under it so often (a fifth of `CAIRN_TAKEOVERS`): it sees nothing of that.
 fn goes_on(tool: &'static str) {
-    let m = Mounted::new();
+    let mut m = Mounted::new();
     let work = Work::prepare(&m, tool, 0);
     let mut child = work.start();
     let mut dice = Dice::new(from_environment("CAIRN_SEED", u64::from(std::process::id())));
@@ -195,6 +195,7 @@ fn goes_on(tool: &'static str) {
         }
         last = Some(m.kill_worker(last));
         kills += 1;
+        m.be_patient();
     };
     let log = fs::read_to_string(work.log()).unwrap_or_default();
     assert!(status.success(), "{tool} failed after {kills} kills: {log}");
