@@ -186,7 +186,7 @@ fn listen(
         uuid: volume.uuid().to_string(),
         label: volume.label(),
         options: plan.options.given.clone(),
-        since: control::now(),
+        since: charge.and_then(|charge| charge.mount.as_ref()).map_or_else(control::now, |mount| mount.since),
         read_only: false,
         read_only_because: None,
         // What is only looked at is not to be changed, and the engine's files would be.
@@ -293,7 +293,8 @@ impl Serving<'_> {
                 "this kernel cannot ask again what a dead process was asked (Linux 6.9 and later can):                  if this process dies, the mount dies with it"
             );
         }
-        let mount = Kept { offer: connection.offer, first_epoch: self.volume.epoch(), device };
+        let mount =
+            Kept { offer: connection.offer, first_epoch: self.volume.epoch(), device, since: control::now() };
         let entrusted = self.volume.copy_lock().and_then(|lock| {
             let lock = lock.ok_or_else(|| io::Error::other("the volume has no lock"))?;
             supervisor.send(&News::Mounted(mount), &[connection.device.as_fd(), lock.as_fd()])

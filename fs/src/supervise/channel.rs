@@ -43,6 +43,8 @@ pub(crate) struct Mount {
     pub(crate) first_epoch: u32,
     /// The filesystem's device number.
     pub(crate) device: (u64, u64),
+    /// Since when it is there, in seconds since 1970.
+    pub(crate) since: u64,
 }
 
 /// What a worker is told when it starts. The descriptors of a mount go with it.

@@ -23,7 +23,7 @@ use tracing::{debug, error, warn};
 
 use crate::args::MountArgs;
 use crate::daemon::{self, Plan};
-use crate::detach::{self, Report, Status};
+use crate::detach::{Report, Status};
 use crate::failure::Failure;
 use crate::logging::Log;
 use crate::notify;
@@ -38,6 +38,9 @@ const SHORT_LIFE: Duration = Duration::from_millis(250);
 const SHORT_LIVES_MAX: u32 = 10;
 /// The longest time between a worker's death and the next.
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
+
+/// The program that this process is, whatever became of its file.
+const OWN: &str = "/proc/self/exe";
 
 /// What outlives a worker.
 struct Kept {
@@ -115,7 +118,7 @@ pub(crate) fn run(args: &MountArgs, plan: &Plan, log: &Log, report: Report) -> R
         log,
         watch: Watch::new().map_err(cannot)?,
         kept: None,
-        program: detach::this_program(),
+        program: OWN.into(),
         fallback: None,
         restarts: 0,
         upgrades: 0,
@@ -268,6 +271,12 @@ impl Supervisor<'_> {
             // Another program cannot even be started.
             Err(e) if self.fallback.is_some() => {
                 self.fall_back(&e.to_string());
+                return None;
+            }
+            Err(e) if self.program.as_os_str() != OWN => {
+                self.before =
+                    Some(format!("was {}, which is not there any more ({e})", self.program.display()));
+                self.program = OWN.into();
                 return None;
             }
             Err(e) => return Some(self.give_up(&format!("a worker cannot be started: {e}"))),

@@ -318,6 +318,15 @@ fn another_program_goes_on_under_load() {
         }
     });
     assert_eq!((info(&m, "supervisor"), info(&m, "restarts")), (supervisor, 0));
+    // One whose file is gone by the time that it is needed again is followed by the supervisor's own.
+    let other = m.beside("other");
+    fs::copy(program("cairn"), &other).expect("copied");
+    let words = [OsStr::new("upgrade"), m.at().as_os_str(), OsStr::new("--binary"), other.as_os_str()];
+    run("cairn", words).ok();
+    fs::remove_file(&other).expect("there");
+    m.kill_worker(None);
+    wait_for_answer(&m, 0);
+    assert_eq!(info(&m, "restarts"), 1);
     m.finish();
 }
 
