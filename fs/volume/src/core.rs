@@ -179,9 +179,11 @@ impl Core {
                 continue;
             }
             // Nothing was folded and nothing is left to fold, or folding fails: there is no room to wait for.
-            let since = *stuck_since.get_or_insert_with(Instant::now);
+            let (since, rounds) = *stuck_since.get_or_insert_with(|| (Instant::now(), self.signal.rounds()));
             let idle = self.signal.is_idle_or_failing();
-            if idle && (!self.background || since.elapsed() > Duration::from_millis(300)) {
+            // A round that began since then, not one that was over before: on a busy machine the thread may be late.
+            let looked = self.signal.rounds() >= rounds + 2;
+            if idle && (!self.background || (looked && since.elapsed() > Duration::from_millis(300))) {
                 // What was kept for this makes another segment.
                 if need == Need::Shrink && self.kept.release(&*self.disk) {
                     self.space.refresh();

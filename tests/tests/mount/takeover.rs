@@ -285,16 +285,15 @@ fn what_was_done_and_not_answered_is_answered_and_not_done_again() {
         Mounted::with(&["--journal-size", "256M", "--segment-size", "4M"], &["x-cairn.die-unanswered"]);
     let load_on = m.at().to_path_buf();
     Load::new(&load_on).during(|| {
-        let mut last = 0;
-        wait_until("they died", || {
-            thread::sleep(Duration::from_millis(100));
-            let restarts = info(&m, "restarts");
-            if restarts / 20 > last / 20 {
-                m.be_patient();
-            }
-            last = restarts;
-            restarts >= deaths
-        });
+        let mut seen = 0;
+        while seen < deaths {
+            wait_until("another died", || {
+                thread::sleep(Duration::from_millis(50));
+                info(&m, "restarts") > seen
+            });
+            seen = info(&m, "restarts");
+            m.be_patient();
+        }
     });
     // Nothing is finished any more that could kill it.
     m.finish();

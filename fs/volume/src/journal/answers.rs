@@ -86,6 +86,11 @@ impl Answers {
         u32::try_from(lsn.0.saturating_sub(lowest.0)).unwrap_or(RecordHead::OWED_ALL)
     }
 
+    /// The first record that says one.
+    pub(super) fn lowest(&self) -> Option<Lsn> {
+        self.state().all().map(|(_, at)| *at).min()
+    }
+
     /// Those that are said in records below `floor` only.
     pub(super) fn below(&self, floor: Lsn) -> Vec<Answer> {
         let mut state = self.state();

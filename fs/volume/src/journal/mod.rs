@@ -476,15 +476,16 @@ impl Journal {
     /// Recycles what a checkpoint has made superfluous: segments with no record at or above `floor`.
     /// The checkpoint's record must be synced.
     pub fn trim(&self, checkpoint: CheckpointRef, floor: Lsn) {
-        if self.repeat_answers(floor).is_err() {
-            // No room for a mark, or none is written any more: the next trim takes what this one leaves.
-            return;
-        }
+        // Where there is no room for a mark, what would be said again stays where it is said.
+        let keep = match self.repeat_answers(floor) {
+            Ok(()) => floor,
+            Err(_) => floor.min(self.answers.lowest().unwrap_or(floor)),
+        };
         {
             let mut log = self.log();
             log.checkpoint = checkpoint;
             log.floor = floor;
-            while log.live.len() > 1 && log.live.front().is_some_and(|s| s.last < floor) {
+            while log.live.len() > 1 && log.live.front().is_some_and(|s| s.last < keep) {
                 if let Some(old) = log.live.pop_front() {
                     log.free.push((old.path, old.file));
                 }
