@@ -42,6 +42,8 @@ pub(crate) enum Verb {
     Why(WhyArgs),
     /// Give back the room of what was deleted: rewrite packs that are partly dead, and make small ones one.
     Gc(GcArgs),
+    /// Have another build of cairn go on with a mount that is in use.
+    Upgrade(UpgradeArgs),
 }
 
 /// Arguments of `cairn mount`.
@@ -66,6 +68,9 @@ pub(crate) struct MountArgs {
     /// This process is the daemon: tell how the mount went on standard output.
     #[arg(long, hide = true)]
     pub(crate) report_on_stdout: bool,
+    /// This process is a worker: standard output leads to its supervisor.
+    #[arg(long, hide = true)]
+    pub(crate) worker: bool,
 }
 
 /// Arguments of `cairn umount`.
@@ -140,6 +145,19 @@ pub(crate) struct GcArgs {
     /// End after this time, as in 90s, 10m or 2h; the next run goes on.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) max_duration: Option<Duration>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `cairn upgrade`.
+#[derive(Args, Debug)]
+pub(crate) struct UpgradeArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+    /// The program that goes on; the one that this command is unless given.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
     /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,

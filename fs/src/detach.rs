@@ -4,7 +4,7 @@
 //! output is a pipe to the command, which ends when a line says how the mount went.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::args::MountArgs;
 use crate::failure::Failure;
 use crate::notify;
+use crate::supervise::channel::{Channel, News};
+use crate::supervise::describe;
 
-/// What the daemon tells the command that started it, a line each.
+/// What the daemon tells the command that started it, a line each; a worker tells its supervisor the same.
 #[derive(Debug, Serialize, Deserialize)]
-enum Status {
+pub(crate) enum Status {
     /// It goes on, but this may take a while.
     Waiting(String),
     /// The mount answers.
@@ -29,21 +31,41 @@ enum Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     /// The command that started this daemon, at the other end of standard output.
-    ToCommand,
+    Command,
     /// The person at the terminal, or systemd.
-    ToTerminal,
+    Terminal,
+    /// The supervisor that started this worker, and passes it on.
+    Supervisor {
+        /// To a command: there is no terminal to log to.
+        detached: bool,
+    },
 }
 
 impl Report {
+    /// Whether this process has no terminal.
+    pub(crate) fn is_detached(self) -> bool {
+        match self {
+            Report::Command => true,
+            Report::Terminal => false,
+            Report::Supervisor { detached } => detached,
+        }
+    }
+
     /// Something takes long.
     pub(crate) fn waiting(self, why: &str) {
         match self {
             // A command that was interrupted is noticed by `ready`.
-            Report::ToCommand => drop(send(&Status::Waiting(why.to_string()))),
+            Report::Command => drop(send(&Status::Waiting(why.to_string()))),
             // Where the log goes, too.
-            Report::ToTerminal => {
+            Report::Terminal => {
                 tracing::warn!("{why}");
                 notify::status(why);
+            }
+            Report::Supervisor { detached } => {
+                if !detached {
+                    tracing::warn!("{why}");
+                }
+                let _ = tell_supervisor(Status::Waiting(why.to_string()));
             }
         }
     }
@@ -51,15 +73,16 @@ impl Report {
     /// The mount answers. An error means that nobody is left who wants it.
     pub(crate) fn ready(self, mountpoint: &Path) -> io::Result<()> {
         match self {
-            Report::ToCommand => send(&Status::Ready)?,
-            Report::ToTerminal => notify::ready(&format!("mounted at {}", mountpoint.display())),
+            Report::Command => send(&Status::Ready)?,
+            Report::Terminal => notify::ready(&format!("mounted at {}", mountpoint.display())),
+            Report::Supervisor { .. } => tell_supervisor(Status::Ready)?,
         }
         Ok(())
     }
 
     /// The mount is gone, and the daemon has `why` to go on for a while.
     pub(crate) fn stopping(self, why: &str) {
-        if self == Report::ToTerminal {
+        if self == Report::Terminal {
             notify::stopping(why);
         }
     }
@@ -67,7 +90,18 @@ impl Report {
     /// There is no mount. `false` if nobody was told.
     pub(crate) fn failed(self, failure: &Failure) -> bool {
         let status = Status::Failed { code: failure.code, message: failure.message.clone() };
-        self == Report::ToCommand && send(&status).is_ok()
+        match self {
+            Report::Command => send(&status).is_ok(),
+            Report::Supervisor { detached: true } => tell_supervisor(status).is_ok(),
+            Report::Supervisor { detached: false } | Report::Terminal => false,
+        }
+    }
+}
+
+fn tell_supervisor(status: Status) -> io::Result<()> {
+    match Channel::ours() {
+        Some(supervisor) => supervisor.send(&News::Report(status), &[]),
+        None => Err(io::ErrorKind::NotConnected.into()),
     }
 }
 
@@ -96,7 +130,7 @@ pub(crate) fn start(args: &MountArgs, dir: &Path, mountpoint: &Path) -> Result<(
 }
 
 /// Still there under another name if the program was replaced while it runs.
-fn this_program() -> PathBuf {
+pub(crate) fn this_program() -> PathBuf {
     std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
 }
 
@@ -112,10 +146,7 @@ fn follow(daemon: &mut Child, dir: &Path) -> Result<(), Failure> {
         }
     }
     let how = match daemon.wait() {
-        Ok(status) => match (status.signal(), status.code()) {
-            (Some(signal), _) => format!("was killed by signal {signal}"),
-            (None, code) => format!("exited with code {}", code.unwrap_or_default()),
-        },
+        Ok(status) => describe(status),
         Err(e) => e.to_string(),
     };
     Err(Failure::new(format!("the daemon {how} before the mount answered: see {}/log", dir.display())))

@@ -23,6 +23,7 @@ mod output;
 mod places;
 mod report;
 mod size;
+mod supervise;
 mod unmount;
 
 use std::ffi::{OsStr, OsString};
@@ -62,6 +63,7 @@ fn cairn(arguments: Vec<OsString>) -> ExitCode {
         Verb::Stats(args) => cmd::stats::run(args),
         Verb::Why(args) => cmd::why::run(args),
         Verb::Gc(args) => cmd::gc::run(args),
+        Verb::Upgrade(args) => cmd::upgrade::run(args),
     };
     finish("cairn", result, |code| u8::try_from(code).unwrap_or(1))
 }

@@ -58,6 +58,21 @@ fn verb_sections(verb: &str) -> Vec<Section> {
                 "In the foreground (-f) the daemon tells systemd when the mount answers, what it waits for, and when it \
                  ends (Type=notify). The template cairn@.service mounts what /etc/cairn/NAME.conf names.",
             ),
+            Section::new("WHEN THE DAEMON DIES").text(
+                "The daemon is two processes: a worker that answers, and a supervisor that keeps the mount and the volume. A \
+                 worker that dies is followed by another, and programs go on where they stopped (Linux 6.9 and later). One \
+                 that dies again and again is given up: the mount is taken away, and the log says why. With supervise=off, \
+                 on older kernels, or without its supervisor, a mount dies with its daemon.",
+            ),
+        ],
+        "upgrade" => vec![
+            Section::new("WHAT HAPPENS").text(
+                "The daemon folds what it has, finishes what it was asked, and makes way; the supervisor starts the other \
+                 program, which goes on. Programs wait meanwhile, and see no error. If the other program does not come up, \
+                 the one before it goes on, and this command fails. The supervisor stays what it was until the next mount. \
+                 Counters begin anew.",
+            ),
+            exit_status(),
         ],
         _ => vec![exit_status()],
     };
@@ -77,6 +92,9 @@ fn example(verb: &str) -> Option<&'static str> {
         "gc" => Some("cairn gc /mnt/photos --max-duration 10m"),
         "info" => Some("cairn info /srv/photos"),
         "stats" => Some("cairn stats /mnt/photos --interval 1"),
+        "upgrade" => {
+            Some("cairn upgrade /mnt/photos\ncairn upgrade /mnt/photos --binary /usr/local/bin/cairn")
+        }
         "why" => Some("cairn why /mnt/photos/one.jpg /mnt/photos/two.jpg"),
         _ => None,
     }

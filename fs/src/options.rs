@@ -29,6 +29,8 @@ pub(crate) struct MountOptions {
     pub(crate) remount: bool,
     /// Have every open and close told, as kernels do that cannot do without: for tests of that.
     pub(crate) count_opens: bool,
+    /// Have each daemon die, after half a second, of what it did and did not answer: for tests of that.
+    pub(crate) die_unanswered: bool,
     /// Bytes of decoded frames kept; `None`: the volume's default.
     pub(crate) cache_size: Option<u64>,
     /// Bytes of the chunk index; `None`: the volume's default.
@@ -43,6 +45,8 @@ pub(crate) struct MountOptions {
     pub(crate) collect: Option<bool>,
     /// How the daemon's log is written; `None`: as text.
     pub(crate) log_format: Option<Format>,
+    /// Whether the daemon has a supervisor; `None`: it has.
+    pub(crate) supervise: Option<bool>,
     /// Where figures are served to Prometheus; `None`: nowhere.
     pub(crate) metrics: Option<SocketAddr>,
     /// Those that were known, as they were given.
@@ -154,6 +158,18 @@ pub(crate) const OPTIONS: &[Known] = &[
         }),
     },
     Known {
+        name: "supervise",
+        help: "whether the mount outlives its daemon: on, or off",
+        take: Take::Value("HOW", |o, value| {
+            o.supervise = Some(match value {
+                "on" => true,
+                "off" => false,
+                _ => return Err("say supervise=on or supervise=off".to_string()),
+            });
+            Ok(())
+        }),
+    },
+    Known {
         name: "metrics",
         help: "figures for Prometheus at this loopback address, under /metrics; port 0 takes a free one",
         take: Take::Value("ADDRESS:PORT", |o, value| {
@@ -173,6 +189,7 @@ const UNTOLD: &[(&str, Set)] = &[
     ("relatime", |o| o.noatime = false),
     ("strictatime", |o| o.noatime = false),
     ("x-cairn.count-opens", |o| o.count_opens = true),
+    ("x-cairn.die-unanswered", |o| o.die_unanswered = true),
 ];
 
 /// What is for others (mount(8), systemd), or always on: the kernel checks permissions on every cairn mount.
@@ -460,6 +477,15 @@ mod tests {
         {
             let error = parse(&format!("metrics={text}")).expect_err(text);
             assert!(error.code == 2 && error.message.contains("127.0.0.1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mount_is_supervised_unless_told_otherwise() {
+        assert_eq!(parse("").expect("nothing said").supervise, None);
+        assert_eq!(parse("supervise=off,supervise=on").expect("known").supervise, Some(true));
+        for bad in ["supervise", "supervise=", "supervise=maybe"] {
+            assert!(parse(bad).expect_err(bad).message.contains("supervise=off"), "{bad}");
         }
     }
 

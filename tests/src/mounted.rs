@@ -5,7 +5,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -16,8 +15,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, getpgid, getpgrp};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -165,36 +164,71 @@ pub fn daemon_of(dir: &Path) -> Option<Pid> {
     named.then(|| Pid::from_raw(pid))
 }
 
+/// The process that follows the daemon with another when it dies, if it has one.
+pub fn supervisor_of(daemon: Pid) -> Option<Pid> {
+    let parent = parent_of(daemon)?;
+    let words = |pid: Pid| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_worker = words(daemon).split(|b| *b == 0).any(|word| word == b"--worker");
+    let is_cairn = words(parent).split(|b| *b == 0).any(|word| word == b"mount");
+    (is_worker && is_cairn).then_some(parent)
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+    Some(Pid::from_raw(parent))
+}
+
+fn children_of(pid: Pid) -> Vec<Pid> {
+    let all = fs::read_dir("/proc").expect("proc is mounted").flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw));
+    numbers.filter(|child| parent_of(*child) == Some(pid)).collect()
+}
+
+/// The state of a process, as a letter; `None` if there is none of that number.
+fn state_of(pid: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
+}
+
+/// Whether it is gone, or waits for somebody to ask how it ended.
+fn has_ended(pid: Pid) -> bool {
+    state_of(pid).is_none_or(|state| matches!(state, 'Z' | 'X'))
+}
+
 /// Whether a filesystem is mounted at `path` itself.
 pub fn is_mounted(path: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("proc is mounted");
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(at) == path))
 }
 
-/// The processes of a mount.
-#[derive(Clone, Copy, Debug)]
-pub struct Daemon(Pid);
+/// The processes of a mount: who would follow the daemon with another comes first.
+#[derive(Clone, Debug)]
+pub struct Daemon(Vec<Pid>);
 
 impl Daemon {
+    fn of(dir: &Path) -> Option<Daemon> {
+        let pid = daemon_of(dir)?;
+        Some(Daemon(supervisor_of(pid).into_iter().chain([pid]).collect()))
+    }
+
     /// Kills them, as a crash would, and returns when they have let go of everything.
     #[track_caller]
     pub fn kill(self) {
-        self.send_kill().expect("it runs");
+        self.send_kill();
         wait_until("the daemon ended", || self.has_ended());
     }
 
-    /// Every kill of these tests comes through here: all processes of the daemon's group, which it has for itself.
-    fn send_kill(self) -> nix::Result<()> {
-        match getpgid(Some(self.0))? {
-            group if group == getpgrp() => kill(self.0, Signal::SIGKILL),
-            group => killpg(group, Signal::SIGKILL),
+    /// Every kill of a whole mount comes through here. One that ended on its own in between is as good.
+    fn send_kill(&self) {
+        for pid in &self.0 {
+            let _ = kill(*pid, Signal::SIGKILL);
         }
     }
 
-    /// Whether it is gone, or waits for somebody to ask how it ended.
-    pub fn has_ended(self) -> bool {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.0)) else { return true };
-        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+    /// Whether all of them are gone.
+    pub fn has_ended(&self) -> bool {
+        self.0.iter().all(|pid| has_ended(*pid))
     }
 }
 
@@ -207,7 +241,11 @@ impl Mounting {
     pub fn kill(mut self) -> bool {
         let at_work = self.0.try_wait().expect("a child").is_none();
         if at_work {
-            Daemon(Pid::from_raw(i32::try_from(self.0.id()).expect("a process's number"))).kill();
+            let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("a process's number"));
+            // Stopped, it starts no other.
+            kill(pid, Signal::SIGSTOP).expect("a child");
+            wait_until("it stopped", || has_ended(pid) || state_of(pid) == Some('T'));
+            Daemon([pid].into_iter().chain(children_of(pid)).collect()).kill();
             self.0.wait().expect("a child");
         }
         at_work
@@ -365,10 +403,10 @@ impl Mounted {
     /// The processes that have the volume, to be killed at a moment when its directory may no longer tell them.
     #[track_caller]
     pub fn daemon(&self) -> Daemon {
-        Daemon(daemon_of(&self.dir).expect("a daemon has the volume"))
+        Daemon::of(&self.dir).expect("a daemon has the volume")
     }
 
-    /// Kills the daemon, as a crash would. The mount stays, dead.
+    /// Kills the daemon and its supervisor, as a crash of the machine would. The mount stays, dead.
     #[track_caller]
     pub fn kill(&self) {
         self.daemon().kill();
@@ -381,8 +419,21 @@ impl Mounted {
         let mut command = Command::new(program("cairn"));
         command.args(["mount", "-f"]).args(self.options.iter().flat_map(|o| ["-o", o])).arg(&self.dir);
         command.arg(&self.at).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // A group of its own: whoever kills it means all processes that it has.
-        Mounting(command.process_group(0).spawn().expect("cairn, as built"))
+        Mounting(command.spawn().expect("cairn, as built"))
+    }
+
+    /// Kills the daemon alone, unless it is `last`, which was killed already; gives which one it was.
+    #[track_caller]
+    pub fn kill_worker(&self, last: Option<Pid>) -> Pid {
+        let mut found = None;
+        wait_until("there is a worker", || {
+            found = daemon_of(&self.dir).filter(|pid| Some(*pid) != last);
+            found.is_some()
+        });
+        let pid = found.expect("waited for");
+        // One that a supervisor gave up, or that a test ends, would be a bug of its own.
+        kill(pid, Signal::SIGKILL).expect("it runs");
+        pid
     }
 
     /// Takes a dead mount out of the tree.
@@ -407,9 +458,8 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if let Some(pid) = daemon_of(&self.dir) {
-            // Ended on its own in between: as good.
-            let _ = Daemon(pid).send_kill();
+        if let Some(daemon) = Daemon::of(&self.dir) {
+            daemon.send_kill();
         }
         for _ in 0..8 {
             match umount2(&self.at, MntFlags::MNT_DETACH) {
@@ -443,8 +493,8 @@ fn watch(dir: PathBuf) -> Sender<()> {
                 dir.display(),
                 mount_limit().as_secs()
             );
-            if let Some(pid) = daemon_of(&dir) {
-                let _ = Daemon(pid).send_kill();
+            if let Some(daemon) = Daemon::of(&dir) {
+                daemon.send_kill();
             }
         }
     });

@@ -54,6 +54,8 @@ mod rot;
 mod semantics;
 #[path = "mount/sparse.rs"]
 mod sparse;
+#[path = "mount/takeover.rs"]
+mod takeover;
 #[path = "mount/tools/mod.rs"]
 mod tools;
 #[path = "mount/trees.rs"]

@@ -11,7 +11,7 @@ pub const SEGMENT_DATA_START: u32 = 2 * SEGMENT_HEADER_LEN as u32;
 /// Records begin at multiples of this.
 pub const RECORD_ALIGN: u32 = 8;
 /// The length of a record's head.
-pub const RECORD_HEAD_LEN: usize = 48;
+pub const RECORD_HEAD_LEN: usize = 64;
 /// Bytes of a payload to a checksum.
 pub const PAYLOAD_BLOCK: usize = 4096;
 
@@ -115,7 +115,16 @@ impl SegmentHeader {
     }
 }
 
-/// A record's first 48 bytes: how long it is, and where it belongs.
+/// A request of the kernel's, and what it was answered: what a record says that concludes one.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The request's number, unique among those of one mount; 0 where there was none.
+    pub request: u64,
+    /// What the answer is made from again: the new inode's number, or the count of bytes; 0 elsewhere.
+    pub value: u64,
+}
+
+/// A record's first 64 bytes: how long it is, and where it belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RecordHead {
     /// Its number.
@@ -128,10 +137,17 @@ pub struct RecordHead {
     pub body_len: u32,
     /// Bytes of payload.
     pub payload_len: u32,
+    /// How many records before this one the oldest lies whose answer may not have been given yet: what is
+    /// before that was answered. [`RecordHead::OWED_ALL`]: nothing is known of those before.
+    pub owed: u32,
+    /// The request that this record concludes.
+    pub answer: Answer,
 }
 
 impl RecordHead {
     const MAGIC: &[u8; 4] = b"CREC";
+    /// Any record before this one may have an answer that was not given.
+    pub const OWED_ALL: u32 = u32::MAX;
 
     /// Whether a record may begin with these bytes.
     pub fn begins(bytes: &[u8]) -> bool {
@@ -142,14 +158,12 @@ impl RecordHead {
     pub fn peek(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut d = Decoder::new(RECORD, bytes);
         d.magic(Self::MAGIC)?;
-        d.u32("reserved")?;
-        Ok(RecordHead {
-            lsn: Lsn(d.u64("lsn")?),
-            segment: d.u64("segment")?,
-            synced: Lsn(d.u64("synced")?),
-            body_len: d.u32("body_len")?,
-            payload_len: d.u32("payload_len")?,
-        })
+        let owed = d.u32("owed")?;
+        let (lsn, segment, synced) = (Lsn(d.u64("lsn")?), d.u64("segment")?, Lsn(d.u64("synced")?));
+        let (body_len, payload_len) = (d.u32("body_len")?, d.u32("payload_len")?);
+        d.u64("checksum")?;
+        let answer = Answer { request: d.u64("request")?, value: d.u64("answer")? };
+        Ok(RecordHead { lsn, segment, synced, body_len, payload_len, owed, answer })
     }
 
     /// Bytes from the record's start to its payload: head, mutations, payload checksums.
@@ -190,13 +204,15 @@ impl Record {
     /// Writes the fields before the payload.
     pub fn encode_prefix_into(e: &mut Encoder, volume: &Uuid, head: &RecordHead, body: &[u8], sums: &[u64]) {
         e.bytes("magic", RecordHead::MAGIC);
-        e.u32("reserved", 0);
+        e.u32("owed", head.owed);
         e.u64("lsn", head.lsn.0);
         e.u64("segment", head.segment);
         e.u64("synced", head.synced.0);
         e.u32("body_len", head.body_len);
         e.u32("payload_len", head.payload_len);
         e.u64("checksum", 0);
+        e.u64("request", head.answer.request);
+        e.u64("answer", head.answer.value);
         e.bytes("body", body);
         for sum in sums {
             e.u64("payload_sum", *sum);

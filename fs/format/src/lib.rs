@@ -17,7 +17,7 @@ mod wire;
 pub use checksum::{Domain, Seal, bound_sum};
 pub use ids::{CheckpointRef, ChunkId, Ino, JournalRef, Lsn, PackId, Uuid, View};
 pub use journal::{
-    Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_DATA_START,
+    Answer, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_DATA_START,
     SEGMENT_HEADER_LEN, SegmentHeader, payload_sums,
 };
 pub use namespace::{
@@ -36,5 +36,5 @@ pub use superblock::{
 pub use wire::{Decoder, Encoder, Field, FormatError};
 
 /// The version of everything this crate writes, and the only one it reads. 1 was that of no release: its checksums were
-/// others.
-pub const FORMAT_VERSION: u32 = 2;
+/// others; 2 neither: its records named no requests.
+pub const FORMAT_VERSION: u32 = 3;

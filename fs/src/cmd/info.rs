@@ -210,6 +210,12 @@ fn mount_rows(mount: &Info, kernel: Option<&Kernel>) -> Vec<(&'static str, Strin
         };
         lines.push(("kernel", format!("FUSE {}, {missing}", kernel.protocol)));
     }
+    if let Some(supervisor) = mount.supervisor {
+        let (restarts, upgrades) = (mount.restarts, mount.upgrades);
+        let line =
+            format!("process {supervisor}; daemons that died: {restarts}, that were replaced: {upgrades}");
+        lines.push(("supervisor", line));
+    }
     if let Some(address) = mount.metrics {
         lines.push(("metrics", format!("http://{address}/metrics")));
     }
@@ -256,6 +262,9 @@ mod tests {
                 read_only_because: Some("stopped after an error: disk".into()),
                 engine: "redb".into(),
                 metrics: None,
+                supervisor: Some(6),
+                restarts: 1,
+                upgrades: 2,
             }),
             kernel: Some(Kernel { protocol: "7.40".into(), missing: vec!["passthrough".into()] }),
         }
@@ -270,6 +279,7 @@ mod tests {
             "16+2, written down; not computed by this version\n",
             "512 MiB in segments of 16 MiB\n",
             "mounted at /mnt\n",
+            "process 6; daemons that died: 1, that were replaced: 2\n",
             "kernel         FUSE 7.40, does without passthrough\n",
             "writes         no: stopped after an error: disk\n",
         ] {

@@ -8,4 +8,5 @@ pub(crate) mod remount;
 pub(crate) mod stats;
 pub(crate) mod sync;
 pub(crate) mod umount;
+pub(crate) mod upgrade;
 pub(crate) mod why;

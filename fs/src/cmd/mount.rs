@@ -3,11 +3,13 @@
 use crate::args::{HelperArgs, MountArgs};
 use crate::checks;
 use crate::cmd::remount;
-use crate::daemon::{self, Plan};
+use crate::daemon::{self, Plan, Post};
 use crate::detach::{self, Report};
 use crate::failure::Failure;
 use crate::logging::Log;
 use crate::options::MountOptions;
+use crate::supervise;
+use crate::supervise::channel::{Channel, Charge};
 
 /// Mounts. Returns when the mount answers, or with `-f` when it is unmounted.
 pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
@@ -16,13 +18,16 @@ pub(crate) fn run(args: &MountArgs) -> Result<(), Failure> {
     if options.remount {
         return remount::run(args, &options, false);
     }
+    if args.worker {
+        return be_worker(args, options);
+    }
     if args.report_on_stdout {
         return be_daemon(args, options);
     }
     let (dir, mountpoint) = checks::before_mount(&args.dir, &args.mountpoint)?;
     if args.foreground {
         let log = Log::to_standard_error(options.log_format.unwrap_or_default());
-        return daemon::run(&Plan { dir, mountpoint, options }, &log, Report::ToTerminal);
+        return keep(args, &Plan { dir, mountpoint, options }, &log, Report::Terminal);
     }
     detach::start(args, &dir, &mountpoint)
 }
@@ -40,9 +45,39 @@ fn be_daemon(args: &MountArgs, options: MountOptions) -> Result<(), Failure> {
     nix::unistd::setsid().map_err(|e| Failure::new(format!("cannot detach from the terminal: {e}")))?;
     let log = Log::pending(options.log_format.unwrap_or_default());
     let plan = Plan { dir: args.dir.clone(), mountpoint: args.mountpoint.clone(), options };
-    match daemon::run(&plan, &log, Report::ToCommand) {
+    match keep(args, &plan, &log, Report::Command) {
         // The command prints it; should it be gone, or the mount have been there already, this process does.
-        Err(failure) if Report::ToCommand.failed(&failure) => std::process::exit(failure.code),
+        Err(failure) if Report::Command.failed(&failure) => std::process::exit(failure.code),
+        result => result,
+    }
+}
+
+/// Mounts, under a supervisor unless told otherwise.
+fn keep(args: &MountArgs, plan: &Plan, log: &Log, report: Report) -> Result<(), Failure> {
+    match plan.options.supervise.unwrap_or(true) {
+        true => supervise::run(args, plan, log, report),
+        false => daemon::run(plan, log, report, None),
+    }
+}
+
+/// This process was started by a supervisor.
+fn be_worker(args: &MountArgs, options: MountOptions) -> Result<(), Failure> {
+    let gone = |e: std::io::Error| Failure::new(format!("a worker needs a supervisor: {e}"));
+    let supervisor = Channel::of_worker().map_err(gone)?;
+    let Some((charge, descriptors)) = supervisor.receive::<Charge>().map_err(gone)? else {
+        return Err(Failure::new("the supervisor ended before its worker began"));
+    };
+    let mut descriptors = descriptors.into_iter();
+    let post = Post { charge, mount: descriptors.next().zip(descriptors.next()) };
+    let format = options.log_format.unwrap_or_default();
+    let log = match args.foreground {
+        true => Log::to_standard_error(format),
+        false => Log::pending(format),
+    };
+    let report = Report::Supervisor { detached: !args.foreground };
+    let plan = Plan { dir: args.dir.clone(), mountpoint: args.mountpoint.clone(), options };
+    match daemon::run(&plan, &log, report, Some(post)) {
+        Err(failure) if report.failed(&failure) => std::process::exit(failure.code),
         result => result,
     }
 }
@@ -66,6 +101,7 @@ pub(crate) fn run_helper(args: HelperArgs) -> Result<(), Failure> {
         foreground: false,
         sloppy: args.sloppy,
         report_on_stdout: false,
+        worker: false,
     };
     if fake {
         let options = MountOptions::parse(&args.options, args.sloppy, nix::unistd::geteuid().is_root())?;

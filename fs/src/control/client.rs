@@ -3,12 +3,16 @@
 use std::io::{self, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
+use nix::sys::statvfs::statvfs;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{GcRequest, Request, VERSION, read_line, with_address};
+use super::{GcRequest, Request, read_line, with_address};
 use crate::failure::Failure;
+use crate::mountinfo;
 use crate::report::{GcProgressReport, GcRunReport};
 
 /// A connection to the daemon that holds a volume.
@@ -17,9 +21,23 @@ pub(crate) struct Client {
     from: BufReader<UnixStream>,
 }
 
+/// How often a daemon that died under a question is looked for again.
+const TRIES: usize = 8;
+
 impl Client {
-    /// Connects to whoever holds the volume in `dir`; `None` if nobody does.
+    /// Connects to whoever holds the volume in `dir`; `None` if nobody does. Where a daemon has died and another is about
+    /// to follow, waits for that.
     pub(crate) fn connect(dir: &Path) -> Result<Option<Client>, Failure> {
+        for _ in 0..TRIES {
+            match Client::connect_now(dir)? {
+                None if is_answered(dir) => thread::sleep(Duration::from_millis(10)),
+                found => return Ok(found),
+            }
+        }
+        Ok(None)
+    }
+
+    fn connect_now(dir: &Path) -> Result<Option<Client>, Failure> {
         match with_address(dir, |path| UnixStream::connect(path)) {
             Ok(stream) => Ok(Some(Client { dir: dir.display().to_string(), from: BufReader::new(stream) })),
             Err(e) => match e.kind() {
@@ -35,9 +53,9 @@ impl Client {
         }
     }
 
-    /// Asks, and waits for the answer.
+    /// Asks, and waits for the answer; asks the next daemon if this one died.
     pub(crate) fn call(&mut self, command: &str) -> Result<Value, Failure> {
-        self.request(&Request { v: VERSION, cmd: command.to_string(), gc: None }, &mut |_| {})
+        self.request(&Request::of(command), &mut |_| {})
     }
 
     /// Has garbage collected; `progress` is told how far that is.
@@ -46,7 +64,7 @@ impl Client {
         how: &GcRequest,
         progress: &mut dyn FnMut(&GcProgressReport),
     ) -> Result<GcRunReport, Failure> {
-        let request = Request { v: VERSION, cmd: "gc".to_string(), gc: Some(how.clone()) };
+        let request = Request { gc: Some(how.clone()), ..Request::of("gc") };
         let mut answer = self.request(&request, &mut |news| {
             if news["event"] == "gc"
                 && let Ok(told) = serde_json::from_value(news["progress"].clone())
@@ -57,24 +75,52 @@ impl Client {
         self.taken("gc", answer["gc"].take())
     }
 
-    /// Asks, and waits for the answer; `news` gets what comes before it.
+    /// Has the daemon make way for another program, and waits until it is about to.
+    pub(crate) fn upgrade(&mut self, program: &Path) -> Result<(), Failure> {
+        let request = Request { program: Some(program.to_path_buf()), ..Request::of("upgrade") };
+        self.exchange(&request, &mut |_| {})?.map(drop).ok_or_else(|| self.unanswered())
+    }
+
+    /// Asks, and waits for the answer, of the next daemon if this one died; `news` gets what comes before it.
     fn request(&mut self, request: &Request, news: &mut dyn FnMut(&Value)) -> Result<Value, Failure> {
-        let mut line = serde_json::to_string(&request).map_err(|e| self.failure(&e.into()))?;
+        for _ in 0..TRIES {
+            if let Some(answer) = self.exchange(request, news)? {
+                return Ok(answer);
+            }
+            match Client::connect(Path::new(&self.dir))? {
+                Some(next) => *self = next,
+                None => break,
+            }
+        }
+        Err(self.unanswered())
+    }
+
+    fn unanswered(&self) -> Failure {
+        Failure::new(format!("the daemon of {} ended before it answered: see {}/log", self.dir, self.dir))
+    }
+
+    /// An answer; `None` if the daemon ended before there was one.
+    fn exchange(
+        &mut self,
+        request: &Request,
+        news: &mut dyn FnMut(&Value),
+    ) -> Result<Option<Value>, Failure> {
+        let mut line = serde_json::to_string(request).map_err(|e| self.failure(&e.into()))?;
         line.push('\n');
-        self.from.get_mut().write_all(line.as_bytes()).map_err(|e| self.failure(&e))?;
+        match self.from.get_mut().write_all(line.as_bytes()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
+            result => result.map_err(|e| self.failure(&e))?,
+        }
         while let Some(answer) = self.receive()? {
             match answer["ok"].as_bool() {
-                Some(true) => return Ok(answer),
+                Some(true) => return Ok(Some(answer)),
                 Some(false) => {
                     return Err(Failure::new(answer["error"].as_str().unwrap_or("refused without a reason")));
                 }
                 None => news(&answer),
             }
         }
-        Err(Failure::new(format!(
-            "the daemon of {} ended before it answered: see {}/log",
-            self.dir, self.dir
-        )))
+        Ok(None)
     }
 
     /// Returns when the daemon has closed the volume and ended.
@@ -128,4 +174,11 @@ impl Client {
     fn failure(&self, error: &io::Error) -> Failure {
         Failure::new(format!("{}/control.sock: {error}", self.dir))
     }
+}
+
+/// Whether the volume in `dir` is mounted and its mount answers. Returns when it does: between two daemons the kernel waits.
+fn is_answered(dir: &Path) -> bool {
+    let mounts = mountinfo::read().unwrap_or_default();
+    // Not `stat`: what that tells the kernel remembers.
+    mountinfo::of_volume(&mounts, dir).is_some_and(|mount| statvfs(&mount.mountpoint).is_ok())
 }

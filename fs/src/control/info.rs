@@ -34,6 +34,14 @@ pub(crate) struct Info {
     pub(crate) engine: String,
     /// Where figures are served to Prometheus.
     pub(crate) metrics: Option<SocketAddr>,
+    /// The process that keeps the mount should the daemon die; `null` where there is none.
+    pub(crate) supervisor: Option<u32>,
+    /// How many daemons died on this mount.
+    #[serde(default)]
+    pub(crate) restarts: u64,
+    /// How many made way for another build.
+    #[serde(default)]
+    pub(crate) upgrades: u64,
 }
 
 impl Info {

@@ -35,6 +35,15 @@ struct Request {
     cmd: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gc: Option<GcRequest>,
+    /// What `upgrade` is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    program: Option<PathBuf>,
+}
+
+impl Request {
+    fn of(cmd: &str) -> Request {
+        Request { v: VERSION, cmd: cmd.to_string(), gc: None, program: None }
+    }
 }
 
 /// How garbage is to be collected. While that goes on the daemon sends `{"v":1,"event":"gc","progress":{…}}`; a

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,6 +70,7 @@ struct Shared {
     info: Info,
     connections: Arc<Connections>,
     stop: Box<dyn Fn() + Send + Sync>,
+    replace: Box<dyn Fn(PathBuf) + Send + Sync>,
 }
 
 /// A listening `control.sock`.
@@ -79,17 +81,18 @@ pub(crate) struct Server {
 
 impl Server {
     /// Listens in the volume's directory, in place of a socket that a daemon left behind. The caller holds the volume's
-    /// lock, so no other daemon can be using it. `stop` asks the daemon to end.
+    /// lock, so no other daemon can be using it. `stop` asks the daemon to end, `replace` to make way for a program.
     pub(crate) fn start(
         volume: Arc<Volume>,
         info: Info,
         connections: Arc<Connections>,
         stop: Box<dyn Fn() + Send + Sync>,
+        replace: Box<dyn Fn(PathBuf) + Send + Sync>,
     ) -> io::Result<Server> {
         let path = info.dir.join(NAME);
         let listener = listen(&info.dir, &path)?;
         let inode = fs::symlink_metadata(&path)?.ino();
-        let shared = Arc::new(Shared { volume, info, connections, stop });
+        let shared = Arc::new(Shared { volume, info, connections, stop, replace });
         thread::Builder::new().name("control".into()).spawn(move || accept(&listener, &shared))?;
         Ok(Server { path, inode })
     }
@@ -142,11 +145,21 @@ fn admit(number: u64, stream: UnixStream, shared: &Arc<Shared>) -> io::Result<()
 fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     let mut from = BufReader::new(stream);
     while let Some(line) = read_line(&mut from)? {
-        let answered = parse(&line).and_then(|request| match request.cmd.as_str() {
+        let request = parse(&line);
+        let program = match &request {
+            Ok(request) if request.cmd == "upgrade" => request.program.clone(),
+            _ => None,
+        };
+        let answered = request.and_then(|request| match request.cmd.as_str() {
             "gc" => collect(&request.gc.unwrap_or_default(), shared, stream),
-            command => answer(command, shared),
+            _ => answer(&request, shared),
         });
+        let agreed = answered.is_ok();
         write_answer(stream, answered)?;
+        if let Some(program) = program.filter(|_| agreed) {
+            // Not before it is answered: this process may be gone a moment later.
+            (shared.replace)(program);
+        }
     }
     Ok(())
 }
@@ -185,8 +198,14 @@ fn parse(line: &str) -> Result<Request, String> {
 }
 
 /// Does what `command` asks; the fields of the answer, or why not.
-fn answer(command: &str, shared: &Shared) -> Result<Value, String> {
-    match command {
+fn answer(request: &Request, shared: &Shared) -> Result<Value, String> {
+    match request.cmd.as_str() {
+        "upgrade" => {
+            upgradable(request.program.as_deref().ok_or("upgrade to what?")?, &shared.info)?;
+            // The less there is to replay, the shorter programs wait. What cannot be folded now waits in the journal.
+            let _ = shared.volume.sync();
+            Ok(json!({}))
+        }
         "sync" => shared.volume.sync().map(|()| json!({})).map_err(|e| {
             format!(
                 "{}: not everything could be folded: {e}; see {}/log",
@@ -202,6 +221,22 @@ fn answer(command: &str, shared: &Shared) -> Result<Value, String> {
             Ok(json!({}))
         }
         other => Err(format!("this daemon knows no command '{other}'")),
+    }
+}
+
+/// That there is a supervisor to start `program`, and that it is a cairn.
+fn upgradable(program: &Path, info: &Info) -> Result<(), String> {
+    if info.supervisor.is_none() {
+        return Err(format!(
+            "{} has no supervisor (supervise=off): unmount it, and mount it with the other build",
+            info.mountpoint.display()
+        ));
+    }
+    let said = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    match said {
+        Err(e) => Err(format!("{}: {e}", program.display())),
+        Ok(said) if said.status.success() && said.stdout.starts_with(b"cairn ") => Ok(()),
+        Ok(_) => Err(format!("{} is not cairn: name the program that is to go on", program.display())),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
-use cairn_volume::{Error, SeekTo, SetAttr, Volume};
+use cairn_volume::{Error, Request as Errand, SeekTo, SetAttr, Volume};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
@@ -20,6 +20,7 @@ use serde_json::json;
 use tracing::debug;
 
 use super::attributes::Told;
+use super::connection::{Gate, NO_INODE};
 use super::convert::{
     TTL, allocate, call, caller, file_attr, file_type, generation, may_not_keep_privileges, no_such_name,
     rename_mode, reply_attr, reply_empty, reply_entry, reply_xattr, time_change, xattr_mode,
@@ -31,7 +32,7 @@ use super::virtual_files::{self, VirtualFile, VirtualFiles};
 use crate::lanes::Lanes;
 
 /// Bytes in one `write` of the kernel's.
-const MAX_WRITE: u32 = 1 << 20;
+pub(super) const MAX_WRITE: u32 = 1 << 20;
 /// Requests that nobody waits for (readahead, asynchronous I/O) in flight.
 const MAX_BACKGROUND: u16 = 64;
 
@@ -52,7 +53,12 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_PARALLEL_DIROPS,
     // Handles of files outlive the kernel's cache: it looks up "." in what they name.
     InitFlags::FUSE_EXPORT_SUPPORT,
+    // What a process read and did not answer, the next is asked again.
+    InitFlags::FUSE_HAS_RESEND,
 ];
+
+/// `FUSE_UNIQUE_RESEND` of the protocol: this bit in a request's number says that it was sent before.
+const RESENT: u64 = 1 << 63;
 
 // Linux's values, which the FUSE protocol passes through.
 const SEEK_DATA: i32 = 3;
@@ -71,6 +77,7 @@ pub(super) struct Adapter {
     lanes: Lanes,
     forgets: Arc<Forgets>,
     files: Arc<VirtualFiles>,
+    gate: Arc<Gate>,
     /// Dropped after the lanes, so when they have done what they had to do.
     _answering: Sender<()>,
 }
@@ -94,20 +101,42 @@ impl Adapter {
             lanes,
             forgets,
             files: Arc::new(files),
+            gate: Arc::default(),
             _answering: answering,
         })
     }
 
-    /// Runs `f`, which changes names or attributes, where it may wait.
-    fn change(&self, f: impl FnOnce(&Volume) + Send + 'static) {
-        let volume = self.volume.clone();
-        self.lanes.names.run(move || f(&volume));
+    pub(super) fn forgets(&self) -> Arc<Forgets> {
+        self.forgets.clone()
+    }
+
+    /// Where readers wait before they read what the kernel has to say.
+    pub(super) fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
+    }
+
+    /// A request that changes something, as the volume counts them.
+    fn errand(&self, request: &Request) -> Errand {
+        let number = request.unique().0;
+        self.volume.request(number & !RESENT, number & RESENT != 0)
+    }
+
+    /// Runs `f`, which changes names or attributes and answers, where it may wait.
+    fn change(&self, request: &Request, f: impl FnOnce(&Volume) + Send + 'static) {
+        let (volume, errand) = (self.volume.clone(), self.errand(request));
+        self.lanes.names.run(move || volume.on_behalf_of(errand, || f(&volume)));
     }
 
     /// Runs `f`, which reads or syncs, where it may wait.
     fn transfer(&self, f: impl FnOnce(&Volume) + Send + 'static) {
         let volume = self.volume.clone();
         self.lanes.data.run(move || f(&volume));
+    }
+
+    /// Runs `f`, which changes content and answers, where it may wait.
+    fn change_data(&self, errand: Errand, f: impl FnOnce(&Volume) + Send + 'static) {
+        let volume = self.volume.clone();
+        self.lanes.data.run(move || volume.on_behalf_of(errand, || f(&volume)));
     }
 
     /// Changes a file's content by `f`, and if that took away set-user-id or set-group-id bits (`clear_privileges`) has
@@ -117,10 +146,13 @@ impl Adapter {
         cache: &KernelCache,
         ino: u64,
         clear_privileges: bool,
+        errand: Errand,
         f: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
-        let had_privileges =
-            clear_privileges && call("getattr", ino, || volume.getattr(ino))?.perm & SET_ID_BITS != 0;
+        // If it was done before, they are gone already.
+        let had_privileges = clear_privileges
+            && (errand.is_concluded()
+                || call("getattr", ino, || volume.getattr(ino))?.perm & SET_ID_BITS != 0);
         let done = f()?;
         if had_privileges {
             cache.forget_attributes(ino);
@@ -146,13 +178,27 @@ impl Adapter {
         offset: u64,
         data: &[u8],
         clear_privileges: bool,
+        errand: Errand,
     ) -> Result<u32, Errno> {
-        Self::change_content(volume, cache, ino, clear_privileges, || {
+        Self::change_content(volume, cache, ino, clear_privileges, errand, || {
             call("write", ino, || volume.write(ino, offset, data, clear_privileges))
         })?;
         // At most MAX_WRITE.
         Ok(u32::try_from(data.len()).unwrap_or(u32::MAX))
     }
+}
+
+/// Asks the kernel for what is wanted of it; gives that.
+pub(super) fn agree(config: &mut KernelConfig) -> InitFlags {
+    for flag in WANTED {
+        if config.add_capabilities(*flag).is_err() {
+            debug!(?flag, "the kernel does not offer this");
+        }
+    }
+    // Both are within fuser's limits; were they not, its own values would do.
+    let _ = config.set_max_write(MAX_WRITE);
+    let _ = config.set_max_background(MAX_BACKGROUND);
+    WANTED.iter().fold(InitFlags::empty(), |all, flag| all | *flag)
 }
 
 /// Whether a name leads to a virtual file, and not to a real one.
@@ -165,15 +211,7 @@ fn is_virtual(volume: &Volume, parent: u64, name: &[u8]) -> Result<bool, Error> 
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = WANTED.iter().fold(InitFlags::empty(), |all, flag| all | *flag);
-        for flag in WANTED {
-            if config.add_capabilities(*flag).is_err() {
-                debug!(?flag, "the kernel does not offer this");
-            }
-        }
-        // Both are within fuser's limits; were they not, its own values would do.
-        let _ = config.set_max_write(MAX_WRITE);
-        let _ = config.set_max_background(MAX_BACKGROUND);
+        let wanted = agree(config);
         self.no_open = config.capabilities().contains(OPENS_UNTOLD) && !self.count_opens;
         if self.no_open {
             self.volume.expect_forgets();
@@ -248,7 +286,7 @@ impl Filesystem for Adapter {
             mtime: mtime.map(time_change),
         };
         let caller = caller(request);
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_attr(reply, call("setattr", ino.0, || volume.setattr(ino.0, &change, &caller)));
         });
     }
@@ -271,7 +309,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             let made = call("mknod", parent.0, || volume.mknod(parent.0, &name, mode, umask, rdev, &caller));
             reply_entry(reply, made);
         });
@@ -287,7 +325,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_entry(
                 reply,
                 call("mkdir", parent.0, || volume.mkdir(parent.0, &name, mode, umask, &caller)),
@@ -295,9 +333,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             let removed = call("unlink", parent.0, || match is_virtual(volume, parent.0, &name)? {
                 true => Err(Error::NotPermitted),
                 false => volume.unlink(parent.0, &name),
@@ -306,9 +344,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_empty(reply, call("rmdir", parent.0, || volume.rmdir(parent.0, &name)));
         });
     }
@@ -316,7 +354,7 @@ impl Filesystem for Adapter {
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (name, target) = (name.as_bytes().to_vec(), target.as_os_str().as_bytes().to_vec());
         let caller = caller(request);
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_entry(
                 reply,
                 call("symlink", parent.0, || volume.symlink(parent.0, &name, &target, &caller)),
@@ -339,7 +377,7 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(e),
         };
         let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             let renamed = call("rename", parent.0, || {
                 if is_virtual(volume, parent.0, &name)? || is_virtual(volume, new_parent.0, &new_name)? {
                     return Err(Error::NotPermitted);
@@ -350,12 +388,12 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if VirtualFile::numbered(ino.0).is_some() {
             return reply.error(Errno::EPERM);
         }
         let name = name.as_bytes().to_vec();
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_entry(reply, call("link", ino.0, || volume.link(ino.0, parent.0, &name)));
         });
     }
@@ -396,7 +434,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -406,6 +444,11 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        if ino.0 == NO_INODE {
+            // To whoever sent it, who is gone behind the gate.
+            reply.written(0);
+            return self.gate.pass();
+        }
         if VirtualFile::numbered(ino.0).is_some() {
             return reply.error(Errno::EPERM);
         }
@@ -414,12 +457,18 @@ impl Filesystem for Adapter {
             Ok(count) => reply.written(count),
             Err(e) => reply.error(e),
         };
+        let errand = self.errand(request);
         if let Some(_leave) = self.lanes.data.enter() {
-            return written(reply, Self::write_to(&self.volume, &self.cache, ino.0, offset, data, clear));
+            let (volume, cache) = (&self.volume, &self.cache);
+            return volume.on_behalf_of(errand, || {
+                written(reply, Self::write_to(volume, cache, ino.0, offset, data, clear, errand));
+            });
         }
         let (volume, cache, data) = (self.volume.clone(), self.cache.clone(), data.to_vec());
         self.lanes.data.hand_over(Box::new(move || {
-            written(reply, Self::write_to(&volume, &cache, ino.0, offset, &data, clear));
+            volume.on_behalf_of(errand, || {
+                written(reply, Self::write_to(&volume, &cache, ino.0, offset, &data, clear, errand));
+            });
         }));
     }
 
@@ -437,7 +486,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
@@ -445,7 +494,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             let released = call("release", ino.0, || {
                 volume.release_handle(handle.0);
                 volume.release(ino.0);
@@ -572,7 +621,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -588,7 +637,7 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(e),
         };
         let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_empty(reply, call("setxattr", ino.0, || volume.setxattr(ino.0, &name, &value, mode)));
         });
     }
@@ -609,12 +658,12 @@ impl Filesystem for Adapter {
         reply_xattr(reply, size, call("listxattr", ino.0, || self.volume.listxattr(ino.0)));
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if VirtualFile::numbered(ino.0).is_some() || Told::named(name.as_bytes()).is_some() {
             return reply.error(Errno::EPERM);
         }
         let name = name.as_bytes().to_vec();
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             reply_empty(reply, call("removexattr", ino.0, || volume.removexattr(ino.0, &name)));
         });
     }
@@ -636,7 +685,7 @@ impl Filesystem for Adapter {
     ) {
         let (name, caller) = (name.as_bytes().to_vec(), caller(request));
         let counted = !self.no_open;
-        self.change(move |volume| {
+        self.change(request, move |volume| {
             let made = call("create", parent.0, || match counted {
                 true => volume.create(parent.0, &name, mode, umask, &caller),
                 // Whether its RELEASE is sent where opens are not told depends on the kernel's version.
@@ -700,7 +749,7 @@ impl Filesystem for Adapter {
         }
         let Some(how) = allocate(mode) else { return reply.error(Errno::EOPNOTSUPP) };
         let clear = may_not_keep_privileges(request);
-        self.transfer(move |volume| {
+        self.change_data(self.errand(request), move |volume| {
             let done = call("fallocate", ino.0, || volume.allocate(ino.0, offset, length, how, clear));
             reply_empty(reply, done);
         });
@@ -761,9 +810,9 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EOPNOTSUPP);
         }
         let clear = may_not_keep_privileges(request);
-        let cache = self.cache.clone();
-        self.transfer(move |volume| {
-            let copied = Self::change_content(volume, &cache, to_ino.0, clear, || {
+        let (cache, errand) = (self.cache.clone(), self.errand(request));
+        self.change_data(errand, move |volume| {
+            let copied = Self::change_content(volume, &cache, to_ino.0, clear, errand, || {
                 call("copy_file_range", to_ino.0, || {
                     volume.copy_range((ino.0, offset), (to_ino.0, to_offset), length, clear)
                 })

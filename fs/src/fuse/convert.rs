@@ -1,7 +1,9 @@
 //! Between the volume's terms and the kernel's: errors, attributes, times, flags, replies.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cairn_volume::{Allocate, Attr, Caller, Error, FileKind, RenameMode, TimeChange, Timestamp, XattrMode};
 use fuser::{
@@ -48,12 +50,52 @@ pub(super) fn errno(error: Error) -> Errno {
     }
 }
 
+/// How many calls of the volume are under way, and whether there are to be no more.
+struct Calls {
+    under_way: AtomicUsize,
+    ended: AtomicBool,
+}
+
+static CALLS: Calls = Calls { under_way: AtomicUsize::new(0), ended: AtomicBool::new(false) };
+
+impl Calls {
+    /// One more, unless there are to be none: then nobody hears what comes of it.
+    fn begin(&self) -> Option<Call<'_>> {
+        // In this order, and `end_calls` in the other: one of the two sees the other.
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        let call = Call(self);
+        (!self.ended.load(Ordering::SeqCst)).then_some(call)
+    }
+}
+
+struct Call<'a>(&'a Calls);
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Lets no more calls through, and returns when none is under way. The kernel must not hear of those that are refused.
+pub(super) fn end_calls(patience: Duration) -> io::Result<()> {
+    CALLS.ended.store(true, Ordering::SeqCst);
+    let since = Instant::now();
+    while CALLS.under_way.load(Ordering::SeqCst) > 0 {
+        if since.elapsed() > patience {
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 /// Calls the volume. A panic in it becomes `EIO` and a line in the log, not a mount that hangs.
 pub(super) fn call<T>(
     operation: &'static str,
     ino: u64,
     f: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Errno> {
+    let Some(_call) = CALLS.begin() else { return Err(Errno::EIO) };
     // Nothing here outlives the call that a panic could leave half done; the volume answers for its own state.
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(result) => result.map_err(|e| {

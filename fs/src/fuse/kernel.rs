@@ -12,6 +12,10 @@ use tracing::debug;
 
 /// `FUSE_NOTIFY_INVAL_INODE` of the protocol.
 const INVAL_INODE: i32 = 2;
+/// `FUSE_NOTIFY_RESEND`.
+const RESEND: i32 = 7;
+/// Length, code and unique number.
+const HEAD: usize = 16;
 /// Length, code and unique number; inode, offset and length.
 const MESSAGE: usize = 16 + 24;
 
@@ -25,6 +29,13 @@ impl KernelCache {
         let device = device.try_clone_to_owned()?;
         // Empty until now, so this sets it.
         let _ = self.0.set(device);
+        Ok(())
+    }
+
+    /// Has all requests sent again that were read and not answered.
+    pub(super) fn resend(&self) -> io::Result<()> {
+        let Some(device) = self.0.get() else { return Ok(()) };
+        nix::unistd::write(device, &head(HEAD, RESEND))?;
         Ok(())
     }
 
@@ -61,17 +72,19 @@ impl KernelCache {
     }
 }
 
+/// A message's first bytes; nobody waits for an answer, so it has no number.
+fn head(len: usize, code: i32) -> [u8; HEAD] {
+    let mut bytes = [0; HEAD];
+    bytes[..4].copy_from_slice(&(len as u32).to_ne_bytes());
+    bytes[4..8].copy_from_slice(&code.to_ne_bytes());
+    bytes
+}
+
 /// Length 0: up to the end.
 fn message(ino: u64, offset: i64) -> [u8; MESSAGE] {
     let mut bytes = [0; MESSAGE];
-    let parts: [&[u8]; 6] = [
-        &(MESSAGE as u32).to_ne_bytes(),
-        &INVAL_INODE.to_ne_bytes(),
-        &0_u64.to_ne_bytes(),
-        &ino.to_ne_bytes(),
-        &offset.to_ne_bytes(),
-        &0_i64.to_ne_bytes(),
-    ];
+    let parts: [&[u8]; 4] =
+        [&head(MESSAGE, INVAL_INODE), &ino.to_ne_bytes(), &offset.to_ne_bytes(), &0_i64.to_ne_bytes()];
     iter::zip(&mut bytes, parts.into_iter().flatten()).for_each(|(to, byte)| *to = *byte);
     bytes
 }

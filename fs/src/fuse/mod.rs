@@ -13,6 +13,7 @@
 
 mod adapter;
 mod attributes;
+mod connection;
 mod convert;
 mod forgets;
 mod kernel;
@@ -25,15 +26,21 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use cairn_volume::Volume;
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 
 use crate::lanes::{self, Lanes};
 use crate::options::MountOptions;
 use adapter::Adapter;
 use kernel::KernelCache;
 use virtual_files::VirtualFiles;
+
+pub(crate) use connection::{Connection, Offer, Seat};
+
+/// How long requests that are being worked on may take before the process makes way all the same.
+const LAST_CALLS: Duration = Duration::from_secs(20);
 
 /// A mounted volume whose requests are being answered.
 pub(crate) struct Mounted {
@@ -53,24 +60,70 @@ impl Mounted {
     }
 }
 
-/// Mounts `volume` at `mountpoint` and starts answering. `source` is what mountinfo shows: the volume's directory.
+/// Mounts at `mountpoint`. `source` is what mountinfo shows: the volume's directory.
 ///
-/// When this returns, the kernel and the adapter have agreed on everything; the mount answers.
-pub(crate) fn mount(
+/// When this returns, the kernel and the adapter have agreed on everything; but nobody answers yet.
+pub(crate) fn mount(mountpoint: &Path, source: &str, options: &MountOptions) -> io::Result<Connection> {
+    Connection::new(mountpoint, &config(lanes::readers(), source, options))
+}
+
+/// How a session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// With the mount.
+    Anew,
+    /// In the place of a process that may have left requests unanswered.
+    TakingOver,
+}
+
+/// Starts answering what `connection` asks.
+pub(crate) fn answer(
     volume: Arc<Volume>,
-    mountpoint: &Path,
-    source: &str,
+    connection: &Connection,
+    seat: Seat,
+    (mountpoint, source): (&Path, &str),
     options: &MountOptions,
+    begin: Begin,
 ) -> io::Result<Mounted> {
     let readers = lanes::readers();
     let cache = Arc::new(KernelCache::default());
     let (answering, alive) = channel();
     let files = VirtualFiles::new(volume.clone(), source, &mountpoint.to_string_lossy(), options);
-    let adapter =
-        Adapter::new(volume, files, cache.clone(), Lanes::new(readers)?, options.count_opens, answering)?;
-    let session = Session::new(adapter, mountpoint, &config(readers, source, options))?;
-    cache.connect(session.as_fd())?;
-    session.spawn().map(|session| Mounted { _session: ManuallyDrop::new(session), alive })
+    let adapter = Adapter::new(
+        volume.clone(),
+        files,
+        cache.clone(),
+        Lanes::new(readers)?,
+        options.count_opens,
+        answering,
+    )?;
+    if begin == Begin::TakingOver {
+        // Opens that were told were told to another process.
+        volume.expect_forgets();
+    }
+    let forgets = adapter.forgets();
+    let gate = adapter.gate();
+    let before = || {
+        cache.connect(connection.device.as_fd())?;
+        if begin == Begin::TakingOver {
+            // What was forgotten meanwhile, or read and not dealt with, nobody tells again.
+            volume.all_nameless().into_iter().for_each(|ino| forgets.add(ino));
+            virtual_files::all().for_each(|ino| forgets.drop_pages(ino, Duration::ZERO));
+            // Readers find these first then, and need not be woken for them.
+            cache.resend()?;
+        }
+        Ok(())
+    };
+    let config = (config(readers, source, options), readers);
+    let session = connection.begin(adapter, seat, config, &gate, before)?;
+    Ok(Mounted { _session: ManuallyDrop::new(session), alive })
+}
+
+/// Answers nothing more: what the kernel asks from here on, or was not told yet, the next process answers. Returns when the
+/// volume is left alone.
+pub(crate) fn make_way() -> io::Result<()> {
+    connection::leave_seat()?;
+    convert::end_calls(LAST_CALLS)
 }
 
 /// `fuser` makes a mount nosuid and nodev unless told otherwise.

@@ -54,6 +54,11 @@ impl VirtualFile {
     }
 }
 
+/// Their inode numbers.
+pub(super) fn all() -> impl Iterator<Item = u64> {
+    [VirtualFile::Stats, VirtualFile::Config].into_iter().map(VirtualFile::ino)
+}
+
 /// What `.stats` holds.
 #[derive(Serialize)]
 struct StatsDocument<'a> {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use cairn_format::key::Key;
-use cairn_format::{Geometry, Ino, JournalRef, Lsn, Mutation, PackId, Totals, Uuid, View};
+use cairn_format::{Answer, Geometry, Ino, JournalRef, Lsn, Mutation, PackId, Totals, Uuid, View};
 use cairn_store::disk::Disk;
 use cairn_store::{ReadError, Store};
 
@@ -19,6 +19,7 @@ use crate::maintenance::{Maintainer, Signal};
 use crate::namespace::{FileRun, Namespace, NamespaceError};
 use crate::open::Writing;
 use crate::rebuild::EngineKeeper;
+use crate::request;
 use crate::reserve::Reserve;
 use crate::space::SpaceGauge;
 use crate::statistics::Counters;
@@ -117,6 +118,8 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// Told of files that take another amount of room since they were folded.
     pub(crate) on_folded: OnceLock<FoldListener>,
+    /// Told of operations whose record is in the journal and that nobody was told of yet.
+    pub(crate) on_concluded: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Serialises renames of directories, so that no two of them make a cycle.
     pub(crate) tree: Mutex<()>,
 }
@@ -160,11 +163,13 @@ impl Core {
             }
             // Nothing was folded and nothing is left to fold, or folding fails: there is no room to wait for, unless packs
             // can be compacted.
-            let since = *stuck_since.get_or_insert_with(Instant::now);
+            let (since, rounds) = *stuck_since.get_or_insert_with(|| (Instant::now(), self.signal.rounds()));
             let collecting =
                 !self.disk_has_room(need, len) && self.background && self.collector.ask_for_room();
             let idle = self.signal.is_idle_or_failing() && !collecting;
-            if idle && (!self.background || since.elapsed() > STUCK) {
+            // A round that began since then, not one that was over before: on a busy machine the thread may be late.
+            let looked = self.signal.rounds() >= rounds + 2;
+            if idle && (!self.background || (looked && since.elapsed() > STUCK)) {
                 // What was kept for this makes another segment.
                 if need == Need::Shrink && self.kept.release(&*self.disk) {
                     self.space.refresh();
@@ -194,9 +199,33 @@ impl Core {
     /// Appends an operation's record and applies it. The caller holds the locks of all inodes whose keys
     /// it read, and reserved room before.
     pub(crate) fn commit(&self, mutations: &[Mutation], payload: &[u8]) -> Result<Appended, Error> {
+        self.commit_answer(mutations, payload, Answer::default())
+    }
+
+    /// The same for a record that concludes what the caller was asked for: `value` is what the answer is made from
+    /// again, should this process die before it gave it.
+    pub(crate) fn conclude(
+        &self,
+        mutations: &[Mutation],
+        payload: &[u8],
+        value: u64,
+    ) -> Result<Appended, Error> {
+        let at = self.commit_answer(mutations, payload, request::conclude(value))?;
+        if let Some(tell) = self.on_concluded.get() {
+            tell();
+        }
+        Ok(at)
+    }
+
+    fn commit_answer(
+        &self,
+        mutations: &[Mutation],
+        payload: &[u8],
+        answer: Answer,
+    ) -> Result<Appended, Error> {
         let journal = self.journal()?;
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let at = journal.append(mutations, payload).map_err(journal_error)?;
+        let at = journal.append_answer(mutations, payload, answer).map_err(journal_error)?;
         mutations.iter().for_each(|m| self.dirty.note_mutation(m, at.lsn, Lsn::ZERO));
         self.ns.apply(mutations, &at);
         drop(gate);

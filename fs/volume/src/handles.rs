@@ -67,6 +67,11 @@ impl Handles {
         reachable
     }
 
+    /// An inode that lost its last name under another process at this mount, and may be open since then.
+    pub(crate) fn keep(&self, ino: Ino) {
+        self.state().nameless.insert(ino);
+    }
+
     /// Whether an inode that [`Handles::take_unused`] gave was opened since; if so it is kept again.
     pub(crate) fn keep_if_open(&self, ino: Ino) -> bool {
         let mut state = self.state();
@@ -75,6 +80,11 @@ impl Handles {
             state.nameless.insert(ino);
         }
         open
+    }
+
+    /// All that are kept without a name.
+    pub(crate) fn all_nameless(&self) -> Vec<Ino> {
+        self.state().nameless.iter().copied().collect()
     }
 
     /// Those of `inos` that are kept without a name.

@@ -2,14 +2,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cairn_store::disk::{Disk, FileDisk};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 /// The store's directory, where the superblock names no other.
 pub const STORE_DIR: &str = "store";
@@ -51,10 +53,34 @@ pub enum LockHolder {
     Other(&'static str),
 }
 
-/// A volume that nobody else can take.
+/// A volume that nobody else can take, for as long as this, or a copy of its descriptor, is there.
 pub struct VolumeLock {
-    #[expect(dead_code, reason = "held, not read")]
-    file: Flock<File>,
+    file: File,
+}
+
+impl VolumeLock {
+    /// Takes over a lock that somebody else holds by the same open file.
+    pub(crate) fn take_over(dir: &Path, file: OwnedFd, holder: &LockHolder) -> Result<VolumeLock, LockError> {
+        let path = dir.join(LOCK_PATH).display().to_string();
+        let io = |error: io::Error| LockError::Io { path: path.clone(), error };
+        let mut file = File::from(file);
+        // Held already, unless whoever held it gave it up.
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| io(e.into()))?;
+        describe(&mut file, holder).map_err(io)?;
+        Ok(VolumeLock { file })
+    }
+
+    /// Another descriptor that holds it.
+    pub(crate) fn copy(&self) -> io::Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned()
+    }
+
+    /// Gives it up, whoever else has a descriptor that holds it.
+    pub(crate) fn release(self) {
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!("the lock's file cannot be unlocked: {error}");
+        }
+    }
 }
 
 /// Why a volume's lock could not be had.
@@ -92,13 +118,13 @@ pub fn lock_volume(
     let since = Instant::now();
     let mut told = false;
     loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut locked) => {
-                describe(&mut locked, holder).map_err(io)?;
-                return Ok(VolumeLock { file: locked });
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                describe(&mut file, holder).map_err(io)?;
+                return Ok(VolumeLock { file });
             }
-            Err((unlocked, Errno::EWOULDBLOCK | Errno::EINTR)) => file = unlocked,
-            Err((_, errno)) => return Err(io(errno.into())),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(errno) => return Err(io(errno.into())),
         }
         let mut text = String::new();
         // What it says is for people only, and may be half written.

@@ -21,6 +21,7 @@ mod make;
 mod namespace;
 mod open;
 mod rebuild;
+mod request;
 mod reserve;
 #[cfg(all(test, feature = "schedules"))]
 mod schedules;
@@ -45,9 +46,10 @@ pub use layout::{
 };
 pub use make::{Made, MakeError, MakeOptions, make, make_on};
 pub use open::{
-    Dedup, EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, open, open_on,
+    Dedup, EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, Takeover, open, open_on,
     read_superblock, superblock, usage_offline,
 };
+pub use request::Request;
 pub use statistics::Statistics;
 pub use vfs::{
     Allocate, Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode,

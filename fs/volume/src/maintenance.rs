@@ -55,6 +55,7 @@ pub(crate) struct Signal {
     changed: Condvar,
     progress: AtomicU64,
     idle_or_failing: AtomicBool,
+    rounds: AtomicU64,
 }
 
 impl Signal {
@@ -100,6 +101,11 @@ impl Signal {
         self.progress.load(Ordering::Acquire)
     }
 
+    /// Counts rounds, whatever came of them.
+    pub(crate) fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Acquire)
+    }
+
     /// Whether the last maintenance found nothing to do, or failed.
     pub(crate) fn is_idle_or_failing(&self) -> bool {
         self.idle_or_failing.load(Ordering::Acquire)
@@ -122,6 +128,7 @@ pub(crate) fn maintain(core: &Core, urgent: bool) -> Result<bool, MaintainError>
     if let Ok(true) = result {
         core.signal.note_progress();
     }
+    core.signal.rounds.fetch_add(1, Ordering::AcqRel);
     core.counters.fold_errors.add(u64::from(result.is_err()));
     report(&mut maintainer, result.as_ref().err());
     if let Ok(journal) = core.journal() {

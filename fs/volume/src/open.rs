@@ -1,6 +1,7 @@
 //! Opening a volume: superblock, journal, checkpoint, engine, replay; then the first record of a new epoch.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use cairn_format::key::{self, Key, tag};
@@ -20,7 +21,7 @@ use crate::errseq::Losses;
 use crate::fold::DirtySet;
 use crate::gc::Collector;
 use crate::handles::Handles;
-use crate::journal::{Chain, ChainError, Journal, JournalShape, Resume, scan};
+use crate::journal::{Chain, ChainError, Collected, Journal, JournalShape, Resume, scan};
 use crate::layout::{ENGINE_DIR, LockError, LockHolder, VolumeLock, lock_volume, store_disk};
 use crate::locks::InodeLocks;
 use crate::maintenance::{Maintainer, Signal, maintain};
@@ -66,6 +67,18 @@ pub struct OpenOptions {
     pub meta_engine: MetaEngine,
     /// Whether garbage is collected by itself, when nothing else is asked for.
     pub collect: bool,
+    /// Another process served this mount and died, or made way: its place is taken.
+    pub takeover: Option<Takeover>,
+}
+
+/// What a process needs to take another's place at a mount that goes on.
+#[derive(Debug)]
+pub struct Takeover {
+    /// The epoch of the first process at this mount: requests that records of it and of later ones conclude are the
+    /// mount's, and not concluded again.
+    pub first_epoch: u32,
+    /// A descriptor that holds the volume's lock ever since; `None` where there is no lock.
+    pub lock: Option<OwnedFd>,
 }
 
 /// Whether new data is looked for among what is stored.
@@ -100,6 +113,7 @@ impl Default for OpenOptions {
             dedup: Dedup::On,
             meta_engine: MetaEngine::default(),
             collect: true,
+            takeover: None,
         }
     }
 }
@@ -221,7 +235,10 @@ pub fn open(dir: &Path, mut options: OpenOptions) -> Result<Arc<Volume>, OpenErr
         Some(at) => LockHolder::Mount(at.clone()),
         None => LockHolder::Other("looking at it"),
     };
-    let lock = lock_volume(dir, &holder, options.wait, &tell)?;
+    let lock = match options.takeover.as_mut().and_then(|takeover| takeover.lock.take()) {
+        Some(held) => VolumeLock::take_over(dir, held, &holder)?,
+        None => lock_volume(dir, &holder, options.wait, &tell)?,
+    };
     let failed = |error: io::Error| OpenError::Failed { dir: name.clone(), reason: error.to_string() };
     let superblock = read_superblock(&disk, &name)?;
     let store = store_disk(dir, &superblock.store_path).map_err(|e| match e.kind() {
@@ -406,7 +423,9 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     let ns = Namespace::new(engine);
     let dirty = DirtySet::default();
     let mut pins = Pins::default();
-    replay(&chain, &shape, (tip, floor), &ns, &dirty, &store, &mut pins)
+    let since = on.options.takeover.as_ref().map_or(u32::MAX, |takeover| takeover.first_epoch);
+    let mut answers = Collected::since(since);
+    replay(&chain, &shape, (tip, floor), &ns, &dirty, &store, &mut pins, &mut answers)
         .map_err(|e| damaged(e.to_string()))?;
     if ns.overlay_bytes().0 > REPLAY_LIMIT {
         return Err(damaged("its journal holds more than a mount ever leaves in one".into()));
@@ -444,7 +463,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         inos = first_ino_block(next);
         let first = [reserve_inos(inos.end)];
         let resume = Resume { epoch, continues, checkpoint: tip, floor };
-        let (journal, at) = Journal::resume(on.disk.clone(), shape, chain, &resume, &first)
+        let (journal, at) = Journal::resume(on.disk.clone(), shape, chain, &resume, &first, answers.finish())
             .map_err(|e| failed(e.to_string()))?;
         // From here on a journal without this epoch's records has lost them.
         superblock.generation = superblock.generation.saturating_add(1);
@@ -482,6 +501,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         },
         counters: Counters::default(),
         on_folded: OnceLock::new(),
+        on_concluded: OnceLock::new(),
         kept,
         collector: Collector::new(on.options.collect),
         first_new: next,
@@ -494,7 +514,12 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     if core.journal().is_ok() {
         make_room(&core);
         make_root(&core, tip).map_err(|e| failed(e.to_string()))?;
-        remove_orphans(&core);
+        let orphans = orphans(&core);
+        match on.options.takeover {
+            // Programs have them open still.
+            Some(_) => orphans.into_iter().for_each(|ino| core.handles.keep(ino)),
+            None => remove_orphans(&core, &orphans),
+        }
     }
     Ok(Volume::start(Arc::new(core), superblock, place))
 }
@@ -560,7 +585,8 @@ fn verify_engine(engine: &dyn Engine) -> Result<(), String> {
     }
 }
 
-/// Brings the overlay to where the journal ends, and notes what has to be folded.
+/// Brings the overlay to where the journal ends, and notes what has to be folded, and what may not be answered.
+#[expect(clippy::too_many_arguments, reason = "what a volume is made of, before there is one")]
 fn replay(
     chain: &Chain,
     shape: &JournalShape,
@@ -569,9 +595,11 @@ fn replay(
     dirty: &DirtySet,
     store: &Store,
     pins: &mut Pins,
+    answers: &mut Collected,
 ) -> Result<(), ChainError> {
     chain.records(shape, |record| {
         let lsn = record.at.lsn;
+        answers.add(lsn, record.owed, record.answer);
         for mutation in record.mutations {
             // A run in a record before the checkpoint may be named by its state still, but for those below its
             // floor; the fold finds out.
@@ -645,7 +673,7 @@ fn make_root(core: &Core, tip: CheckpointRef) -> Result<(), crate::Error> {
 }
 
 /// Files that were open without a name when the last mount ended.
-fn remove_orphans(core: &Core) {
+fn orphans(core: &Core) -> Vec<Ino> {
     let (from, to) = key::all_tagged(tag::ORPHAN);
     let mut orphans = Vec::new();
     let listed = core.for_each(&from, &to, |key, _| {
@@ -659,6 +687,10 @@ fn remove_orphans(core: &Core) {
     if let Err(error) = listed {
         tracing::warn!("orphans stay until the next mount: {error}");
     }
+    orphans
+}
+
+fn remove_orphans(core: &Core, orphans: &[Ino]) {
     for some in orphans.chunks(64) {
         if let Err(error) = core.remove_orphans(some) {
             tracing::warn!("{} inodes without a name stay until the next mount: {error}", some.len());

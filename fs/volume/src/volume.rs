@@ -1,6 +1,7 @@
 //! A volume, open: its operations, and its end.
 
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::gc::{GcError, GcOptions, GcProgress, GcReport, collect};
 use crate::layout::{ENGINE_DIR, VolumeLock};
 use crate::maintenance::{fold_all, maintain, run};
 use crate::open::Dedup;
+use crate::request::{self, Request};
 use crate::statistics::Statistics;
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{Arc, Mutex, PoisonError};
@@ -200,10 +202,64 @@ impl Volume {
         let _ = self.core.on_folded.set(Box::new(told));
     }
 
+    /// Has `told` called whenever an operation is in the journal and its caller does not know yet: for tests of what
+    /// happens then. Only the first that is given counts.
+    pub fn on_concluded(&self, told: impl Fn() + Send + Sync + 'static) {
+        let _ = self.core.on_concluded.set(Box::new(told));
+    }
+
     /// From here on not every open is told, but [`Volume::forget`] is called for what nobody can reach any more: what
     /// loses its last name stays until then. To be called before the first operation.
     pub fn expect_forgets(&self) {
         self.core.handles.expect_forgets();
+    }
+
+    /// A request of the kernel's that changes something. `repeated`: it was asked before, of a process that died before it
+    /// answered; what that had done is not done again. To be called as soon as the request is there.
+    pub fn request(&self, number: u64, repeated: bool) -> Request {
+        let answered = match self.core.journal() {
+            Ok(journal) if repeated => journal.answers().recorded(number),
+            Ok(journal) => {
+                journal.answers().note_other();
+                None
+            }
+            Err(_) => None,
+        };
+        Request { number, answered }
+    }
+
+    /// Runs `f`, which calls one operation on behalf of `request`, and answers it.
+    pub fn on_behalf_of<T>(&self, request: Request, f: impl FnOnce() -> T) -> T {
+        let (done, concluded) = request::on_behalf_of(request, f);
+        if let Ok(journal) = self.core.journal()
+            && (concluded || request.is_concluded())
+        {
+            journal.answers().settle(request.number);
+        }
+        done
+    }
+
+    /// From here on answers may not reach whoever asked: a successor will be asked again. To be called before that is so.
+    pub fn expect_successor(&self) {
+        if let Ok(journal) = self.core.journal() {
+            journal.answers().keep_all();
+        }
+    }
+
+    /// This mount's number in the volume's life.
+    pub fn epoch(&self) -> u32 {
+        self.core.packs.epoch
+    }
+
+    /// Another descriptor that holds the volume's lock; `None` where there is no lock.
+    pub fn copy_lock(&self) -> std::io::Result<Option<OwnedFd>> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.as_ref().map(VolumeLock::copy).transpose()
+    }
+
+    /// All that have lost their last name and stay until nobody uses them.
+    pub fn all_nameless(&self) -> Vec<u64> {
+        self.core.all_nameless()
     }
 
     /// Those of `inos` that have lost their last name and stay until nobody uses them.
@@ -420,6 +476,15 @@ impl Volume {
     /// Folds everything, marks the volume clean, and lets go of it. Operations fail from here on. Where not
     /// everything can be folded, nothing is lost: the next mount replays the journal.
     pub fn close(&self) -> Result<(), Error> {
+        let closed = self.close_for_now();
+        if let Some(lock) = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            lock.release();
+        }
+        closed
+    }
+
+    /// As [`Volume::close`], but whoever has a copy of the lock ([`Volume::copy_lock`]) keeps the volume.
+    pub fn close_for_now(&self) -> Result<(), Error> {
         self.end_threads();
         let closed = match self.core.journal() {
             Ok(journal) if journal.stopped().is_none() => self.close_clean(),
@@ -434,7 +499,6 @@ impl Volume {
         let engine = self.dir.as_ref().map(|dir| dir.join(ENGINE_DIR));
         let sealed = closed.is_ok() && self.core.journal().is_ok();
         self.core.close_engine(engine.as_deref().filter(|_| sealed));
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         closed
     }
 

@@ -217,6 +217,8 @@ pub fn journal(input: &[u8]) {
                 synced: Lsn(choices.number()),
                 payload_len: choices.number() as u32 & 0xf_ffff,
                 body_len: 0,
+                owed: choices.number() as u32,
+                answer: Answer { request: choices.number(), value: choices.number() },
             };
             let body = choices.rest();
             let head = RecordHead { body_len: body.len() as u32, ..head };

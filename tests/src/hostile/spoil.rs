@@ -2,9 +2,9 @@
 
 use cairn_codec::Compressor;
 use cairn_format::{
-    Checkpoint, CheckpointKind, CheckpointRef, Codec, Compression, Domain, Encoder, Footer, FrameEntry,
-    FrameHead, IndexSnapshot, Lsn, Mutation, PACK_HEADER_LEN, PackHeader, PackId, PackKind, Record,
-    RecordHead, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SUPERBLOCK_LEN, Seal, TRAILER_LEN, Trailer,
+    Answer, Checkpoint, CheckpointKind, CheckpointRef, Codec, Compression, Domain, Encoder, Footer,
+    FrameEntry, FrameHead, IndexSnapshot, Lsn, Mutation, PACK_HEADER_LEN, PackHeader, PackId, PackKind,
+    Record, RecordHead, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SUPERBLOCK_LEN, Seal, TRAILER_LEN, Trailer,
     payload_sums, push_meta_record,
 };
 use cairn_store::disk::{Disk, MemoryDisk};
@@ -151,6 +151,12 @@ fn appended(choices: &mut Choices<'_>, image: &mut Image) {
             synced: if choices.one_in(4) { Lsn(choices.number()) } else { head.synced },
             body_len: body.len() as u32,
             payload_len: payload.len() as u32,
+            owed: if choices.one_in(2) { choices.number() as u32 } else { head.owed },
+            answer: if choices.one_in(2) {
+                Answer { request: choices.number(), value: choices.number() }
+            } else {
+                head.answer
+            },
         };
         let volume = &image.superblock.uuid;
         let mut whole = Record::encode_prefix(volume, &head, &body, &payload_sums(volume, &payload));

@@ -110,6 +110,8 @@ fn record() -> (RecordHead, Vec<Mutation>) {
         synced: Lsn(4 << 40 | 1),
         body_len,
         payload_len: 5000,
+        owed: 3,
+        answer: Answer { request: 0x1234_5678, value: 17 },
     };
     (head, mutations)
 }

@@ -4,6 +4,7 @@
 //! Segments are files of a fixed size, zeroed when made and used again under a new number, so that
 //! making a record certain commits no metadata of the filesystem below.
 
+mod answers;
 mod replay;
 mod segment;
 
@@ -12,13 +13,14 @@ use std::io;
 use std::time::Duration;
 
 use cairn_format::{
-    CheckpointRef, JournalRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record,
+    Answer, CheckpointRef, JournalRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record,
     RecordHead, SEGMENT_DATA_START, Uuid, payload_sums,
 };
 use cairn_store::disk::{Disk, DiskFile};
 
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use answers::{Answers, Collected};
 pub use replay::{Chain, ChainError, ScannedRecord, scan, scan_read_only};
 pub(crate) use segment::make_segment;
 use segment::{PREFIX_MAX, SegmentFile, write_header};
@@ -129,6 +131,7 @@ pub struct Journal {
     log: Mutex<Log>,
     commit: Mutex<Commit>,
     committed: Condvar,
+    answers: Answers,
     /// Whoever waits for room waits here; folds and trims notify.
     room: (Mutex<u64>, Condvar),
 }
@@ -147,13 +150,15 @@ pub struct Resume {
 
 impl Journal {
     /// Goes on behind what was scanned, in a new segment; its first record names the one it continues, so
-    /// that nothing behind that is ever read again. Certain when this returns.
+    /// that nothing behind that is ever read again. Certain when this returns. Requests that are `unanswered` are
+    /// said again behind it.
     pub fn resume(
         disk: Arc<dyn Disk>,
         shape: JournalShape,
         chain: Chain,
         resume: &Resume,
         first: &[Mutation],
+        unanswered: impl IntoIterator<Item = (Answer, Lsn)>,
     ) -> Result<(Journal, Appended), JournalError> {
         let Chain { segments, unused, files, highest_number, synced, .. } = chain;
         let (keep, free): (Vec<_>, Vec<_>) = segments.into_iter().partition(|s| s.last >= resume.floor);
@@ -179,6 +184,7 @@ impl Journal {
             log: Mutex::new(log),
             commit: Mutex::new(Commit::default()),
             committed: Condvar::new(),
+            answers: Answers::default(),
             room: (Mutex::new(0), Condvar::new()),
         };
         // Replayed records may have been in the page cache only: they are made certain before anything
@@ -195,8 +201,10 @@ impl Journal {
         journal.sync_files(&live)?;
         let mut mutations = vec![Mutation::Epoch { continues: resume.continues }];
         mutations.extend_from_slice(first);
-        let at = journal.append_continuing(&mutations, &[], Some(resume.continues))?;
+        journal.answers.carry(unanswered);
+        let at = journal.append_continuing(&mutations, &[], Answer::default(), Some(resume.continues))?;
         journal.sync(at.lsn)?;
+        journal.repeat_answers(at.lsn)?;
         Ok((journal, at))
     }
 
@@ -212,18 +220,42 @@ impl Journal {
 
     /// Appends one operation's record: when this returns it survives the death of this process.
     pub fn append(&self, mutations: &[Mutation], payload: &[u8]) -> Result<Appended, JournalError> {
-        self.append_continuing(mutations, payload, None)
+        self.append_continuing(mutations, payload, Answer::default(), None)
+    }
+
+    /// The same for a record that concludes a request, which counts as unanswered until it is settled.
+    pub(crate) fn append_answer(
+        &self,
+        mutations: &[Mutation],
+        payload: &[u8],
+        answer: Answer,
+    ) -> Result<Appended, JournalError> {
+        self.append_continuing(mutations, payload, answer, None)
+    }
+
+    /// What requests were answered.
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// Says again, in marks, the answers that are said below `floor` only.
+    fn repeat_answers(&self, floor: Lsn) -> Result<(), JournalError> {
+        for answer in self.answers.below(floor) {
+            self.append_encoded(&[], &[], &[], answer, None)?;
+        }
+        Ok(())
     }
 
     fn append_continuing(
         &self,
         mutations: &[Mutation],
         payload: &[u8],
+        answer: Answer,
         continues: Option<Lsn>,
     ) -> Result<Appended, JournalError> {
         let body = Mutation::encode_all(mutations);
         let sums = payload_sums(&self.shape.volume, payload);
-        self.append_encoded(&body, &sums, payload, continues)
+        self.append_encoded(&body, &sums, payload, answer, continues)
     }
 
     fn append_encoded(
@@ -231,6 +263,7 @@ impl Journal {
         body: &[u8],
         sums: &[u64],
         payload: &[u8],
+        answer: Answer,
         continues: Option<Lsn>,
     ) -> Result<Appended, JournalError> {
         let mut log = self.log();
@@ -256,6 +289,8 @@ impl Journal {
             synced: log.synced,
             body_len: body.len() as u32,
             payload_len: payload.len() as u32,
+            owed: self.answers.reach(at.lsn),
+            answer,
         };
         let mut prefix = Record::encode_prefix(&self.shape.volume, &head, body, sums);
         let start = u64::from(at.offset);
@@ -271,6 +306,12 @@ impl Journal {
             return Err(self.stop(&mut log, format!("writing to {}: {error}", log_path(&at))));
         }
         log.next = log.next.next();
+        match answer.request {
+            0 => {}
+            // A mark says again what another record said.
+            _ if body.is_empty() => self.answers.repeated(answer, at.lsn),
+            _ => self.answers.owe(answer, at.lsn),
+        }
         if !body.is_empty() {
             log.last_change = at.lsn;
         }
@@ -421,7 +462,7 @@ impl Journal {
         }
         // A mark, unsynced: a record that says how far the disk is known to be whole. Where there is no
         // room for it the next record says so.
-        let _ = self.append_encoded(&[], &[], &[], None);
+        let _ = self.append_encoded(&[], &[], &[], Answer::default(), None);
         Ok(last)
     }
 
@@ -448,11 +489,16 @@ impl Journal {
     /// Recycles what a checkpoint has made superfluous: segments with no record at or above `floor`.
     /// The checkpoint's record must be synced.
     pub fn trim(&self, checkpoint: CheckpointRef, floor: Lsn) {
+        // Where there is no room for a mark, what would be said again stays where it is said.
+        let keep = match self.repeat_answers(floor) {
+            Ok(()) => floor,
+            Err(_) => floor.min(self.answers.lowest().unwrap_or(floor)),
+        };
         {
             let mut log = self.log();
             log.checkpoint = checkpoint;
             log.floor = floor;
-            while log.live.len() > 1 && log.live.front().is_some_and(|s| s.last < floor) {
+            while log.live.len() > 1 && log.live.front().is_some_and(|s| s.last < keep) {
                 if let Some(old) = log.live.pop_front() {
                     log.free.push((old.path, old.file));
                 }

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use cairn_format::{
-    CheckpointRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, Record, RecordHead, SEGMENT_DATA_START,
-    SegmentHeader,
+    Answer, CheckpointRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, Record, RecordHead,
+    SEGMENT_DATA_START, SegmentHeader,
 };
 use cairn_store::disk::{Access, Disk, DiskFile};
 
@@ -27,6 +27,10 @@ pub struct ScannedRecord<'a> {
     pub mutations: &'a [Mutation],
     /// Bytes of its payload.
     pub payload_len: u32,
+    /// See [`RecordHead::owed`].
+    pub owed: u32,
+    /// The request it concludes.
+    pub answer: Answer,
 }
 
 /// The journal cannot be replayed: something certain is missing.
@@ -399,6 +403,8 @@ impl Chain {
                 at: Appended { lsn: record.head.lsn, segment: segment.number, offset },
                 mutations: &record.mutations,
                 payload_len: record.head.payload_len,
+                owed: record.head.owed,
+                answer: record.head.answer,
             });
             true
         })

@@ -6,6 +6,7 @@ use super::acl;
 use super::{Attr, Caller, Change, Error, FILE_MAX, SetAttr, StatFs, TimeChange, now, split};
 use crate::core::Core;
 use crate::journal::Need;
+use crate::request;
 
 const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
@@ -31,6 +32,9 @@ impl Core {
     }
 
     pub(crate) fn setattr(&self, ino: u64, set: &SetAttr, caller: &Caller) -> Result<Attr, Error> {
+        if request::answered().is_some() {
+            return self.getattr(ino);
+        }
         let ino = split(ino)?;
         // Nothing here adds: it works when the volume is full.
         self.reserve(Need::Shrink, 1024)?;
@@ -66,7 +70,7 @@ impl Core {
         inode.atime = set.atime.map_or(inode.atime, moment);
         inode.mtime = set.mtime.map_or(inode.mtime, moment);
         change.put_inode(ino, &inode);
-        self.commit(&change.mutations, &[])?;
+        self.conclude(&change.mutations, &[], 0)?;
         self.attr(ino, &inode)
     }
 

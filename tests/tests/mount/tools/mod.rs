@@ -180,6 +180,54 @@ tools! {
     save 600;
 }
 
+/// The whole work, with the worker killed under it so often (a fifth of `CAIRN_TAKEOVERS`): it sees nothing of that.
+fn goes_on(tool: &'static str) {
+    let mut m = Mounted::new();
+    let work = Work::prepare(&m, tool, 0);
+    let mut child = work.start();
+    let mut dice = Dice::new(from_environment("CAIRN_SEED", u64::from(std::process::id())));
+    let most = from_environment("CAIRN_TAKEOVERS", 20).div_ceil(5);
+    let (mut kills, mut last) = (0, None);
+    let status = loop {
+        if kills == most {
+            break child.wait().expect("a child");
+        }
+        // Those that never answer, or not for long, are given up.
+        rustix::fs::statvfs(m.at()).expect("answered");
+        thread::sleep(Duration::from_millis(300 + dice.below(400)));
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
+        last = Some(m.kill_worker(last));
+        kills += 1;
+        m.be_patient();
+    };
+    let log = fs::read_to_string(work.log()).unwrap_or_default();
+    assert!(status.success(), "{tool} failed after {kills} kills: {log}");
+    eprintln!("{tool} went on through {kills} kills");
+    work.stage("verify");
+    m.remount();
+    work.stage("verify");
+    m.finish();
+}
+
+/// One test a tool.
+macro_rules! goes_on {
+    ($($name:ident $tool:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            goes_on($tool);
+        }
+    )*};
+}
+
+goes_on! {
+    git_goes_on_when_workers_are_killed "git";
+    sqlite_goes_on_when_workers_are_killed "sqlite";
+    fio_goes_on_when_workers_are_killed "fio";
+    mappings_locks_and_appends_go_on_when_workers_are_killed "programs";
+}
+
 #[test]
 fn mappings_locks_and_appends_of_several_processes_work_on_a_mount() {
     works("programs");
