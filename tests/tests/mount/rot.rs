@@ -159,7 +159,7 @@ impl Original {
 
     /// Journalled bytes that are lost, or whose neighbours in a chunk are, cannot be folded, which is said.
     fn unmount(&self, verdict: &Verdict) -> Result<(), String> {
-        let ran = run("cairn", ["umount", self.mounted.at().to_str().expect("UTF-8")]);
+        let ran = self.mounted.try_unmount();
         let said = ran.code == 1 && ran.err.contains("not everything could be folded");
         match ran.code == 0 || said && verdict.guarantee != Guarantee::Within {
             true if is_free(self.mounted.dir()) => Ok(()),
