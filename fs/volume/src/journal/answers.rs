@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cairn_format::{Answer, Lsn, RecordHead};
+
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Repeated requests come before all others: once another came, whoever took one from the kernel has asked for its answer
 /// long before this.

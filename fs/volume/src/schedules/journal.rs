@@ -28,7 +28,7 @@ fn journal(disk: &MemoryDisk) -> Journal {
     let (chain, error) = scan(disk, &SHAPE);
     assert!(error.is_none(), "{error:?}");
     let resume = Resume { epoch: 1, continues: Lsn::ZERO, checkpoint: CheckpointRef::NONE, floor: Lsn::ZERO };
-    Journal::resume(Arc::new(Slow(disk.clone())), SHAPE, chain, &resume, &[]).expect("a new journal").0
+    Journal::resume(Arc::new(Slow(disk.clone())), SHAPE, chain, &resume, &[], []).expect("a new journal").0
 }
 
 /// A record that nobody else appends.
