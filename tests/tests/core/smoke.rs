@@ -5,7 +5,7 @@ use std::thread;
 
 use cairn_tests::dice::noise;
 use cairn_tests::world::{World, small};
-use cairn_volume::Caller;
+use cairn_volume::{Caller, MakeOptions};
 
 #[test]
 fn what_was_written_is_there_after_a_mount() {
@@ -86,4 +86,22 @@ fn files_that_wait_to_be_folded_take_room() {
         assert!((23..40).contains(&blocks), "12,000 bytes of noise take {blocks} blocks");
     }
     volume.close().expect("close");
+}
+
+#[test]
+fn a_mount_reads_a_journal_of_short_records_in_large_steps() {
+    let world = World::make(&MakeOptions { segment_size: 1 << 20, journal_size: 8 << 20, ..small() });
+    let volume = world.open().expect("mount");
+    let ino = volume.create(1, b"log", 0o644, 0, &Caller::default()).expect("create").ino;
+    const RECORDS: u64 = 5_000;
+    for n in 0..RECORDS {
+        volume.write(ino, n * 2, b"x\n", false).expect("write");
+    }
+    drop(volume);
+    // As it was when the process died: all of it is gone through.
+    let world = world.fork();
+    let volume = world.open().expect("mount");
+    let reads = world.disk.reads();
+    assert!(reads < RECORDS / 10, "{reads} reads for {RECORDS} records");
+    assert_eq!(volume.getattr(ino).expect("the file").size, RECORDS * 2);
 }

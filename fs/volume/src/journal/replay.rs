@@ -13,7 +13,7 @@ use cairn_format::{
 };
 use cairn_store::disk::{Access, Disk, DiskFile};
 
-use super::segment::{SegmentFile, check_blocks, read_header, read_prefix};
+use super::segment::{ReadAhead, SegmentFile, check_blocks, read_header, read_prefix};
 use super::{Appended, JOURNAL_DIR, JournalShape};
 
 /// Files of segments are not numbered further: four times as many as a journal may have.
@@ -202,8 +202,10 @@ fn walk(
     };
     let mut end = SEGMENT_DATA_START;
     let mut expected = header.first;
+    let of_segment = segment.file.clone();
+    let mut ahead = ReadAhead::new(&*of_segment);
     let stop = loop {
-        let record = match read_prefix(&*segment.file, &shape.volume, end, shape.segment) {
+        let record = match ahead.prefix(&shape.volume, end, shape.segment) {
             Ok(record) => record,
             Err(reason) => break reason,
         };
@@ -257,7 +259,7 @@ fn synced_behind(segment: &SegmentFile, end: u32, shape: &JournalShape) -> Lsn {
 
 /// That all of a record's payload is what was written.
 fn check_payload(
-    segment: &SegmentFile,
+    ahead: &mut ReadAhead<'_>,
     offset: u32,
     record: &Record,
     shape: &JournalShape,
@@ -265,12 +267,11 @@ fn check_payload(
     const BLOCKS: usize = 256;
     let start = u64::from(offset) + record.head.prefix_len();
     let len = record.head.payload_len as usize;
-    let mut part = vec![0; len.min(BLOCKS * PAYLOAD_BLOCK)];
     for first in (0..record.sums.len()).step_by(BLOCKS) {
         let at = first * PAYLOAD_BLOCK;
-        part.truncate(len - at);
-        segment.file.read_exact_at(&mut part, start + at as u64).map_err(|e| e.to_string())?;
-        check_blocks(&shape.volume, first, &part, &record.sums)?;
+        let part = (len - at).min(BLOCKS * PAYLOAD_BLOCK);
+        let part = ahead.get(start + at as u64, part).map_err(|e| e.to_string())?;
+        check_blocks(&shape.volume, first, part, &record.sums)?;
     }
     Ok(())
 }
@@ -348,8 +349,8 @@ impl Chain {
     fn cut_torn_payload(&mut self, shape: &JournalShape) -> Result<(), ChainError> {
         let mut torn = None;
         let synced = self.synced;
-        self.walk_records(shape, synced, |segment, offset, record| {
-            if let Err(reason) = check_payload(segment, offset, record, shape) {
+        self.walk_records(shape, synced, |ahead, _, offset, record| {
+            if let Err(reason) = check_payload(ahead, offset, record, shape) {
                 torn = Some((record.head.lsn, reason));
             }
             torn.is_none()
@@ -374,15 +375,17 @@ impl Chain {
         &self,
         shape: &JournalShape,
         after: Lsn,
-        mut each: impl FnMut(&SegmentFile, u32, &Record) -> bool,
+        mut each: impl FnMut(&mut ReadAhead<'_>, &SegmentFile, u32, &Record) -> bool,
     ) -> Result<(), ChainError> {
         for segment in self.segments.iter().filter(|s| s.last > after) {
             let mut offset = SEGMENT_DATA_START;
             let mut lsn = segment.first;
+            let mut ahead = ReadAhead::new(&*segment.file);
             while lsn <= segment.last {
-                let record = read_prefix(&*segment.file, &shape.volume, offset, shape.segment)
+                let record = ahead
+                    .prefix(&shape.volume, offset, shape.segment)
                     .map_err(|reason| ChainError::Damaged { last: Lsn(lsn.0 - 1), reason })?;
-                if lsn > after && !each(segment, offset, &record) {
+                if lsn > after && !each(&mut ahead, segment, offset, &record) {
                     return Ok(());
                 }
                 offset = end_of(offset, &record);
@@ -398,7 +401,7 @@ impl Chain {
         shape: &JournalShape,
         mut each: impl FnMut(&ScannedRecord<'_>),
     ) -> Result<(), ChainError> {
-        self.walk_records(shape, Lsn::ZERO, |segment, offset, record| {
+        self.walk_records(shape, Lsn::ZERO, |_, segment, offset, record| {
             each(&ScannedRecord {
                 at: Appended { lsn: record.head.lsn, segment: segment.number, offset },
                 mutations: &record.mutations,

@@ -101,25 +101,69 @@ pub(crate) fn read_header(
     }))
 }
 
-/// Reads and checks a record's bytes before its payload, if one begins at `offset`.
+/// A segment's bytes, read ahead of whoever goes through its records: two reads for each of a million short ones would
+/// take most of a mount's time.
+pub(crate) struct ReadAhead<'a> {
+    file: &'a dyn DiskFile,
+    bytes: Vec<u8>,
+    start: u64,
+}
+
+impl<'a> ReadAhead<'a> {
+    /// So much is read where records are close to each other…
+    const FAR: usize = 64 << 10;
+    /// …and so much where long payloads lie between them.
+    const NEAR: usize = 4 << 10;
+
+    pub(crate) fn new(file: &'a dyn DiskFile) -> ReadAhead<'a> {
+        ReadAhead { file, bytes: Vec::new(), start: 0 }
+    }
+
+    /// `len` bytes at `offset`.
+    pub(crate) fn get(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
+        let end = self.start + self.bytes.len() as u64;
+        if offset < self.start || offset + len as u64 > end {
+            let close = offset >= self.start && offset < end + Self::FAR as u64;
+            let ahead = if close { Self::FAR } else { Self::NEAR };
+            self.start = offset;
+            self.bytes.resize(ahead.max(len), 0);
+            match self.file.read_at(&mut self.bytes, offset) {
+                Ok(found) if found >= len => self.bytes.truncate(found),
+                // What cannot be read may lie behind what is asked for.
+                _ => {
+                    self.bytes.truncate(len);
+                    self.file.read_exact_at(&mut self.bytes, offset).inspect_err(|_| self.bytes.clear())?;
+                }
+            }
+        }
+        let at = (offset - self.start) as usize;
+        Ok(&self.bytes[at..at + len])
+    }
+
+    /// Reads and checks a record's bytes before its payload, if one begins at `offset`.
+    pub(crate) fn prefix(&mut self, volume: &Uuid, offset: u32, segment_len: u32) -> Result<Record, String> {
+        let head = self.get(offset.into(), RECORD_HEAD_LEN).map_err(|e| e.to_string())?;
+        let peeked = RecordHead::peek(head).map_err(|e| e.to_string())?;
+        if u64::from(offset) + peeked.record_len() > segment_len.into() {
+            return Err("it would pass the segment's end".into());
+        }
+        if peeked.prefix_len() > PREFIX_MAX {
+            return Err("it says more than a record may".into());
+        }
+        let prefix = self.get(offset.into(), peeked.prefix_len() as usize).map_err(|e| e.to_string())?;
+        Record::decode_prefix(volume, prefix).map_err(|e| e.to_string())
+    }
+}
+
+/// As [`ReadAhead::prefix`], for one record alone.
 pub(crate) fn read_prefix(
     file: &dyn DiskFile,
     volume: &Uuid,
     offset: u32,
     segment_len: u32,
 ) -> Result<Record, String> {
-    let mut head = [0; RECORD_HEAD_LEN];
-    file.read_exact_at(&mut head, offset.into()).map_err(|e| e.to_string())?;
-    let peeked = RecordHead::peek(&head).map_err(|e| e.to_string())?;
-    if u64::from(offset) + peeked.record_len() > segment_len.into() {
-        return Err("it would pass the segment's end".into());
-    }
-    if peeked.prefix_len() > PREFIX_MAX {
-        return Err("it says more than a record may".into());
-    }
-    let mut prefix = vec![0; peeked.prefix_len() as usize];
-    file.read_exact_at(&mut prefix, offset.into()).map_err(|e| e.to_string())?;
-    Record::decode_prefix(volume, &prefix).map_err(|e| e.to_string())
+    // What was read before lies far off.
+    ReadAhead { file, bytes: Vec::new(), start: u64::MAX }.prefix(volume, offset, segment_len)
 }
 
 /// Reads payload bytes that `at` names, `from` bytes further on, and checks the blocks they lie in.
