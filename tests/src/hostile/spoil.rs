@@ -36,12 +36,13 @@ pub fn spoil(choices: &mut Choices<'_>, image: &mut Image) {
     }
 }
 
-fn set_sum(bytes: &mut [u8], at: usize, sum: u64) {
+/// Puts a checksum into its place.
+pub fn set_sum(bytes: &mut [u8], at: usize, sum: u64) {
     bytes[at..at + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Puts the right checksum behind all but the last eight bytes.
-fn seal_last(bytes: &mut [u8], seal: &Seal) {
+pub fn seal_last(bytes: &mut [u8], seal: &Seal) {
     if let Some(at) = bytes.len().checked_sub(8) {
         let sum = seal.sum(&bytes[..at]);
         set_sum(bytes, at, sum);

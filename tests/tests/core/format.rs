@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use cairn_format::key::Key;
 use cairn_format::*;
+use cairn_tests::hostile::spoil::{seal_last, set_sum};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -209,17 +210,6 @@ fn index() -> IndexSnapshot {
         store: STORE,
         packs: vec![summary(pack(), PackKind::Data), summary(checkpoint().pack, PackKind::Metadata)],
         slots: vec![IndexSlot { fingerprint: 0xfeed_f00d_dead_beef, pack: 1, chunk: 2 }],
-    }
-}
-
-fn set_sum(bytes: &mut [u8], at: usize, sum: u64) {
-    bytes[at..at + 8].copy_from_slice(&sum.to_le_bytes());
-}
-
-fn seal_last(bytes: &mut [u8], seal: &Seal) {
-    if let Some(at) = bytes.len().checked_sub(8) {
-        let sum = seal.sum(&bytes[..at]);
-        set_sum(bytes, at, sum);
     }
 }
 

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cairn_format::{CheckpointRef, ChunkId, Footer, Lsn, SEGMENT_DATA_START, SegmentHeader, Uuid};
-use cairn_store::disk::{Access, Crash, Disk, DiskFile, Failure, Listed, MemoryDisk, Space};
+use cairn_store::disk::{Access, Crash, Disk, Failure, MemoryDisk};
 use cairn_store::{Store, StoreOptions};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::engine::Survival;
+use cairn_tests::hooked::Hooked;
 use cairn_tests::world::{World, small};
 use cairn_volume::engine::{Change, Engine, EngineError, MemoryEngine, Visit};
 use cairn_volume::journal::{JournalShape, scan};
@@ -880,55 +881,6 @@ fn an_engine_that_fails_while_mounted_is_rebuilt_and_nobody_sees_an_error() {
 
 /// What is to be done once.
 type Once = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
-/// What is done before each sync of a file.
-type BeforeSync = Arc<dyn Fn() + Send + Sync>;
-
-/// A disk on which something happens before each sync of a file.
-struct Interrupted(Arc<dyn Disk>, BeforeSync);
-struct InterruptedFile(Arc<dyn DiskFile>, BeforeSync);
-
-impl Disk for Interrupted {
-    fn open(&self, path: &str, access: Access) -> std::io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(InterruptedFile(self.0.open(path, access)?, self.1.clone())))
-    }
-    fn create_dir(&self, path: &str) -> std::io::Result<()> {
-        self.0.create_dir(path)
-    }
-    fn list(&self, dir: &str) -> std::io::Result<Vec<Listed>> {
-        self.0.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove(&self, path: &str) -> std::io::Result<()> {
-        self.0.remove(path)
-    }
-    fn sync_dir(&self, dir: &str) -> std::io::Result<()> {
-        self.0.sync_dir(dir)
-    }
-    fn space(&self) -> std::io::Result<Space> {
-        self.0.space()
-    }
-}
-
-impl DiskFile for InterruptedFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        self.0.read_at(buf, offset)
-    }
-    fn write_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
-        self.0.write_at(buf, offset)
-    }
-    fn sync(&self) -> std::io::Result<()> {
-        (self.1)();
-        self.0.sync()
-    }
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
-    }
-}
 
 #[test]
 fn regression_a_fold_that_takes_long_is_no_full_disk() {
@@ -936,10 +888,9 @@ fn regression_a_fold_that_takes_long_is_no_full_disk() {
     let world = World::make(&small());
     let volume = open_on(OpenOn {
         disk: Arc::new(world.disk.clone()),
-        store: Arc::new(Interrupted(
-            world.store_disk(),
-            Arc::new(|| std::thread::sleep(std::time::Duration::from_millis(450))),
-        )),
+        store: Arc::new(Hooked::on_sync(world.store_disk(), || {
+            std::thread::sleep(std::time::Duration::from_millis(450));
+        })),
         engine: EngineChoice::Memory,
         background: true,
         session: 5,
@@ -967,13 +918,10 @@ fn what_a_fold_gives_back_holds_the_journal_for_its_oldest_byte() {
         let act = during.clone();
         let volume = open_on(OpenOn {
             disk: Arc::new(world.disk.clone()),
-            store: Arc::new(Interrupted(
-                world.store_disk(),
-                Arc::new(move || {
-                    let act = act.lock().expect("not poisoned").take();
-                    act.into_iter().for_each(|act| act());
-                }),
-            )),
+            store: Arc::new(Hooked::on_sync(world.store_disk(), move || {
+                let act = act.lock().expect("not poisoned").take();
+                act.into_iter().for_each(|act| act());
+            })),
             engine: EngineChoice::Memory,
             background: false,
             session: 5,

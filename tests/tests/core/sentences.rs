@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_format::Uuid;
-use cairn_store::disk::{Access, Crash, Disk, DiskFile, Listed, MemoryDisk, Space};
+use cairn_store::disk::{Access, Crash, Disk, MemoryDisk};
 use cairn_store::{Store, StoreOptions};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::engine::Survival;
+use cairn_tests::hooked::Hooked;
 use cairn_tests::tree::of_volume;
 use cairn_tests::world::{World, small};
 use cairn_volume::{
@@ -256,42 +257,15 @@ fn an_append_changes_no_length_of_a_segment() {
     assert!(known.len() > 2, "{known:?}");
 }
 
-/// A disk that makes no files.
-struct Refusing(Arc<dyn Disk>);
-
-impl Disk for Refusing {
-    fn open(&self, path: &str, access: Access) -> std::io::Result<Arc<dyn DiskFile>> {
-        match access {
-            Access::CreateNew => Err(std::io::Error::other("it was told to")),
-            _ => self.0.open(path, access),
-        }
-    }
-    fn create_dir(&self, path: &str) -> std::io::Result<()> {
-        self.0.create_dir(path)
-    }
-    fn list(&self, dir: &str) -> std::io::Result<Vec<Listed>> {
-        self.0.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove(&self, path: &str) -> std::io::Result<()> {
-        self.0.remove(path)
-    }
-    fn sync_dir(&self, dir: &str) -> std::io::Result<()> {
-        self.0.sync_dir(dir)
-    }
-    fn space(&self) -> std::io::Result<Space> {
-        self.0.space()
-    }
-}
-
 #[test]
 fn a_journal_that_cannot_be_folded_has_room_for_deletions_kept() {
     let world = World::make(&small());
     let volume = open_on(OpenOn {
         disk: Arc::new(world.disk.clone()),
-        store: Arc::new(Refusing(world.store_disk())),
+        store: Arc::new(Hooked::on_open(world.store_disk(), |_, access| match access {
+            Access::CreateNew => Err(std::io::Error::other("it was told to")),
+            _ => Ok(()),
+        })),
         engine: EngineChoice::Memory,
         background: false,
         session: 5,
