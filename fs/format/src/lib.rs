@@ -26,7 +26,7 @@ pub use namespace::{
 };
 pub use pack::{
     Checkpoint, CheckpointKind, ChunkEntry, Codec, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN,
-    PackHeader, PackKind, Replaced, TRAILER_LEN, Trailer,
+    PACK_LEN_MAX, PackHeader, PackKind, Replaced, TRAILER_LEN, Trailer,
 };
 pub use snapshot::{IndexSlot, IndexSnapshot, PackSummary};
 pub use superblock::{

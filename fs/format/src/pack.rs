@@ -7,6 +7,10 @@ use crate::{CheckpointRef, ChunkId, Domain, FORMAT_VERSION, Lsn, PackId, Seal, U
 pub const PACK_HEADER_LEN: usize = 256;
 /// The length of a pack's trailer.
 pub const TRAILER_LEN: usize = 32;
+/// The longest pack, in bytes: thousands of times what `mkfs` can ask for.
+pub const PACK_LEN_MAX: u64 = 1 << 40;
+/// The most plain bytes of a pack.
+pub(crate) const PACK_PLAIN_MAX: u64 = 1 << 48;
 /// The most plain bytes of a frame: one holds no more than `mkfs` can ask for, or a record of metadata more.
 const FRAME_PLAIN_MAX: u32 = 32 << 20;
 /// The most bytes of a frame in its pack, head and all.

@@ -1,5 +1,6 @@
 //! The chunk index on disk: a snapshot that saves reading every footer at the next mount.
 
+use crate::pack::{PACK_LEN_MAX, PACK_PLAIN_MAX};
 use crate::wire::{Decoder, Encoder, FormatError};
 use crate::{Domain, FORMAT_VERSION, PackId, PackKind, Seal, Uuid};
 
@@ -95,7 +96,7 @@ impl IndexSnapshot {
         let slot_count = d.count("slots", SLOT_LEN)?;
         let mut packs = Vec::with_capacity(pack_count);
         for _ in 0..pack_count {
-            packs.push(PackSummary {
+            let summary = PackSummary {
                 pack: PackId(d.array("pack.id")?),
                 volume: Uuid(d.array("pack.volume")?),
                 kind: match d.u8("pack.kind")? {
@@ -106,7 +107,11 @@ impl IndexSnapshot {
                 file_len: d.u64("pack.file_len")?,
                 plain_len: d.u64("pack.plain_len")?,
                 chunks: d.u32("pack.chunks")?,
-            });
+            };
+            // Whoever adds them up may do so.
+            d.within("pack.file_len", summary.file_len, 0..=PACK_LEN_MAX)?;
+            d.within("pack.plain_len", summary.plain_len, 0..=PACK_PLAIN_MAX)?;
+            packs.push(summary);
         }
         let mut slots = Vec::with_capacity(slot_count);
         for _ in 0..slot_count {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cairn_format::{
-    ChunkEntry, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PackHeader, PackId, TRAILER_LEN, Trailer,
+    ChunkEntry, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader, PackId,
+    TRAILER_LEN, Trailer,
 };
 
 use crate::ReadError;
@@ -65,9 +66,15 @@ impl PackReader {
         }
     }
 
-    /// The length of its file.
+    /// The length of its file; one that is longer than any pack is damaged.
     pub fn len(&self) -> Result<u64, ReadError> {
-        self.file.len().map_err(|e| ReadError::io(self.pack, 0, e))
+        match self.file.len() {
+            Ok(len) if len > PACK_LEN_MAX => {
+                Err(ReadError::damaged(self.pack, PACK_LEN_MAX, format!("the file is {len} bytes long")))
+            }
+            Ok(len) => Ok(len),
+            Err(e) => Err(ReadError::io(self.pack, 0, e)),
+        }
     }
 
     /// Its footer: the copy that the trailer leads to, or the one that the header does.

@@ -81,6 +81,13 @@ pub struct Chain {
     pub bad_headers: Vec<(String, String)>,
 }
 
+/// A segment that has a header, or what stands for it.
+struct Found {
+    path: String,
+    file: Arc<dyn DiskFile>,
+    header: SegmentHeader,
+}
+
 struct Walked {
     segment: SegmentFile,
     header: SegmentHeader,
@@ -112,7 +119,7 @@ fn scan_into(
         let path = path.to_owned();
         move |e: std::io::Error| ChainError::Io { path, reason: e.to_string() }
     };
-    let mut walked = Vec::new();
+    let mut found = Vec::new();
     let mut suspects = Vec::new();
     for listed in disk.list(JOURNAL_DIR).map_err(io(JOURNAL_DIR))? {
         let number = listed.name.strip_suffix(".seg").and_then(|n| u32::from_str_radix(n, 16).ok());
@@ -126,7 +133,7 @@ fn scan_into(
             // A power cut while a segment was made leaves a short file that nothing is in.
             None if short => suspects.push((path, file, "it is too short".to_owned())),
             None => chain.unused.push((path, file)),
-            Some(Ok(header)) => walked.push(walk(path, file, header, shape, chain)),
+            Some(Ok(header)) => found.push(Found { path, file, header }),
             Some(Err(reason)) => suspects.push((path, file, reason)),
         }
     }
@@ -137,7 +144,7 @@ fn scan_into(
             Ok(record) => {
                 let header = header_from(&record, shape);
                 chain.bad_headers.push((path.clone(), reason));
-                walked.push(walk(path, file, header, shape, chain));
+                found.push(Found { path, file, header });
             }
             // A header torn while it was written, before any record.
             Err(_) if file.len().is_ok_and(|len| len >= shape.segment.into()) => {
@@ -150,9 +157,15 @@ fn scan_into(
             Err(_) => {}
         }
     }
-    walked.sort_by_key(|w| w.header.number);
-    // Segments that a checkpoint made superfluous and nobody used again since: those between them and
-    // the ones that count have been, so they lead nowhere.
+    found.sort_by_key(|f| f.header.number);
+    found.iter().for_each(|f| chain.note_header(&f.header));
+    // Segments that a checkpoint made superfluous and nobody used again since: a later one begins below what anybody
+    // needs. A journal holds many of them, so they are not gone through.
+    let floor = chain.checkpoint.1;
+    let first = found.iter().rposition(|f| f.header.continues < floor).unwrap_or(0);
+    chain.unused.extend(found.drain(..first).map(|f| (f.path, f.file)));
+    let mut walked: Vec<_> = found.into_iter().map(|f| walk(f, shape, chain)).collect();
+    // The same, as their records tell.
     let floor = chain.checkpoint.1;
     for old in walked.extract_if(.., |w| w.segment.last < floor) {
         chain.unused.push((old.segment.path, old.segment.file));
@@ -179,19 +192,8 @@ fn header_from(record: &Record, shape: &JournalShape) -> SegmentHeader {
 }
 
 /// Follows a segment's records for as long as they are whole and in order.
-fn walk(
-    path: String,
-    file: Arc<dyn DiskFile>,
-    header: SegmentHeader,
-    shape: &JournalShape,
-    chain: &mut Chain,
-) -> Walked {
-    chain.highest_number = chain.highest_number.max(header.number);
-    chain.highest_epoch = chain.highest_epoch.max(header.epoch);
-    // Whatever trimming relied on was certain before this header was written.
-    if header.checkpoint > chain.checkpoint.0 {
-        chain.checkpoint = (header.checkpoint, header.floor);
-    }
+fn walk(found: Found, shape: &JournalShape, chain: &mut Chain) -> Walked {
+    let Found { path, file, header } = found;
     let mut segment = SegmentFile {
         path,
         file,
@@ -328,6 +330,15 @@ fn link(walked: Vec<Walked>, chain: &mut Chain, shape: &JournalShape) -> Result<
 }
 
 impl Chain {
+    fn note_header(&mut self, header: &SegmentHeader) {
+        self.highest_number = self.highest_number.max(header.number);
+        self.highest_epoch = self.highest_epoch.max(header.epoch);
+        // Whatever trimming relied on was certain before this header was written.
+        if header.checkpoint > self.checkpoint.0 {
+            self.checkpoint = (header.checkpoint, header.floor);
+        }
+    }
+
     /// Whether it holds all records that the checkpoint at `tip` needs, from `floor` on: or the volume would be older than
     /// it was.
     pub fn reaches(&self, tip: CheckpointRef, floor: Lsn) -> bool {
