@@ -172,7 +172,7 @@ impl EngineChoice {
     }
 }
 
-/// A volume on any disk: for tests, and beneath [`open`].
+/// A volume on any disk: for tests, and beneath [`crate::open`].
 pub struct OpenOn {
     /// The volume's directory.
     pub disk: Arc<dyn Disk>,
