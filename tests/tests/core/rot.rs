@@ -407,6 +407,20 @@ fn regression_a_segment_is_what_its_records_say_whatever_one_copy_of_its_header_
             "number {number} at {places:?}"
         );
     }
+    // The other copy is gone as well.
+    for (number, at) in [(0, 0), (0, half), (9, 0), (9, half)] {
+        let world = base.fork();
+        let other = SegmentHeader { number, ..whole }.encode();
+        world.disk.open(&path, Access::Write).expect("there").write_at(&other, at).expect("spoiled");
+        world.disk.corrupt(&path, half - at + 100, 1).expect("spoiled");
+        let volume = world.open().unwrap_or_else(|e| panic!("number {number} at {at} alone: {e}"));
+        let ino = volume.lookup(1, b"a").expect("read").expect("there").ino;
+        assert_eq!(
+            volume.read(ino, 8000, 8000).expect("read"),
+            noise(1, 8000),
+            "number {number} at {at} alone"
+        );
+    }
 }
 
 /// A bit of the version is not a version.

@@ -95,8 +95,9 @@ pub(crate) fn read_header(
     let number = record.map_or(newest.number, |record| record.head.segment);
     Ok(Some(match whole().find(|header| header.number == number) {
         Some(agrees) => Ok(*agrees),
-        // The file was begun anew, and holds no record of that life yet.
-        None if number < newest.number => Ok(*newest),
+        // The file was begun anew, and holds no record of that life yet. Where only one copy is whole it may be another
+        // segment's: then what the records say counts, which in a file that was begun anew nobody needs any more.
+        None if number < newest.number && whole().count() == 2 => Ok(*newest),
         None => Err(format!("it is that of segment {}, its records are those of {number}", newest.number)),
     }))
 }
