@@ -392,6 +392,11 @@ fn regression_a_segment_is_what_its_records_say_whatever_one_copy_of_its_header_
     let path = segments[0].clone();
     let whole = header(&base, &path).expect("whole");
     let half = SEGMENT_HEADER_LEN as u64;
+    let is_whole = |world: &World, what: String| {
+        let volume = world.open().unwrap_or_else(|e| panic!("{what}: {e}"));
+        let ino = volume.lookup(1, b"a").expect("read").expect("there").ino;
+        assert_eq!(volume.read(ino, 8000, 8000).expect("read"), noise(1, 8000), "{what}");
+    };
     for (number, places) in [(0, vec![0]), (0, vec![half]), (0, vec![0, half]), (9, vec![0]), (9, vec![half])]
     {
         let world = base.fork();
@@ -399,13 +404,7 @@ fn regression_a_segment_is_what_its_records_say_whatever_one_copy_of_its_header_
         for at in &places {
             world.disk.open(&path, Access::Write).expect("there").write_at(&other, *at).expect("spoiled");
         }
-        let volume = world.open().unwrap_or_else(|e| panic!("number {number} at {places:?}: {e}"));
-        let ino = volume.lookup(1, b"a").expect("read").expect("there").ino;
-        assert_eq!(
-            volume.read(ino, 8000, 8000).expect("read"),
-            noise(1, 8000),
-            "number {number} at {places:?}"
-        );
+        is_whole(&world, format!("number {number} at {places:?}"));
     }
     // The other copy is gone as well.
     for (number, at) in [(0, 0), (0, half), (9, 0), (9, half)] {
