@@ -316,7 +316,8 @@ fn figures(statistics: &Statistics) -> Vec<Figure> {
 fn usage_figures(usage: &Usage) -> Vec<Figure> {
     use Kind::Gauge;
     // What of the journal is not folded yet is the backlog, above.
-    let Usage { files, logical, unique, stored, reclaimable, metadata, journal, journal_used: _ } = *usage;
+    let Usage { files, logical, unique, stored, reclaimable, metadata, parity, journal, journal_used: _ } =
+        *usage;
     vec![
         ("cairn_files", "Inodes, directories and all", Gauge(files)),
         ("cairn_logical_bytes", "Content of all files, holes left out", Gauge(logical)),
@@ -324,6 +325,7 @@ fn usage_figures(usage: &Usage) -> Vec<Figure> {
         ("cairn_stored_bytes", "What that takes in data packs, compressed", Gauge(stored)),
         ("cairn_reclaimable_bytes", "What of that nothing refers to any more, at least", Gauge(reclaimable)),
         ("cairn_metadata_bytes", "Metadata packs, engine and index", Gauge(metadata)),
+        ("cairn_parity_bytes", "What of all packs is there to mend the rest", Gauge(parity)),
         ("cairn_journal_bytes", "The journal's segments on the disk", Gauge(journal)),
     ]
 }

@@ -20,6 +20,8 @@ pub(crate) struct UsageReport {
     pub(crate) reclaimable: u64,
     /// Metadata packs, engine and index.
     pub(crate) metadata: u64,
+    /// What of all packs is there to mend the rest: parity, checksums, second copies.
+    pub(crate) parity: u64,
     /// The journal's segments.
     pub(crate) journal: u64,
     /// What of the journal is not in packs yet.
@@ -35,6 +37,7 @@ impl From<Usage> for UsageReport {
             stored: usage.stored,
             reclaimable: usage.reclaimable,
             metadata: usage.metadata,
+            parity: usage.parity,
             journal: usage.journal,
             journal_used: usage.journal_used,
         }

@@ -304,10 +304,9 @@ impl Layout {
                 let to = frame.offset + u64::from(frame.len);
                 self.region(&path, frame.offset..to, Part::Frame(pack, n as u32));
             }
-            let (first, half) = (header.footer_offset, u64::from(header.footer_len));
-            self.region(&path, first..first + half, Part::Footer(pack, 0));
+            self.region(&path, header.layout.footer(), Part::Footer(pack, 0));
             let trailer = len - TRAILER_LEN as u64;
-            self.region(&path, trailer - half..trailer, Part::Footer(pack, 1));
+            self.region(&path, header.layout.second_footer(), Part::Footer(pack, 1));
             self.region(&path, trailer..len, Part::Trailer(pack));
         }
         if disk.open("store/index", Access::Read).is_ok() {

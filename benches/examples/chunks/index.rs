@@ -75,6 +75,7 @@ fn pack(number: u32) -> SealedPack {
     let chunks: Vec<_> = (0..CHUNKS_A_PACK).map(|n| entry(u64::from(number) * CHUNKS_A_PACK + n)).collect();
     let count = chunks.len() as u32;
     let footer = Footer {
+        parity: cairn_format::ParityGeometry::default(),
         pack: PackId::new(1, 1, number),
         store: Uuid([1; 16]),
         volume: Uuid([2; 16]),

@@ -302,6 +302,7 @@ fn pack_lists(chunk: &ChunkFigures, frame: Option<&FrameFigures>) -> f64 {
     let len = |frames: usize, chunks: usize| {
         let entry = FrameEntry { offset: 0, len: 0, plain_len: 0, chunks: 0 };
         let footer = Footer {
+            parity: cairn_format::ParityGeometry::default(),
             pack: PackId::default(),
             store: Uuid::default(),
             volume: Uuid::default(),

@@ -17,6 +17,10 @@ pub enum Domain {
     Pack,
     /// A frame in a pack.
     Frame,
+    /// 4 KiB of a file that parity protects.
+    Sector,
+    /// A block of a table of such checksums.
+    Sums,
     /// The chunk index's snapshot.
     Index,
 }
@@ -40,6 +44,8 @@ impl Seal {
             Domain::Payload => *b"payload ",
             Domain::Pack => *b"pack    ",
             Domain::Frame => *b"frame   ",
+            Domain::Sector => *b"sector  ",
+            Domain::Sums => *b"sums    ",
             Domain::Index => *b"index   ",
         };
         let mut key = [0; 32];

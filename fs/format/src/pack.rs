@@ -1,7 +1,10 @@
-//! Packs: a header, frames, and a footer that describes them all, twice.
+//! Packs: a header, frames, a footer that describes them all, parity, and the footer once more.
 
+use crate::frame::ChunkEntry;
+use crate::layout::PackLayout;
+use crate::superblock::ParityGeometry;
 use crate::wire::{Decoder, Encoder, FormatError};
-use crate::{CheckpointRef, ChunkId, Domain, FORMAT_VERSION, Lsn, PackId, Seal, Uuid};
+use crate::{CheckpointRef, ChunkId, Domain, FORMAT_VERSION, FrameHead, Lsn, PackId, Seal, Uuid};
 
 /// The length of a pack's header.
 pub const PACK_HEADER_LEN: usize = 256;
@@ -42,33 +45,7 @@ impl PackKind {
     }
 }
 
-/// How a frame's bytes are stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Codec {
-    /// As they are.
-    Raw,
-    /// One zstd frame.
-    Zstd,
-}
-
-impl Codec {
-    fn code(self) -> u8 {
-        match self {
-            Codec::Raw => 0,
-            Codec::Zstd => 1,
-        }
-    }
-
-    fn decode(d: &mut Decoder<'_>) -> Result<Codec, FormatError> {
-        match d.u8("codec")? {
-            0 => Ok(Codec::Raw),
-            1 => Ok(Codec::Zstd),
-            other => Err(d.bad("codec", other.into())),
-        }
-    }
-}
-
-/// A pack's first 256 bytes, rewritten when it is sealed.
+/// A pack's first 256 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PackHeader {
     /// The pack.
@@ -79,16 +56,13 @@ pub struct PackHeader {
     pub volume: Uuid,
     /// What it holds.
     pub kind: PackKind,
-    /// Where the first copy of the footer begins.
-    pub footer_offset: u64,
-    /// The length of one copy of the footer.
-    pub footer_len: u32,
+    /// Where what lies.
+    pub layout: PackLayout,
 }
 
 const HEADER: &str = "pack header";
 const FOOTER: &str = "pack footer";
 const TRAILER: &str = "pack trailer";
-const FRAME: &str = "frame";
 
 fn seal(pack: &PackId, position: u64) -> Seal {
     Seal::new(Domain::Pack, &pack.0, position)
@@ -121,12 +95,14 @@ impl PackHeader {
     pub fn encode_into(&self, e: &mut Encoder) {
         e.bytes("magic", Self::MAGIC);
         e.u32("version", FORMAT_VERSION);
-        e.u32("footer_len", self.footer_len);
-        e.u64("footer_offset", self.footer_offset);
+        e.u32("footer_len", self.layout.footer_len);
+        e.u64("footer_offset", self.layout.footer_offset);
         e.bytes("pack", &self.pack.0);
         e.bytes("store", &self.store.0);
         e.bytes("volume", &self.volume.0);
         e.u8("kind", self.kind.code());
+        e.u8("parity_data", self.layout.parity.data);
+        e.u8("parity_extra", self.layout.parity.parity);
         e.zeros_to("zeros", PACK_HEADER_LEN - 8);
         let sum = seal(&self.pack, AT_HEADER).sum(e.written());
         e.u64("checksum", sum);
@@ -138,24 +114,23 @@ impl PackHeader {
         d.magic(Self::MAGIC)?;
         d.version()?;
         sealed(HEADER, bytes.get(..PACK_HEADER_LEN).unwrap_or_default(), &seal(pack, AT_HEADER))?;
+        let footer_len = d.u32("footer_len")?;
+        let footer_offset = d.u64("footer_offset")?;
         Ok(PackHeader {
-            footer_len: d.u32("footer_len")?,
-            footer_offset: d.u64("footer_offset")?,
             pack: PackId(d.array("pack")?),
             store: Uuid(d.array("store")?),
             volume: Uuid(d.array("volume")?),
             kind: PackKind::decode(&mut d)?,
+            layout: PackLayout::decode(footer_offset, footer_len, &mut d)?,
         })
     }
 }
 
-/// A pack's last 32 bytes: where its second footer is.
+/// Where a pack's parts lie, said once more before its parity and in its last bytes: the header may be lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Trailer {
-    /// Where the second copy of the footer begins.
-    pub footer_offset: u64,
-    /// The length of one copy of the footer.
-    pub footer_len: u32,
+    /// Where what lies.
+    pub layout: PackLayout,
 }
 
 impl Trailer {
@@ -170,9 +145,11 @@ impl Trailer {
 
     /// Writes the fields.
     pub fn encode_into(&self, e: &mut Encoder, pack: &PackId) {
-        e.u64("footer_offset", self.footer_offset);
-        e.u32("footer_len", self.footer_len);
-        e.u32("reserved", 0);
+        e.u64("footer_offset", self.layout.footer_offset);
+        e.u32("footer_len", self.layout.footer_len);
+        e.u8("parity_data", self.layout.parity.data);
+        e.u8("parity_extra", self.layout.parity.parity);
+        e.u16("reserved", 0);
         e.bytes("magic", Self::MAGIC);
         let sum = seal(pack, AT_TRAILER).sum(e.written());
         e.u64("checksum", sum);
@@ -182,132 +159,12 @@ impl Trailer {
     pub fn decode(bytes: &[u8], pack: &PackId) -> Result<Self, FormatError> {
         let body = sealed(TRAILER, bytes, &seal(pack, AT_TRAILER))?;
         let mut d = Decoder::new(TRAILER, body);
-        let trailer = Trailer { footer_offset: d.u64("footer_offset")?, footer_len: d.u32("footer_len")? };
-        d.u32("reserved")?;
+        let (footer_offset, footer_len) = (d.u64("footer_offset")?, d.u32("footer_len")?);
+        let layout = PackLayout::decode(footer_offset, footer_len, &mut d)?;
+        d.u16("reserved")?;
         d.magic(Self::MAGIC)?;
         d.end()?;
-        Ok(trailer)
-    }
-}
-
-/// What stands before a frame's stored bytes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FrameHead {
-    /// How the bytes are stored.
-    pub codec: Codec,
-    /// Bytes once decoded: the sum of the chunks' lengths, or a metadata frame's records.
-    pub plain_len: u32,
-    /// Stored bytes behind the head.
-    pub stored_len: u32,
-    /// Chunks whose bytes are needed to decode this frame: none yet.
-    pub bases: Vec<ChunkId>,
-    /// The chunks, in the order of their bytes; a metadata frame has none.
-    pub chunks: Vec<ChunkEntry>,
-}
-
-/// A chunk as frames and footers list it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ChunkEntry {
-    /// The chunk.
-    pub id: ChunkId,
-    /// Its length.
-    pub len: u32,
-}
-
-impl FrameHead {
-    const MAGIC: &[u8; 4] = b"CFRM";
-    const CHUNK_LEN: usize = 36;
-    const FIXED_LEN: usize = 32;
-    const SUM_AT: usize = 24;
-
-    /// Bytes of the head of a frame with so many chunks (and no bases).
-    pub fn len_with(chunks: usize) -> usize {
-        Self::FIXED_LEN + chunks * Self::CHUNK_LEN
-    }
-
-    /// The head's bytes, sealed together with the stored bytes behind it to their place.
-    pub fn encode(&self, pack: &PackId, offset: u64, stored: &[u8]) -> Vec<u8> {
-        let mut e = Encoder::new();
-        self.encode_into(&mut e, pack, offset, stored);
-        e.finish()
-    }
-
-    /// Writes the fields.
-    pub fn encode_into(&self, e: &mut Encoder, pack: &PackId, offset: u64, stored: &[u8]) {
-        e.bytes("magic", Self::MAGIC);
-        e.u8("codec", self.codec.code());
-        e.u8("bases", self.bases.len() as u8);
-        e.u16("reserved", 0);
-        e.u32("plain_len", self.plain_len);
-        e.u32("stored_len", self.stored_len);
-        e.u32("chunks", self.chunks.len() as u32);
-        e.u32("reserved2", 0);
-        e.u64("checksum", 0);
-        for base in &self.bases {
-            e.bytes("base", &base.0);
-        }
-        for chunk in &self.chunks {
-            e.bytes("chunk.id", &chunk.id.0);
-            e.u32("chunk.len", chunk.len);
-        }
-        let sum = Self::sum(pack, offset, e.written(), stored);
-        e.patch_u64(Self::SUM_AT, sum);
-    }
-
-    /// Checks a whole frame (head and stored bytes) read from `offset` of `pack`; gives the head and the
-    /// stored bytes.
-    pub fn decode<'a>(
-        frame: &'a [u8],
-        pack: &PackId,
-        offset: u64,
-    ) -> Result<(FrameHead, &'a [u8]), FormatError> {
-        let mut d = Decoder::new(FRAME, frame);
-        d.magic(Self::MAGIC)?;
-        let codec = Codec::decode(&mut d);
-        let base_count = d.u8("bases")?;
-        d.u16("reserved")?;
-        let plain_len = d.u32("plain_len")?;
-        let stored_len = d.u32("stored_len")?;
-        let chunk_count = d.u32("chunks")?;
-        d.u32("reserved2")?;
-        let sum = d.u64("checksum")?;
-        let head_len = Self::FIXED_LEN as u64
-            + u64::from(base_count) * 32
-            + u64::from(chunk_count) * Self::CHUNK_LEN as u64;
-        let whole = head_len + u64::from(stored_len);
-        if whole != frame.len() as u64 {
-            return Err(FormatError::Truncated {
-                what: FRAME,
-                field: "stored bytes",
-                need: whole,
-                have: frame.len() as u64,
-            });
-        }
-        // Both lengths fit: `whole` is the length of a slice.
-        let (head_bytes, stored) = frame.split_at(head_len as usize);
-        if Self::sum(pack, offset, head_bytes, stored) != sum {
-            return Err(FormatError::BadChecksum { what: FRAME });
-        }
-        let mut bases = Vec::with_capacity(base_count.into());
-        for _ in 0..base_count {
-            bases.push(ChunkId(d.array("base")?));
-        }
-        let mut chunks = Vec::with_capacity(chunk_count as usize);
-        let mut plain = 0u64;
-        for _ in 0..chunk_count {
-            let chunk = ChunkEntry { id: ChunkId(d.array("chunk.id")?), len: d.u32("chunk.len")? };
-            plain += u64::from(chunk.len);
-            chunks.push(chunk);
-        }
-        if chunk_count > 0 && plain != plain_len.into() {
-            return Err(d.bad("plain_len", plain_len.into()));
-        }
-        Ok((FrameHead { codec: codec?, plain_len, stored_len, bases, chunks }, stored))
-    }
-
-    fn sum(pack: &PackId, offset: u64, head: &[u8], stored: &[u8]) -> u64 {
-        let after = Self::SUM_AT + 8;
-        Seal::new(Domain::Frame, &pack.0, offset).sum_parts(&[&head[..Self::SUM_AT], &head[after..], stored])
+        Ok(Trailer { layout })
     }
 }
 
@@ -372,6 +229,8 @@ pub struct Footer {
     pub volume: Uuid,
     /// What it holds.
     pub kind: PackKind,
+    /// The parity it carries.
+    pub parity: ParityGeometry,
     /// Its frames, in the order of their offsets.
     pub frames: Vec<FrameEntry>,
     /// The chunks of all frames, frame after frame.
@@ -383,7 +242,7 @@ pub struct Footer {
 }
 
 /// Sections behind the footer's fixed fields. One with an unknown tag is skipped where the tag is
-/// even and refused where it is odd, so that parity and checksums of columns can come later.
+/// even and refused where it is odd.
 mod section {
     pub(super) const FRAMES: u32 = 1;
     pub(super) const CHUNKS: u32 = 3;
@@ -393,10 +252,33 @@ mod section {
 
 impl Footer {
     const MAGIC: &[u8; 8] = b"CAIRNFTR";
+    const FIXED_LEN: usize = 64;
+    const FRAME_LEN: usize = 20;
+    const REPLACED_LEN: usize = 28;
+    const CHECKPOINT_LEN: usize = 48;
+
+    /// Where the parts lie of the pack that it describes.
+    pub fn layout(&self) -> PackLayout {
+        let last = self.frames.last();
+        let footer_offset = last.map_or(PACK_HEADER_LEN as u64, |f| f.offset + u64::from(f.len));
+        PackLayout { footer_offset, footer_len: self.encoded_len() as u32, parity: self.parity }
+    }
+
+    /// Bytes of one copy.
+    pub fn encoded_len(&self) -> usize {
+        let list = |count: usize, each: usize| 12 + count * each;
+        let replaces =
+            if self.replaces.is_empty() { 0 } else { list(self.replaces.len(), Self::REPLACED_LEN) };
+        let checkpoint =
+            self.checkpoint.as_ref().map_or(0, |c| 8 + Self::CHECKPOINT_LEN + c.parts.len() * 16);
+        let frames = list(self.frames.len(), Self::FRAME_LEN);
+        let chunks = list(self.chunks.len(), FrameHead::CHUNK_LEN);
+        Self::FIXED_LEN + frames + chunks + replaces + checkpoint + 8
+    }
 
     /// One copy's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut e = Encoder::new();
+        let mut e = Encoder::after(Vec::with_capacity(self.encoded_len()));
         self.encode_into(&mut e);
         e.finish()
     }
@@ -406,15 +288,15 @@ impl Footer {
         e.bytes("magic", Self::MAGIC);
         e.u32("version", FORMAT_VERSION);
         e.u8("kind", self.kind.code());
-        e.u8("parity_data", 0);
-        e.u8("parity_extra", 0);
+        e.u8("parity_data", self.parity.data);
+        e.u8("parity_extra", self.parity.parity);
         e.u8("reserved", 0);
         e.bytes("pack", &self.pack.0);
         e.bytes("store", &self.store.0);
         e.bytes("volume", &self.volume.0);
 
         e.u32("frames.tag", section::FRAMES);
-        e.u32("frames.len", (4 + self.frames.len() * 20) as u32);
+        e.u32("frames.len", (4 + self.frames.len() * Self::FRAME_LEN) as u32);
         e.u32("frames.count", self.frames.len() as u32);
         for frame in &self.frames {
             e.u64("frame.offset", frame.offset);
@@ -431,7 +313,7 @@ impl Footer {
         }
         if !self.replaces.is_empty() {
             e.u32("replaces.tag", section::REPLACES);
-            e.u32("replaces.len", (4 + self.replaces.len() * 28) as u32);
+            e.u32("replaces.len", (4 + self.replaces.len() * Self::REPLACED_LEN) as u32);
             e.u32("replaces.count", self.replaces.len() as u32);
             for replaced in &self.replaces {
                 e.bytes("replaced.pack", &replaced.pack.0);
@@ -442,7 +324,7 @@ impl Footer {
         }
         if let Some(checkpoint) = &self.checkpoint {
             e.u32("checkpoint.tag", section::CHECKPOINT);
-            e.u32("checkpoint.len", (48 + checkpoint.parts.len() * 16) as u32);
+            e.u32("checkpoint.len", (Self::CHECKPOINT_LEN + checkpoint.parts.len() * 16) as u32);
             e.u32("checkpoint.kind", matches!(checkpoint.kind, CheckpointKind::Delta).into());
             e.u64("checkpoint.state", checkpoint.lsn.0);
             checkpoint.previous.encode(e);
@@ -462,12 +344,14 @@ impl Footer {
         d.magic(Self::MAGIC)?;
         d.version()?;
         let kind = PackKind::decode(&mut d)?;
-        d.bytes("parity", 3)?;
+        let parity = ParityGeometry::decode(&mut d)?;
+        d.u8("reserved")?;
         let mut footer = Footer {
             pack: PackId(d.array("pack")?),
             store: Uuid(d.array("store")?),
             volume: Uuid(d.array("volume")?),
             kind,
+            parity,
             frames: Vec::new(),
             chunks: Vec::new(),
             replaces: Vec::new(),
@@ -486,7 +370,7 @@ impl Footer {
     fn decode_section(&mut self, tag: u32, d: &mut Decoder<'_>) -> Result<(), FormatError> {
         match tag {
             section::FRAMES => {
-                for _ in 0..d.count("frames.count", 20)? {
+                for _ in 0..d.count("frames.count", Self::FRAME_LEN)? {
                     self.frames.push(FrameEntry {
                         offset: d.u64("frame.offset")?,
                         len: d.u32("frame.len")?,
@@ -502,7 +386,7 @@ impl Footer {
                 }
             }
             section::REPLACES => {
-                for _ in 0..d.count("replaces.count", 28)? {
+                for _ in 0..d.count("replaces.count", Self::REPLACED_LEN)? {
                     self.replaces.push(Replaced {
                         pack: PackId(d.array("replaced.pack")?),
                         frame: d.u32("replaced.frame")?,

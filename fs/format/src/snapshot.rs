@@ -15,6 +15,8 @@ pub struct PackSummary {
     pub kind: PackKind,
     /// The length of its file.
     pub file_len: u64,
+    /// Those of them that are there to mend the others: parity, checksums, second copies.
+    pub spare_len: u64,
     /// Bytes of its frames once decoded.
     pub plain_len: u64,
     /// Its chunks.
@@ -44,7 +46,7 @@ pub struct IndexSnapshot {
 }
 
 const INDEX: &str = "chunk index";
-const PACK_LEN: usize = 16 + 16 + 1 + 8 + 8 + 4;
+const PACK_LEN: usize = 16 + 16 + 1 + 8 + 8 + 8 + 4;
 const SLOT_LEN: usize = 16;
 
 impl IndexSnapshot {
@@ -70,6 +72,7 @@ impl IndexSnapshot {
             e.bytes("pack.volume", &pack.volume.0);
             e.u8("pack.kind", matches!(pack.kind, PackKind::Metadata).into());
             e.u64("pack.file_len", pack.file_len);
+            e.u64("pack.spare_len", pack.spare_len);
             e.u64("pack.plain_len", pack.plain_len);
             e.u32("pack.chunks", pack.chunks);
         }
@@ -105,11 +108,13 @@ impl IndexSnapshot {
                     other => return Err(d.bad("pack.kind", other.into())),
                 },
                 file_len: d.u64("pack.file_len")?,
+                spare_len: d.u64("pack.spare_len")?,
                 plain_len: d.u64("pack.plain_len")?,
                 chunks: d.u32("pack.chunks")?,
             };
             // Whoever adds them up may do so.
             d.within("pack.file_len", summary.file_len, 0..=PACK_LEN_MAX)?;
+            d.within("pack.spare_len", summary.spare_len, 0..=summary.file_len)?;
             d.within("pack.plain_len", summary.plain_len, 0..=PACK_PLAIN_MAX)?;
             packs.push(summary);
         }

@@ -38,6 +38,28 @@ pub struct ParityGeometry {
     pub parity: u8,
 }
 
+impl ParityGeometry {
+    /// K data units and M parity units.
+    pub fn new(data: u8, parity: u8) -> ParityGeometry {
+        ParityGeometry { data, parity }
+    }
+
+    /// Whether there is no parity.
+    pub fn is_none(&self) -> bool {
+        self.parity == 0
+    }
+
+    /// Whether it is one that can be computed.
+    pub fn is_sound(&self) -> bool {
+        matches!((self.data, self.parity), (0, 0) | (1..=128, 1..=64))
+    }
+
+    pub(crate) fn decode(d: &mut Decoder<'_>) -> Result<ParityGeometry, FormatError> {
+        let geometry = ParityGeometry { data: d.u8("parity_data")?, parity: d.u8("parity_extra")? };
+        if geometry.is_sound() { Ok(geometry) } else { Err(d.bad("parity_data", geometry.data.into())) }
+    }
+}
+
 /// What `mkfs` chose for a volume.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
@@ -245,9 +267,7 @@ impl Geometry {
             (64 << 10..=1 << 30).contains(&self.segment) && self.segment.is_multiple_of(4096),
         )?;
         field("segments", self.segments, (4..=1 << 16).contains(&self.segments))?;
-        let ParityGeometry { data, parity } = self.parity;
-        let ok = (data == 0 && parity == 0) || ((1..=128).contains(&data) && (1..=64).contains(&parity));
-        field("parity_data", data.into(), ok)
+        field("parity_data", self.parity.data.into(), self.parity.is_sound())
     }
 }
 

@@ -63,7 +63,7 @@ fn measure(place: &Place) -> Result<Document, Failure> {
 
 /// What everything takes for good: the journal's space is used again and again, so only its backlog counts.
 fn takes(usage: &UsageReport) -> u64 {
-    usage.stored + usage.metadata + usage.journal_used
+    usage.stored + usage.metadata + usage.parity + usage.journal_used
 }
 
 fn ratio(usage: &UsageReport) -> Option<f64> {
@@ -86,6 +86,7 @@ fn table(document: &Document) -> String {
         ("after dedup", usage.unique),
         ("after compression", usage.stored),
         ("metadata", usage.metadata),
+        ("parity", usage.parity),
         ("journal, in use", usage.journal_used),
     ];
     for (name, bytes) in rows {
@@ -132,6 +133,7 @@ mod tests {
             stored: 1 << 30,
             reclaimable: 0,
             metadata: 0,
+            parity: 0,
             journal: 512 << 20,
             journal_used: 0,
         }

@@ -86,6 +86,7 @@ impl Hub {
             volume: footer.volume,
             kind: footer.kind,
             file_len,
+            spare_len: file_len.saturating_sub(footer.layout().described()),
             plain_len: footer.frames.iter().map(|f| u64::from(f.plain_len)).sum(),
             chunks: footer.chunks.len() as u32,
         };

@@ -6,6 +6,7 @@
 mod caches;
 pub mod disk;
 mod error;
+pub mod heal;
 mod hub;
 mod index;
 mod pack;

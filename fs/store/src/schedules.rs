@@ -42,7 +42,8 @@ fn open(disk: &MemoryDisk) -> Store {
 
 /// Writes a pack with the chunk.
 fn fill(store: &Store, pack: PackId) -> crate::SealedPack {
-    let mut writer = store.begin_pack(pack, PackKind::Data, Uuid([4; 16])).expect("begun");
+    let mut writer =
+        store.begin_pack(pack, PackKind::Data, Uuid([4; 16]), ParityGeometry::new(4, 1)).expect("begun");
     let chunk = ChunkEntry { id: ID, len: PLAIN.len() as u32 };
     writer.append(Codec::Raw, &PLAIN, chunk.len, vec![chunk]).expect("appended");
     writer.seal(None).expect("sealed")

@@ -7,11 +7,12 @@ use std::io;
 
 use cairn_format::{
     ChunkEntry, ChunkId, ChunkPiece, Footer, FrameEntry, FrameHead, IndexSnapshot, PackId, PackKind,
-    PackSummary, StoreSuperblock, Uuid,
+    PackSummary, ParityGeometry, StoreSuperblock, Uuid,
 };
 
 use crate::caches::ByteLru;
 use crate::disk::{Disk, replace_small};
+use crate::heal::Health;
 use crate::hub::{Hub, is_data};
 use crate::pack::unsealed_path;
 use crate::replicas::{read_replicas, write_replicas};
@@ -60,6 +61,7 @@ pub struct Store {
     frames: ByteLru<(PackId, u32), DecodedFrame>,
     frame_hits: AtomicU64,
     frame_misses: AtomicU64,
+    health: Arc<Health>,
     /// Directories of packs whose names are known to be certain.
     certain: Mutex<HashSet<String>>,
 }
@@ -69,10 +71,12 @@ pub struct Store {
 pub struct StoreUsage {
     /// Plain bytes of the chunks in data packs.
     pub unique: u64,
-    /// Bytes of data packs.
+    /// Bytes of data packs, without `spare`.
     pub data: u64,
-    /// Bytes of metadata packs.
+    /// Bytes of metadata packs, without `spare`.
     pub metadata: u64,
+    /// Bytes of both that are there to mend the others: parity, its checksums, second copies.
+    pub spare: u64,
     /// Packs of both kinds.
     pub packs: u64,
     /// Fingerprints in the index.
@@ -134,6 +138,7 @@ impl Store {
         for (path, reason) in &replicas.damaged {
             tracing::warn!("the store's {path} cannot be used, its replica can: {reason}");
         }
+        let chunk_key = replicas.newest.chunk_key;
         let store = Store {
             disk,
             superblock: replicas.newest,
@@ -143,6 +148,7 @@ impl Store {
             frames: ByteLru::new(options.cache_size, 8),
             frame_hits: AtomicU64::new(0),
             frame_misses: AtomicU64::new(0),
+            health: Arc::new(Health::new(chunk_key)),
             certain: Mutex::default(),
         };
         store.load_hub(options.read_only, options.index_mem)?;
@@ -166,7 +172,7 @@ impl Store {
         let mut unknown: Vec<_> = unknown.into_iter().collect();
         unknown.sort();
         for pack in unknown {
-            match PackReader::open(&*self.disk, pack).and_then(|r| Ok((r.footer()?, r.len()?))) {
+            match self.reader(pack).and_then(|r| Ok((r.footer()?, r.len()?))) {
                 Ok((footer, len)) => self.hub.publish(&footer, len, None),
                 // Reads from it fail one by one, with the path in the log; fsck names them all.
                 Err(error) => tracing::error!("its chunks are not used for new files: {error}"),
@@ -222,9 +228,15 @@ impl Store {
     }
 
     /// Begins a pack, under a name that was never used.
-    pub fn begin_pack(&self, pack: PackId, kind: PackKind, volume: Uuid) -> Result<PackWriter, StoreError> {
+    pub fn begin_pack(
+        &self,
+        pack: PackId,
+        kind: PackKind,
+        volume: Uuid,
+        parity: ParityGeometry,
+    ) -> Result<PackWriter, StoreError> {
         self.make_dir(pack)?;
-        PackWriter::begin(self.disk.clone(), pack, kind, self.superblock.uuid, volume)
+        PackWriter::begin(self.disk.clone(), pack, kind, self.superblock.uuid, volume, parity)
     }
 
     /// Makes a pack's directory, and makes that certain. One that is there may be what another is making, or what a
@@ -347,12 +359,14 @@ impl Store {
         let mut usage = StoreUsage { fingerprints: fingerprints as u64, index_mem, ..StoreUsage::default() };
         for summary in self.hub.summaries() {
             usage.packs += 1;
+            usage.spare = usage.spare.saturating_add(summary.spare_len);
+            let own = summary.file_len.saturating_sub(summary.spare_len);
             if is_data(&summary) {
                 // What a snapshot of the index says of a pack was not compared with it.
                 usage.unique = usage.unique.saturating_add(summary.plain_len);
-                usage.data = usage.data.saturating_add(summary.file_len);
+                usage.data = usage.data.saturating_add(own);
             } else {
-                usage.metadata = usage.metadata.saturating_add(summary.file_len);
+                usage.metadata = usage.metadata.saturating_add(own);
             }
         }
         usage
@@ -363,9 +377,22 @@ impl Store {
         (self.frame_hits.load(Ordering::Relaxed), self.frame_misses.load(Ordering::Relaxed))
     }
 
-    /// Opens a pack past the caches.
+    /// Opens a pack past the caches. What cannot be read of it is answered from parity, where [`Store::health`] has it so.
     pub fn reader(&self, pack: PackId) -> Result<PackReader, ReadError> {
-        PackReader::open(&*self.disk, pack)
+        PackReader::open(&*self.disk, pack).map(|reader| reader.healed_by(self.health.clone()))
+    }
+
+    /// What was found to be damaged, and what becomes of it.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Looks through one of the packs that damage was met in, and writes back what can be restored. Whether there was one.
+    pub fn mend_next(&self) -> Result<bool, StoreError> {
+        let Some((pack, mended)) = self.health.mend_next(&*self.disk) else { return Ok(false) };
+        // Who has it open may have the one that was there before, or have seen less of it.
+        self.open_packs.remove(0, &pack);
+        mended.map(|_| true)
     }
 
     /// Reads bytes of a chunk: `out.len()` of them, from `from` bytes behind the start of the piece.
@@ -428,7 +455,7 @@ impl Store {
         if let Some(open) = self.open_packs.get(0, &pack) {
             return Ok(open);
         }
-        let reader = PackReader::open(&*self.disk, pack)?;
+        let reader = self.reader(pack)?;
         let footer = reader.footer()?;
         let size = (footer.frames.len() * size_of::<FrameEntry>()) as u64;
         let open = Arc::new(OpenPack { reader, frames: footer.frames });
@@ -444,7 +471,7 @@ impl Store {
         if let Some(table) = self.chunk_tables.get(0, &pack) {
             return Ok(table);
         }
-        let footer = PackReader::open(&*self.disk, pack)?.footer()?;
+        let footer = self.reader(pack)?.footer()?;
         let table = Arc::new(ChunkTable(locate_all(&footer)));
         let size = (table.0.len() * size_of::<(ChunkId, Located)>()) as u64;
         self.chunk_tables.put(0, pack, table.clone(), size);

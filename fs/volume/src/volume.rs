@@ -30,12 +30,14 @@ pub struct Usage {
     pub logical: u64,
     /// Plain bytes in data packs: each chunk once.
     pub unique: u64,
-    /// Bytes of data packs.
+    /// Bytes of data packs, without what is in `parity`.
     pub stored: u64,
     /// Of those, bytes that nothing refers to any more, as of the last checkpoint; at least.
     pub reclaimable: u64,
-    /// Bytes of metadata packs, engine and index.
+    /// Bytes of metadata packs, engine and index, without what is in `parity`.
     pub metadata: u64,
+    /// Bytes of packs that are there to mend the others: parity, its checksums, second copies.
+    pub parity: u64,
     /// Bytes of the journal's segments.
     pub journal: u64,
     /// Bytes written but not folded yet.
@@ -445,6 +447,7 @@ impl Volume {
             stored: store.data,
             reclaimable: self.core.collector.reclaimable(),
             metadata: store.metadata + caches,
+            parity: store.spare,
             journal,
             journal_used,
         }

@@ -133,7 +133,8 @@ impl Fixture {
         records.iter().for_each(|(key, value)| push_meta_record(&mut frame, key, Some(value)));
         let plain = frame.finish();
         let pack = PackId::new(7, 1, 1);
-        let mut writer = store.begin_pack(pack, PackKind::Metadata, superblock.uuid).unwrap();
+        let mut writer =
+            store.begin_pack(pack, PackKind::Metadata, superblock.uuid, superblock.geometry.parity).unwrap();
         writer.append(Codec::Raw, &plain, plain.len() as u32, Vec::new()).unwrap();
         // Newer than the one that the journal names.
         let lsn = Lsn(superblock.checkpoint.lsn.0 + 1000);

@@ -63,7 +63,8 @@ fn pack_that_replaces(volume: &Fixture, kind: PackKind, replaces: Vec<Replaced>)
     let store = Store::open(Arc::new(volume.store_disk()), options).unwrap();
     let plain = b"again and again ".repeat(20);
     let id = cairn_codec::chunk_id(store.chunk_key(), &plain);
-    let mut writer = store.begin_pack(PackId::new(9, 1, 1), kind, superblock.uuid).unwrap();
+    let mut writer =
+        store.begin_pack(PackId::new(9, 1, 1), kind, superblock.uuid, superblock.geometry.parity).unwrap();
     writer.append(Codec::Raw, &plain, 320, vec![ChunkEntry { id, len: 320 }]).unwrap();
     writer.replace(replaces);
     writer.seal(None).unwrap();

@@ -4,8 +4,8 @@ use cairn_codec::Compressor;
 use cairn_format::{
     Answer, Checkpoint, CheckpointKind, CheckpointRef, Codec, Compression, Domain, Encoder, Footer,
     FrameEntry, FrameHead, IndexSnapshot, Lsn, Mutation, PACK_HEADER_LEN, PackHeader, PackId, PackKind,
-    Record, RecordHead, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SUPERBLOCK_LEN, Seal, TRAILER_LEN, Trailer,
-    payload_sums, push_meta_record,
+    PackLayout, ParityGeometry, Record, RecordHead, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SUPERBLOCK_LEN,
+    Seal, TRAILER_LEN, Trailer, payload_sums, push_meta_record,
 };
 use cairn_store::disk::{Disk, MemoryDisk};
 
@@ -193,17 +193,16 @@ fn header_or_trailer(choices: &mut Choices<'_>, image: &mut Image) {
 
 /// A whole pack: `data` behind its header, and what describes it.
 fn packed(footer: &Footer, data: &[u8]) -> Vec<u8> {
+    let footer = Footer { parity: ParityGeometry::default(), ..footer.clone() };
     let described = footer.encode();
-    let header = PackHeader {
-        pack: footer.pack,
-        store: footer.store,
-        volume: footer.volume,
-        kind: footer.kind,
+    let layout = PackLayout {
         footer_offset: (PACK_HEADER_LEN + data.len()) as u64,
         footer_len: described.len() as u32,
+        parity: footer.parity,
     };
-    let second = header.footer_offset + described.len() as u64;
-    let trailer = Trailer { footer_offset: second, footer_len: described.len() as u32 };
+    let Footer { pack, store, volume, kind, .. } = footer;
+    let header = PackHeader { pack, store, volume, kind, layout };
+    let trailer = Trailer { layout };
     [&header.encode()[..], data, &described, &described, &trailer.encode(&footer.pack)].concat()
 }
 
@@ -377,6 +376,7 @@ fn metadata_pack(
     };
     let data = [head.encode(&pack, PACK_HEADER_LEN as u64, &stored), stored].concat();
     let footer = Footer {
+        parity: ParityGeometry::default(),
         pack,
         store: image.superblock.store,
         volume: image.superblock.uuid,

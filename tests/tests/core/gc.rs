@@ -500,7 +500,8 @@ fn a_chunk_whose_bytes_are_not_what_its_id_says_is_not_taken_over() {
     let reader = store.reader(victim).expect("there");
     let footer = reader.footer().expect("a footer");
     // The same pack once more, every checksum right, a bit of every chunk not.
-    let mut writer = store.begin_pack(victim, PackKind::Data, footer.volume).expect("a name beside it");
+    let mut writer =
+        store.begin_pack(victim, PackKind::Data, footer.volume, footer.parity).expect("a name beside it");
     for entry in &footer.frames {
         let frame = reader.frame(entry).expect("a frame");
         let mut plain = frame.plain.clone();

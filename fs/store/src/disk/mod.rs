@@ -81,6 +81,10 @@ pub trait DiskFile: Send + Sync {
     /// Cuts the file, or extends it by a hole.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// Has reads of a range go to the medium itself, where what was written there is synced. A wish: where it cannot be
+    /// had they go the usual way.
+    fn forget(&self, _range: std::ops::Range<u64>) {}
+
     /// Reads exactly `buf.len()` bytes; `UnexpectedEof` where the file is shorter.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         match self.read_at(buf, offset)? {

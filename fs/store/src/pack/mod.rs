@@ -1,6 +1,8 @@
 //! Packs: written once, under a name that is never used again, sealed, then only read.
 
+mod parity;
 mod reader;
+mod sums;
 mod writer;
 
 use cairn_format::PackId;

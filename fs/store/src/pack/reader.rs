@@ -1,23 +1,24 @@
 //! Reading a pack: its footer from either copy, and frames, each checked before it is decoded.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use cairn_format::{
-    ChunkEntry, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader, PackId,
+    ChunkEntry, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader, PackId, PackLayout,
     TRAILER_LEN, Trailer,
 };
 
 use crate::ReadError;
 use crate::disk::{Access, Disk, DiskFile};
+use crate::heal::Health;
 use crate::pack::pack_path;
-
-/// The longest footer that is read. A fold ends a pack before its chunks need half of it.
-const FOOTER_MAX: u32 = 64 << 20;
 
 /// A sealed pack, open.
 pub struct PackReader {
     pack: PackId,
     file: Arc<dyn DiskFile>,
+    /// Who answers from parity what cannot be read; none where damage is to be seen.
+    health: Option<Arc<Health>>,
 }
 
 /// A frame's plain bytes, and which chunks they are.
@@ -61,9 +62,19 @@ impl PackReader {
     /// Opens a pack.
     pub fn open(disk: &dyn Disk, pack: PackId) -> Result<PackReader, ReadError> {
         match disk.open(&pack_path(&pack), Access::Read) {
-            Ok(file) => Ok(PackReader { pack, file }),
+            Ok(file) => Ok(PackReader { pack, file, health: None }),
             Err(error) => Err(ReadError::io(pack, 0, error)),
         }
+    }
+
+    /// Its name.
+    pub(crate) fn pack(&self) -> PackId {
+        self.pack
+    }
+
+    /// Its file.
+    pub(crate) fn file(&self) -> &dyn DiskFile {
+        &*self.file
     }
 
     /// The length of its file; one that is longer than any pack is damaged.
@@ -77,42 +88,68 @@ impl PackReader {
         }
     }
 
+    /// Has what cannot be read be answered from parity.
+    pub(crate) fn healed_by(self, health: Arc<Health>) -> PackReader {
+        PackReader { health: Some(health), ..self }
+    }
+
     /// Its footer: the copy that the trailer leads to, or the one that the header does.
     pub fn footer(&self) -> Result<Footer, ReadError> {
-        match self.footer_by_trailer() {
-            Ok(footer) => Ok(footer),
-            Err(by_trailer) => self.footer_by_header().map_err(|_| by_trailer),
+        let by_trailer = match self.footer_by_trailer() {
+            Ok(footer) => return Ok(footer),
+            Err(error) => error,
+        };
+        match (self.footer_by_header(), &self.health) {
+            (Ok(footer), health) => {
+                health.iter().for_each(|health| health.suspect(self.pack));
+                Ok(footer)
+            }
+            (Err(_), Some(health)) => health.footer(self, by_trailer),
+            (Err(_), None) => Err(by_trailer),
         }
     }
 
     /// The second copy of the footer, found from the file's end.
     pub fn footer_by_trailer(&self) -> Result<Footer, ReadError> {
-        let len = self.len()?;
-        let at = len.saturating_sub(TRAILER_LEN as u64);
-        let trailer = Trailer::decode(&self.read(at, (len - at) as usize)?, &self.pack)
-            .map_err(|e| ReadError::damaged(self.pack, at, e))?;
-        self.footer_at(trailer.footer_offset, trailer.footer_len)
+        self.footer_at(self.layout_by_trailer()?.second_footer())
     }
 
     /// The first copy of the footer, found from the file's start.
     pub fn footer_by_header(&self) -> Result<Footer, ReadError> {
-        let header = PackHeader::decode(&self.read(0, PACK_HEADER_LEN)?, &self.pack)
-            .map_err(|e| ReadError::damaged(self.pack, 0, e))?;
-        self.footer_at(header.footer_offset, header.footer_len)
+        self.footer_at(self.layout_by_header()?.footer())
     }
 
-    fn footer_at(&self, offset: u64, len: u32) -> Result<Footer, ReadError> {
-        let fits = offset.checked_add(len.into()).is_some_and(|end| self.len().is_ok_and(|len| end <= len));
-        if len > FOOTER_MAX || !fits {
-            return Err(ReadError::damaged(
+    /// Where its parts lie, as its last bytes say.
+    pub fn layout_by_trailer(&self) -> Result<PackLayout, ReadError> {
+        let len = self.len()?;
+        let at = len.saturating_sub(TRAILER_LEN as u64);
+        let trailer = Trailer::decode(&self.read(at, (len - at) as usize)?, &self.pack)
+            .map_err(|e| ReadError::damaged(self.pack, at, e))?;
+        match trailer.layout.file_len() {
+            expected if expected == len => Ok(trailer.layout),
+            expected => Err(ReadError::damaged(
                 self.pack,
-                offset,
-                format!("no room for a footer of {len} bytes"),
-            ));
+                at,
+                format!("{expected} bytes by its trailer, {len} are there"),
+            )),
         }
-        let footer = Footer::decode(&self.read(offset, len as usize)?, &self.pack)
-            .map_err(|e| ReadError::damaged(self.pack, offset, e))?;
-        Ok(footer)
+    }
+
+    /// Where its parts lie, as its first bytes say.
+    pub fn layout_by_header(&self) -> Result<PackLayout, ReadError> {
+        PackHeader::decode(&self.read(0, PACK_HEADER_LEN)?, &self.pack)
+            .map(|header| header.layout)
+            .map_err(|e| ReadError::damaged(self.pack, 0, e))
+    }
+
+    fn footer_at(&self, at: Range<u64>) -> Result<Footer, ReadError> {
+        // What is read is allocated for: no more than there is.
+        if !self.len().is_ok_and(|len| at.end <= len) {
+            let reason = format!("the file ends before its footer does, at {}", at.end);
+            return Err(ReadError::damaged(self.pack, at.start, reason));
+        }
+        Footer::decode(&self.read(at.start, (at.end - at.start) as usize)?, &self.pack)
+            .map_err(|e| ReadError::damaged(self.pack, at.start, e))
     }
 
     /// A frame's bytes as they are stored, head and all, not checked.
@@ -126,10 +163,17 @@ impl PackReader {
 
     /// A frame, checked and decoded.
     pub fn frame(&self, entry: &FrameEntry) -> Result<DecodedFrame, ReadError> {
-        let bytes = self.raw_frame(entry)?;
+        match (self.raw_frame(entry).and_then(|bytes| self.decode(entry, &bytes)), &self.health) {
+            (Err(error), Some(health)) => health.frame(self, entry, error),
+            (result, _) => result,
+        }
+    }
+
+    /// A frame from its stored bytes, head and all.
+    pub(crate) fn decode(&self, entry: &FrameEntry, bytes: &[u8]) -> Result<DecodedFrame, ReadError> {
         let damaged = |e: String| ReadError::Damaged { pack: self.pack, offset: entry.offset, reason: e };
         let (head, stored) =
-            FrameHead::decode(&bytes, &self.pack, entry.offset).map_err(|e| damaged(e.to_string()))?;
+            FrameHead::decode(bytes, &self.pack, entry.offset).map_err(|e| damaged(e.to_string()))?;
         if head.plain_len != entry.plain_len {
             return Err(damaged(format!(
                 "{} plain bytes, {} by the footer",

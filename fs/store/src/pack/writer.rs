@@ -1,14 +1,16 @@
-//! Writing a pack: frames, then footer, footer and trailer, then the header, then sync, then its name.
+//! Writing a pack: frames, footer, parity, footer and trailer, then sync, then its name.
 
 use std::sync::Arc;
 
 use cairn_format::{
     Checkpoint, ChunkEntry, Codec, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PackHeader, PackId,
-    PackKind, Replaced, Trailer, Uuid,
+    PackKind, PackLayout, ParityGeometry, Replaced, SECTOR, SumTable, Trailer, Uuid, sector_sum,
 };
 
 use crate::StoreError;
 use crate::disk::{Access, Disk, DiskFile};
+use crate::pack::parity::write_parity;
+use crate::pack::sums::SectorSums;
 use crate::pack::{pack_path, unsealed_path};
 use crate::store::PACKS_DIR;
 
@@ -18,6 +20,10 @@ pub struct PackWriter {
     file: Arc<dyn DiskFile>,
     end: u64,
     footer: Footer,
+    /// Of all that was written behind the header. (Of the first sector, once the header is known.)
+    sums: SectorSums,
+    /// What follows the header in its sector.
+    beside_header: Vec<u8>,
 }
 
 /// A pack that is written, synced and named.
@@ -36,6 +42,7 @@ impl PackWriter {
         kind: PackKind,
         store: Uuid,
         volume: Uuid,
+        parity: ParityGeometry,
     ) -> Result<PackWriter, StoreError> {
         let path = unsealed_path(&pack);
         let file = disk.open(&path, Access::CreateNew).map_err(StoreError::io(path))?;
@@ -44,12 +51,14 @@ impl PackWriter {
             store,
             volume,
             kind,
+            parity,
             frames: Vec::new(),
             chunks: Vec::new(),
             replaces: Vec::new(),
             checkpoint: None,
         };
-        Ok(PackWriter { disk, file, end: PACK_HEADER_LEN as u64, footer })
+        let sums = SectorSums::new(&pack, 1);
+        Ok(PackWriter { disk, file, end: PACK_HEADER_LEN as u64, footer, sums, beside_header: Vec::new() })
     }
 
     /// The pack's name.
@@ -112,21 +121,34 @@ impl PackWriter {
 
     fn write_end(&mut self) -> Result<(), StoreError> {
         let footer = self.footer.encode();
-        let footer_len = footer.len() as u32;
-        let header = PackHeader {
-            pack: self.footer.pack,
-            store: self.footer.store,
-            volume: self.footer.volume,
-            kind: self.footer.kind,
+        let layout = PackLayout {
             footer_offset: self.end,
-            footer_len,
+            footer_len: footer.len() as u32,
+            parity: self.footer.parity,
         };
-        let trailer = Trailer { footer_offset: self.end + u64::from(footer_len), footer_len };
-        let tail = [&footer[..], &footer[..], &trailer.encode(&self.footer.pack)[..]].concat();
-        self.write(&tail)?;
-        let new = unsealed_path(&self.footer.pack);
-        self.file.write_at(&header.encode(), 0).map_err(StoreError::io(&new))?;
-        self.file.sync().map_err(StoreError::io(new))
+        self.write(&footer)?;
+        let sums = self.write_header(layout)?;
+        let trailer = Trailer { layout }.encode(&self.footer.pack);
+        if !layout.parity.is_none() {
+            let sums = SumTable { owner: &self.footer.pack.0, first: 0 }.encode(&sums);
+            self.put(&sums, layout.sums().start)?;
+            let parity_sums = write_parity(&*self.file, &self.footer.pack, &layout, &trailer)
+                .map_err(StoreError::io(unsealed_path(&self.footer.pack)))?;
+            self.put(&[parity_sums, sums].concat(), layout.parity_sums().start)?;
+        }
+        self.put(&[&footer[..], &trailer[..]].concat(), layout.second_footer().start)?;
+        self.end = layout.file_len();
+        self.file.sync().map_err(StoreError::io(unsealed_path(&self.footer.pack)))
+    }
+
+    /// Writes the header; gives the checksums of all sectors up to the end of the footer.
+    fn write_header(&mut self, layout: PackLayout) -> Result<Vec<u64>, StoreError> {
+        let Footer { pack, store, volume, kind, .. } = self.footer;
+        let header = PackHeader { pack, store, volume, kind, layout }.encode();
+        self.put(&header, 0)?;
+        let first = [&header[..], &self.beside_header[..]].concat();
+        let behind = std::mem::replace(&mut self.sums, SectorSums::new(&pack, 1)).finish();
+        Ok([vec![sector_sum(&pack.0, 0, &first)], behind].concat())
     }
 
     /// Gives it its name, for certain.
@@ -143,11 +165,18 @@ impl PackWriter {
         let _ = self.disk.remove(&unsealed_path(&self.footer.pack));
     }
 
+    /// Appends bytes that the footer, or parity, will speak for.
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file
-            .write_at(bytes, self.end)
-            .map_err(|e| StoreError::io(unsealed_path(&self.footer.pack))(e))?;
+        self.put(bytes, self.end)?;
+        let room = SECTOR as usize - PACK_HEADER_LEN - self.beside_header.len();
+        let (beside, behind) = bytes.split_at(room.min(bytes.len()));
+        self.beside_header.extend_from_slice(beside);
+        self.sums.take(behind);
         self.end += bytes.len() as u64;
         Ok(())
+    }
+
+    fn put(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
+        self.file.write_at(bytes, at).map_err(|e| StoreError::io(unsealed_path(&self.footer.pack))(e))
     }
 }

@@ -131,7 +131,10 @@ impl<'a> RecordWriter<'a> {
         }
         let mut pack = match self.open.take() {
             Some(pack) => pack,
-            None => self.core.store.begin_pack(self.core.packs.next(), PackKind::Metadata, self.core.uuid)?,
+            None => {
+                let Core { store, packs, uuid, geometry, .. } = self.core;
+                store.begin_pack(packs.next(), PackKind::Metadata, *uuid, geometry.parity)?
+            }
         };
         let (codec, stored) = self.compressor.encode(&plain);
         let appended = pack.append(codec, &stored, plain.len() as u32, Vec::new());

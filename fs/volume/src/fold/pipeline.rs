@@ -283,7 +283,9 @@ fn write(
 fn append(core: &Core, pack: &mut Option<PackWriter>, frame: Coded) -> Result<(), StoreError> {
     let pack = match pack {
         Some(pack) => pack,
-        None => pack.insert(core.store.begin_pack(core.packs.next(), KIND, core.uuid)?),
+        None => {
+            pack.insert(core.store.begin_pack(core.packs.next(), KIND, core.uuid, core.geometry.parity)?)
+        }
     };
     pack.append(frame.codec, &frame.stored, frame.plain_len, frame.chunks).map(|_| ())
 }

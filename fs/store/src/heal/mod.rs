@@ -1,0 +1,87 @@
+//! Healing: what is damaged on the disk, found and computed again from parity.
+//!
+//! A reader is answered first, from what can be restored in memory ([`frame`], [`footer`]). Writing it back is another
+//! step ([`examine`] finds all that is wrong with a pack, [`mend`] writes what can be restored), done in the background, by
+//! a scrub, or by fsck.
+//!
+//! Architecture Invariant: nothing here decides what bytes should be. Checksums do: what is restored counts only when it
+//! matches the one that was made when it was written.
+
+mod examine;
+mod health;
+mod locate;
+mod mend;
+mod restore;
+mod sectors;
+#[cfg(test)]
+mod tests;
+
+use cairn_format::{Footer, FrameEntry, FrameHead, PackId};
+
+use crate::PackReader;
+use locate::find_layout;
+use restore::Restorer;
+use sectors::{Found, Region, Sectors};
+
+pub use examine::{Examined, examine};
+pub use health::{HealCounts, HealEvent, HealMode, HealOutcome, Health};
+pub use mend::{Mended, mend};
+
+/// A frame's bytes as they were stored, head and all, where parity restores them.
+pub(crate) fn frame(reader: &PackReader, entry: &FrameEntry) -> Option<Vec<u8>> {
+    let pack = reader.pack();
+    let is_whole = |bytes: &[u8]| FrameHead::decode(bytes, &pack, entry.offset).is_ok();
+    read(reader, entry.offset..entry.offset + u64::from(entry.len), is_whole)
+}
+
+/// A pack's footer, where parity restores it.
+pub(crate) fn footer(reader: &PackReader) -> Option<Footer> {
+    let at = find_layout(reader.file(), &reader.pack())?.footer();
+    let bytes = read(reader, at, |bytes| Footer::decode(bytes, &reader.pack()).is_ok())?;
+    Footer::decode(&bytes, &reader.pack()).ok()
+}
+
+/// Bytes of a pack that `is_whole` accepts.
+fn read(
+    reader: &PackReader,
+    range: std::ops::Range<u64>,
+    is_whole: impl Fn(&[u8]) -> bool,
+) -> Option<Vec<u8>> {
+    let layout = find_layout(reader.file(), &reader.pack())?;
+    if range.end > layout.described() {
+        return None;
+    }
+    let restorer = Restorer::new(Sectors::new(reader.file(), reader.pack(), layout))?;
+    let parts: Vec<(Region, Vec<u8>, bool)> = restorer
+        .sectors
+        .regions(range.clone())
+        .map(|region| match restorer.read(&region) {
+            Found::Whole(bytes) => Some((region, bytes, true)),
+            Found::Unknown(bytes) => Some((region, bytes, false)),
+            Found::Lost => None,
+        })
+        .collect::<Option<_>>()?;
+    let join = |parts: &[(Region, Vec<u8>, bool)]| -> Option<Vec<u8>> {
+        let start = range.start - parts.first()?.0.range.start;
+        let bytes: Vec<u8> = parts.iter().flat_map(|(_, bytes, _)| bytes.iter().copied()).collect();
+        bytes.get(start as usize..(start + range.end - range.start) as usize).map(<[u8]>::to_vec)
+    };
+    let bytes = join(&parts)?;
+    if is_whole(&bytes) {
+        return Some(bytes);
+    }
+    // The checksums of some sectors are lost for good: whichever of those is wrong, the frame's own tells.
+    (0..parts.len()).filter(|i| !parts[*i].2).find_map(|i| {
+        let mut parts = parts.clone();
+        let (Found::Whole(bytes) | Found::Unknown(bytes)) = restorer.restore(&parts[i].0) else {
+            return None;
+        };
+        parts[i].1 = bytes;
+        join(&parts).filter(|bytes| is_whole(bytes))
+    })
+}
+
+/// A pack that cannot be worked on, and why.
+pub(crate) fn unusable(pack: PackId, reason: &str) -> crate::ReadError {
+    crate::ReadError::damaged(pack, 0, reason)
+}

@@ -1,0 +1,248 @@
+//! Bytes that are lost, computed again from the stripe they are part of.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use cairn_codec::parity::{ParityCode, RestorePlan};
+use cairn_format::{Stripe, Trailer};
+
+use super::sectors::{Found, Region, Sectors};
+
+/// How often it is tried to restore a region with other shards, where the checksums of these are lost.
+const ATTEMPTS: usize = 2_000;
+
+/// What one shard of the stripe has in a range of columns.
+struct Part {
+    bytes: Vec<u8>,
+    /// Columns, counted from the range's first, that are lost.
+    lost: Vec<Range<usize>>,
+    /// Whether nothing says that the others are right.
+    unknown: bool,
+}
+
+/// Restores what is lost of a pack, as far as its parity reaches.
+pub(super) struct Restorer<'a> {
+    pub(super) sectors: Sectors<'a>,
+    stripe: Stripe,
+    code: ParityCode,
+    /// One pattern of lost shards repeats from column to column.
+    plans: RefCell<HashMap<Vec<usize>, Option<RestorePlan>>>,
+}
+
+impl<'a> Restorer<'a> {
+    /// None where the pack has no parity.
+    pub(super) fn new(sectors: Sectors<'a>) -> Option<Restorer<'a>> {
+        let stripe = sectors.layout().stripe()?;
+        let geometry = stripe.geometry();
+        let code = ParityCode::new(geometry.data.into(), geometry.parity.into())?;
+        Some(Restorer { sectors, stripe, code, plans: RefCell::default() })
+    }
+
+    /// A region's bytes: as they are where they are whole, and else restored. Where nothing says whether they are right
+    /// they are `Unknown`, and whoever asks must find out.
+    pub(super) fn read(&self, region: &Region) -> Found {
+        match self.sectors.read(region) {
+            Found::Lost => self.restore(region),
+            Found::Unknown(bytes) => match self.sectors.missing_sums(region) {
+                // The checksums are covered by parity themselves.
+                Some(sums) if matches!(self.restore(&sums), Found::Whole(_)) => {
+                    match self.sectors.check(region, bytes) {
+                        Found::Lost => self.restore(region),
+                        found => found,
+                    }
+                }
+                _ => Found::Unknown(bytes),
+            },
+            whole => whole,
+        }
+    }
+
+    /// A region's bytes, computed from the other units.
+    pub(super) fn restore(&self, region: &Region) -> Found {
+        // Shards whose own checksums are lost are taken at their word, and only if that fails not: some of them, then more.
+        let mut unknown = Vec::new();
+        let first = self.attempt(region, &[], &mut unknown);
+        if !matches!(first, Found::Lost) {
+            return first;
+        }
+        let mut doubted = Doubts::new(unknown, self.code.parity().saturating_sub(1));
+        std::iter::from_fn(|| doubted.next())
+            .take(ATTEMPTS)
+            .map(|doubted| self.attempt(region, &doubted, &mut Vec::new()))
+            .find(|found| !matches!(found, Found::Lost))
+            .unwrap_or(Found::Lost)
+    }
+
+    /// A region of the parity, computed from data alone; none where some of that is lost.
+    pub(super) fn parity_from_data(&self, region: &Region) -> Option<Vec<u8>> {
+        let parity: Vec<usize> = (self.code.data()..self.code.data() + self.code.parity()).collect();
+        match self.attempt(region, &parity, &mut Vec::new()) {
+            Found::Whole(bytes) | Found::Unknown(bytes) => Some(bytes),
+            Found::Lost => None,
+        }
+    }
+
+    /// One attempt, in which the shards in `doubted` count as lost; `unknown` gets those that were used on their word.
+    fn attempt(&self, region: &Region, doubted: &[usize], unknown: &mut Vec<usize>) -> Found {
+        let mut bytes = Vec::with_capacity((region.range.end - region.range.start) as usize);
+        let mut at = region.range.start;
+        while at < region.range.end {
+            let (shard, part) = self.shard_at(at);
+            let end = part.end.min(region.range.end);
+            match shard {
+                None => bytes.extend(self.head(at - part.start, end - at)),
+                Some(shard) => {
+                    match self.restore_columns(shard, at - part.start..end - part.start, doubted, unknown) {
+                        Some(restored) => bytes.extend(restored),
+                        None => return Found::Lost,
+                    }
+                }
+            }
+            at = end;
+        }
+        let found = self.sectors.check(region, bytes);
+        if let Found::Whole(bytes) = &found {
+            self.sectors.learn(region, bytes);
+        }
+        found
+    }
+
+    /// The shard that a byte of the stripe belongs to, and where that lies; no shard for what stands before the parity.
+    fn shard_at(&self, at: u64) -> (Option<usize>, Range<u64>) {
+        let layout = self.sectors.layout();
+        if at < self.stripe.covered() {
+            let number = (at / self.stripe.unit()) as usize;
+            return (Some(number), self.stripe.data_unit(number));
+        }
+        let (start, first) = (layout.parity_area().start, layout.parity_unit(0).start);
+        if at < first {
+            return (None, start..first);
+        }
+        let number = ((at - first) / self.stripe.unit()) as usize;
+        (Some(self.code.data() + number), layout.parity_unit(number))
+    }
+
+    /// What stands before the parity.
+    fn head(&self, from: u64, len: u64) -> Vec<u8> {
+        let layout = *self.sectors.layout();
+        let mut head = Trailer { layout }.encode(self.sectors.pack());
+        head.resize((layout.parity_unit(0).start - layout.parity_area().start) as usize, 0);
+        head.into_iter().skip(from as usize).take(len as usize).collect()
+    }
+
+    /// Where a shard lies in the file.
+    fn shard(&self, number: usize) -> Range<u64> {
+        match number.checked_sub(self.code.data()) {
+            None => self.stripe.data_unit(number),
+            Some(parity) => self.sectors.layout().parity_unit(parity),
+        }
+    }
+
+    /// A range of a shard's columns, from the other shards; none where more are lost than there are parity units.
+    fn restore_columns(
+        &self,
+        wanted: usize,
+        columns: Range<u64>,
+        doubted: &[usize],
+        unknown: &mut Vec<usize>,
+    ) -> Option<Vec<u8>> {
+        let len = (columns.end - columns.start) as usize;
+        let all = self.code.data() + self.code.parity();
+        let parts: Vec<Part> = (0..all)
+            .map(|number| match number == wanted || doubted.contains(&number) {
+                true => Part { bytes: Vec::new(), lost: std::iter::once(0..len).collect(), unknown: false },
+                false => self.part(number, &columns),
+            })
+            .collect();
+        unknown.extend((0..all).filter(|n| parts[*n].unknown && !unknown.contains(n)).collect::<Vec<_>>());
+        let mut restored = vec![0; len];
+        let mut edges: Vec<usize> =
+            parts.iter().flat_map(|p| p.lost.iter().flat_map(|r| [r.start, r.end])).collect();
+        edges.sort_unstable();
+        edges.dedup();
+        for pair in edges.windows(2) {
+            let run = pair[0]..pair[1];
+            let lost: Vec<usize> = (0..all)
+                .filter(|n| parts[*n].lost.iter().any(|r| r.start <= run.start && run.end <= r.end))
+                .collect();
+            let mut plans = self.plans.borrow_mut();
+            let plan = plans.entry(lost).or_insert_with_key(|lost| self.code.plan(lost)).as_ref()?;
+            let sources: Vec<&[u8]> = plan.sources().iter().map(|n| slice(&parts[*n].bytes, &run)).collect();
+            let mut outputs = vec![vec![0; run.len()]; plan.lost().len()];
+            plan.restore(&sources, &mut outputs);
+            let at = plan.lost().iter().position(|n| *n == wanted)?;
+            restored[run].copy_from_slice(&outputs[at]);
+        }
+        Some(restored)
+    }
+
+    /// What a shard has in a range of columns. Behind the end of what is covered there are zeros.
+    fn part(&self, number: usize, columns: &Range<u64>) -> Part {
+        let there = self.shard(number);
+        let clip = |column: u64| (there.start + column).min(there.end);
+        let (start, end) = (clip(columns.start), clip(columns.end));
+        let mut part = Part { bytes: vec![0; (end - start) as usize], lost: Vec::new(), unknown: false };
+        for region in self.sectors.regions(start..end) {
+            let (from, to) = (region.range.start.max(start), region.range.end.min(end));
+            let at = (from - start) as usize..(to - start) as usize;
+            let found = self.sectors.read(&region);
+            part.unknown |= matches!(found, Found::Unknown(_));
+            match found {
+                Found::Whole(bytes) | Found::Unknown(bytes) => {
+                    let inner = (from - region.range.start) as usize..(to - region.range.start) as usize;
+                    part.bytes[at].copy_from_slice(&bytes[inner]);
+                }
+                Found::Lost => part.lost.push(at),
+            }
+        }
+        part
+    }
+}
+
+/// All ways to doubt some of several shards: each alone, then pairs, up to `most` at a time.
+struct Doubts {
+    among: Vec<usize>,
+    most: usize,
+    /// The positions of those doubted now, ascending.
+    chosen: Vec<usize>,
+}
+
+impl Doubts {
+    fn new(among: Vec<usize>, most: usize) -> Doubts {
+        Doubts { most: most.min(among.len()), among, chosen: Vec::new() }
+    }
+
+    fn next(&mut self) -> Option<Vec<usize>> {
+        let (len, all) = (self.chosen.len(), self.among.len());
+        match (0..len).rev().find(|i| self.chosen[*i] + len - i < all) {
+            Some(i) => {
+                let from = self.chosen[i] + 1;
+                self.chosen.splice(i.., from..from + len - i);
+            }
+            None if len < self.most => self.chosen = (0..=len).collect(),
+            None => return None,
+        }
+        Some(self.chosen.iter().map(|i| self.among[*i]).collect())
+    }
+}
+
+/// A run of a shard's bytes; what it lacks at its end are zeros.
+fn slice<'b>(bytes: &'b [u8], run: &Range<usize>) -> &'b [u8] {
+    let end = run.end.min(bytes.len());
+    &bytes[run.start.min(end)..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_doubted_alone_and_then_each_pair() {
+        let mut doubts = Doubts::new(vec![3, 5, 9], 2);
+        let all: Vec<_> = std::iter::from_fn(|| doubts.next()).collect();
+        assert_eq!(all, [vec![3], vec![5], vec![9], vec![3, 5], vec![3, 9], vec![5, 9]]);
+        assert_eq!(Doubts::new(Vec::new(), 2).next(), None);
+        assert_eq!(Doubts::new(vec![1], 0).next(), None);
+    }
+}

@@ -1,0 +1,242 @@
+//! Damage within the guarantee is found and mended, whatever it is; the guarantee is computed here by itself, byte by byte.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cairn_format::{
+    ChunkEntry, ChunkId, Codec, PackId, PackKind, PackLayout, ParityGeometry, SECTOR, TRAILER_LEN, Uuid,
+};
+use proptest::prelude::*;
+
+use super::{examine, footer, frame, mend};
+use crate::disk::{Access, Disk, MemoryDisk};
+use crate::pack::{PackReader, PackWriter, SealedPack, pack_path};
+
+const PACK: PackId = PackId([7; 16]);
+
+/// A pack with frames of these lengths, on a disk of its own.
+fn sealed(frames: &[usize], parity: ParityGeometry) -> (Arc<MemoryDisk>, SealedPack) {
+    let disk = Arc::new(MemoryDisk::new());
+    disk.create_dir("packs").unwrap();
+    disk.create_dir(&format!("packs/{}", PACK.directory())).unwrap();
+    let (store, volume) = (Uuid([1; 16]), Uuid([2; 16]));
+    let mut writer = PackWriter::begin(disk.clone(), PACK, PackKind::Data, store, volume, parity).unwrap();
+    let mut state = 1u64;
+    for len in frames {
+        let noise = |_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        let bytes: Vec<u8> = (0..*len).map(noise).collect();
+        let chunk = ChunkEntry { id: ChunkId([*len as u8; 32]), len: *len as u32 };
+        writer.append(Codec::Raw, &bytes, *len as u32, vec![chunk]).unwrap();
+    }
+    let sealed = writer.seal(None).unwrap();
+    (disk, sealed)
+}
+
+fn contents(disk: &MemoryDisk) -> Vec<u8> {
+    let file = disk.open(&pack_path(&PACK), Access::Read).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+fn overwrite(disk: &MemoryDisk, bytes: &[u8]) {
+    let file = disk.open(&pack_path(&PACK), Access::Write).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    file.write_at(bytes, 0).unwrap();
+}
+
+/// Something that happens to a pack's file.
+#[derive(Clone, Debug)]
+enum Fault {
+    Flip(prop::sample::Index, u8),
+    Zeros(prop::sample::Index, u64),
+    Noise(prop::sample::Index, u64),
+    Swap(prop::sample::Index, prop::sample::Index),
+    Cut(u64),
+    Garbage(u64),
+}
+
+impl Fault {
+    fn inflict(&self, bytes: &mut Vec<u8>) {
+        let len = bytes.len();
+        let sectors = len.div_ceil(SECTOR as usize);
+        let run = |at: &prop::sample::Index, count: u64| {
+            let start = at.index(sectors.max(1)) * SECTOR as usize;
+            start..(start + (count * SECTOR) as usize).min(len)
+        };
+        match self {
+            Fault::Flip(..) if len == 0 => {}
+            Fault::Flip(at, bit) => bytes[at.index(len)] ^= 1 << bit,
+            Fault::Zeros(at, count) => bytes[run(at, *count)].fill(0),
+            Fault::Noise(at, count) => {
+                bytes[run(at, *count)].iter_mut().for_each(|b| *b = b.wrapping_mul(37) ^ 0x5a)
+            }
+            Fault::Swap(a, b) => {
+                let (a, b) = (run(a, 1), run(b, 1));
+                let (first, second) = (bytes[a.clone()].to_vec(), bytes[b.clone()].to_vec());
+                if first.len() == second.len() {
+                    bytes[a].copy_from_slice(&second);
+                    bytes[b].copy_from_slice(&first);
+                }
+            }
+            Fault::Cut(by) => bytes.truncate(len.saturating_sub(*by as usize)),
+            Fault::Garbage(by) => bytes.resize(len + *by as usize, 0xaa),
+        }
+    }
+}
+
+fn faults() -> impl Strategy<Value = Fault> {
+    let at = any::<prop::sample::Index>;
+    prop_oneof![
+        (at(), 0u8..8).prop_map(|(at, bit)| Fault::Flip(at, bit)),
+        (at(), 1u64..40).prop_map(|(at, count)| Fault::Zeros(at, count)),
+        (at(), 1u64..40).prop_map(|(at, count)| Fault::Noise(at, count)),
+        (at(), at()).prop_map(|(a, b)| Fault::Swap(a, b)),
+        (1u64..100_000).prop_map(Fault::Cut),
+        (1u64..9_000).prop_map(Fault::Garbage),
+    ]
+}
+
+/// Sectors of the whole pack that are not what they were.
+fn spoilt(whole: &[u8], damaged: &[u8]) -> Vec<bool> {
+    whole
+        .chunks(SECTOR as usize)
+        .enumerate()
+        .map(|(n, sector)| {
+            damaged.get(n * SECTOR as usize..n * SECTOR as usize + sector.len()) != Some(sector)
+        })
+        .collect()
+}
+
+/// Whether parity reaches: no column has lost more than M bytes, and one of the three places that say where things lie is whole.
+fn within(layout: &PackLayout, spoilt: &[bool], found: bool) -> bool {
+    let Some(stripe) = layout.stripe() else { return false };
+    let bad = |at: u64| spoilt.get((at / SECTOR) as usize).copied().unwrap_or(false);
+    let lost_at = |column: u64| {
+        let data = (0..stripe.filled()).filter(|n| {
+            let unit = stripe.data_unit(*n);
+            unit.start + column < unit.end && bad(unit.start + column)
+        });
+        let parity =
+            (0..usize::from(stripe.geometry().parity)).filter(|n| bad(layout.parity_unit(*n).start + column));
+        data.count() + parity.count()
+    };
+    // What is lost changes only at the edges of sectors, which lie at every 64th column at most.
+    let columns = (0..stripe.unit()).step_by(64);
+    found && columns.map(lost_at).all(|lost| lost <= usize::from(stripe.geometry().parity))
+}
+
+/// Whether the layout can be found: header, trailer at the very end, or its copy before the parity.
+fn layout_is_there(whole: &[u8], damaged: &[u8], layout: &PackLayout) -> bool {
+    let same = |at: Range<u64>| {
+        let at = at.start as usize..at.end as usize;
+        damaged.get(at.clone()) == Some(&whole[at])
+    };
+    let len = whole.len() as u64;
+    let copy = layout.parity_area().start;
+    same(0..256)
+        || (damaged.len() == whole.len() && same(len - TRAILER_LEN as u64..len))
+        || same(copy..copy + TRAILER_LEN as u64)
+}
+
+fn geometry() -> impl Strategy<Value = ParityGeometry> {
+    prop_oneof![
+        4 => Just(ParityGeometry::new(16, 2)),
+        1 => Just(ParityGeometry::new(16, 4)),
+        1 => (1u8..20, 1u8..6).prop_map(|(k, m)| ParityGeometry::new(k, m)),
+    ]
+}
+
+fn shape() -> impl Strategy<Value = Vec<usize>> {
+    prop_oneof![
+        prop::collection::vec(1usize..3_000, 1..4),
+        prop::collection::vec(1usize..60_000, 1..12),
+        prop::collection::vec(100_000usize..200_000, 8..24),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_within_the_guarantee_is_mended_and_what_is_beyond_is_named(
+        frames in shape(),
+        parity in geometry(),
+        faults in prop::collection::vec(faults(), 0..5),
+    ) {
+        let (disk, sealed) = sealed(&frames, parity);
+        let whole = contents(&disk);
+        let layout = sealed.footer.layout();
+        prop_assert_eq!(layout.file_len(), whole.len() as u64);
+        let mut damaged = whole.clone();
+        faults.iter().for_each(|fault| fault.inflict(&mut damaged));
+        overwrite(&disk, &damaged);
+
+        let within = within(&layout, &spoilt(&whole, &damaged), layout_is_there(&whole, &damaged, &layout));
+        let reader = PackReader::open(&*disk, PACK).unwrap();
+        for entry in &sealed.footer.frames {
+            let at = entry.offset as usize..entry.offset as usize + entry.len as usize;
+            match frame(&reader, entry) {
+                Some(bytes) => prop_assert_eq!(&bytes, &whole[at], "other bytes"),
+                None => prop_assert!(!within, "a frame is not restored"),
+            }
+        }
+        if let Some(found) = footer(&reader) {
+            prop_assert_eq!(&found, &sealed.footer);
+        } else {
+            prop_assert!(!within, "the footer is not restored");
+        }
+
+        match examine(&*disk, PACK, &mut |_| true) {
+            Ok(examined) => {
+                let examined = examined.expect("nobody stops it");
+                prop_assert_eq!(examined.is_whole(), damaged == whole, "{:?}", examined);
+                let mended = mend(&*disk, &examined).unwrap();
+                if within {
+                    prop_assert_eq!(&mended.lost, &Vec::new());
+                    prop_assert!(contents(&disk) == whole, "mended, and other bytes");
+                }
+                if mended.lost.is_empty() {
+                    prop_assert!(contents(&disk) == whole, "nothing is said to be lost, and other bytes");
+                    let again = examine(&*disk, PACK, &mut |_| true).unwrap().expect("nobody stops it");
+                    prop_assert!(again.is_whole());
+                }
+            }
+            Err(_) => prop_assert!(!within),
+        }
+    }
+}
+
+#[test]
+fn a_hole_of_all_parity_units_comes_back_wherever_it_begins() {
+    let (disk, sealed) = sealed(&[150_000; 20], ParityGeometry::new(16, 2));
+    let whole = contents(&disk);
+    let layout = sealed.footer.layout();
+    // The sectors at both ends of a hole are lost with it.
+    let hole = (2 * layout.stripe().unwrap().unit() / SECTOR - 1) * SECTOR;
+    for start in (0..layout.parity_area().end - hole).step_by(23 * SECTOR as usize) {
+        let mut damaged = whole.clone();
+        damaged[start as usize..(start + hole) as usize].fill(0);
+        overwrite(&disk, &damaged);
+        let examined = examine(&*disk, PACK, &mut |_| true).unwrap().unwrap();
+        assert_eq!(mend(&*disk, &examined).unwrap().lost, []);
+        assert!(contents(&disk) == whole, "a hole at {start}");
+    }
+}
+
+#[test]
+fn only_what_is_damaged_is_written() {
+    let (disk, _) = sealed(&[150_000; 20], ParityGeometry::new(16, 2));
+    let mut damaged = contents(&disk);
+    damaged[100_000] ^= 1;
+    overwrite(&disk, &damaged);
+    let examined = examine(&*disk, PACK, &mut |_| true).unwrap().unwrap();
+    let sector = 100_000 / SECTOR * SECTOR;
+    assert_eq!(examined.damaged, [sector..sector + SECTOR]);
+    assert_eq!(mend(&*disk, &examined).unwrap().restored, examined.damaged);
+}
