@@ -29,6 +29,8 @@ enum Kind {
     GfniAvx2,
     #[cfg(target_arch = "x86_64")]
     GfniAvx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl Kernel {
@@ -41,8 +43,10 @@ impl Kernel {
             let avx512 = is_x86_feature_detected!("avx512f");
             [(Kind::GfniAvx512, gfni && avx512), (Kind::GfniAvx2, gfni && avx2), (Kind::Avx2, avx2)]
         };
-        #[cfg(not(target_arch = "x86_64"))]
-        let own = [];
+        #[cfg(target_arch = "aarch64")]
+        let own = [(Kind::Neon, std::arch::is_aarch64_feature_detected!("neon"))];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let own: [(Kind, bool); 0] = [];
         let own = own.into_iter().filter(|(_, detected)| *detected).map(|(kind, _)| kind);
         own.chain([Kind::Portable]).map(Kernel)
     }
@@ -62,6 +66,8 @@ impl Kernel {
             Kind::GfniAvx2 => "gfni-avx2",
             #[cfg(target_arch = "x86_64")]
             Kind::GfniAvx512 => "gfni-avx512",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
         }
     }
 
@@ -75,13 +81,15 @@ impl Kernel {
             Kind::Portable => 0,
             #[cfg(target_arch = "x86_64")]
             kind => x86::run(kind, terms, outputs, length, add),
+            #[cfg(target_arch = "aarch64")]
+            kind => arm::run(kind, terms, outputs, length, add),
         };
         portable(terms, outputs, done..length, add);
     }
 }
 
 /// Bytes that [`portable`] computes together: a compiler keeps the sums of them in vector registers, whichever the target has.
-const LANES: usize = 32;
+const LANES: usize = 64;
 
 /// The columns `columns` of all outputs. The source is doubled seven times, and those doubles are summed that the factors have bits for.
 fn portable<const R: usize>(
@@ -122,6 +130,82 @@ fn add_products<const R: usize>(mut bytes: [u8; LANES], factors: &[u8; R], sums:
     }
 }
 
+/// Products of each element with the sixteen that have only low bits, and the sixteen that have only high ones.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+static NIBBLES: [[[u8; 16]; 2]; 256] = {
+    let mut tables = [[[0; 16]; 2]; 256];
+    let mut i = 0;
+    while i < 256 * 16 {
+        let (element, nibble) = (i / 16, i % 16);
+        tables[element][0][nibble] = field::multiply(element as u8, nibble as u8);
+        tables[element][1][nibble] = field::multiply(element as u8, (nibble as u8) << 4);
+        i += 1;
+    }
+    tables
+};
+
+/// A kernel: for each step of columns, sums for all outputs are kept in registers while the sources go by. It computes a multiple of its
+/// step of columns, no more than `length`, which no slice is shorter than, and returns how many.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! kernel {
+    ($name:ident: $features:literal, $vectors:literal vectors $vector:ident of $width:literal bytes,
+     $zero:expr, $xor:ident, $load:ident, $store:ident, $table:ty = $look_up:expr, $multiply:ident) => {
+        #[target_feature(enable = $features)]
+        fn $name<const R: usize>(
+            terms: &[Term<'_, R>],
+            outputs: &mut [&mut [u8]; R],
+            length: usize,
+            add: bool,
+        ) -> usize {
+            const WIDTH: usize = $width;
+            const STEP: usize = WIDTH * $vectors;
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn load(bytes: &[u8; WIDTH]) -> $vector {
+                // Safety: the reference is to as many bytes as are read; the instruction asks for no alignment.
+                unsafe { $load(bytes.as_ptr().cast()) }
+            }
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn store(bytes: &mut [u8; WIDTH], vector: $vector) {
+                // Safety: the reference is to as many bytes as are written, and unique; the instruction asks for no alignment.
+                unsafe { $store(bytes.as_mut_ptr().cast(), vector) }
+            }
+            let look_up: fn(u8) -> $table = $look_up;
+            let mut prepared: [(&[[u8; STEP]], [$table; R]); TERMS] = [(&[], [look_up(0); R]); TERMS];
+            for (prepared, term) in prepared.iter_mut().zip(terms) {
+                *prepared = (term.source[..length].as_chunks().0, term.factors.map(look_up));
+            }
+            let prepared = &prepared[..terms.len()];
+            let mut outputs = outputs.each_mut().map(|output| output[..length].as_chunks_mut::<STEP>().0);
+            for at in 0..length / STEP {
+                let mut sums = [[$zero; $vectors]; R];
+                if add {
+                    for (sums, output) in sums.iter_mut().zip(&outputs) {
+                        for (sum, bytes) in sums.iter_mut().zip(output[at].as_chunks().0) {
+                            *sum = load(bytes);
+                        }
+                    }
+                }
+                for (source, tables) in prepared {
+                    for (lane, bytes) in source[at].as_chunks().0.iter().enumerate() {
+                        let vector = load(bytes);
+                        for (sums, table) in sums.iter_mut().zip(tables) {
+                            sums[lane] = $xor(sums[lane], $multiply(vector, *table));
+                        }
+                    }
+                }
+                for (sums, output) in sums.iter().zip(&mut outputs) {
+                    for (sum, bytes) in sums.iter().zip(output[at].as_chunks_mut().0) {
+                        store(bytes, *sum);
+                    }
+                }
+            }
+            length / STEP * STEP
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     #![expect(
@@ -131,20 +215,7 @@ mod x86 {
 
     use std::arch::x86_64::*;
 
-    use super::{Kind, TERMS, Term, field};
-
-    /// Products of each element with the sixteen that have only low bits, and the sixteen that have only high ones.
-    static NIBBLES: [[[u8; 16]; 2]; 256] = {
-        let mut tables = [[[0; 16]; 2]; 256];
-        let mut i = 0;
-        while i < 256 * 16 {
-            let (element, nibble) = (i / 16, i % 16);
-            tables[element][0][nibble] = field::multiply(element as u8, nibble as u8);
-            tables[element][1][nibble] = field::multiply(element as u8, (nibble as u8) << 4);
-            i += 1;
-        }
-        tables
-    };
+    use super::{Kind, NIBBLES, TERMS, Term, field};
 
     /// Multiplication with each element as a matrix of bits: row k, byte 7 - k of the number, says which bits of the operand are summed
     /// to bit k of the product. (The instruction that multiplies by itself does so modulo another polynomial.)
@@ -160,7 +231,6 @@ mod x86 {
         matrices
     };
 
-    /// Computes a multiple of the kernel's step of columns, no more than `length`, which no slice is shorter than. Returns how many.
     pub(super) fn run<const R: usize>(
         kind: Kind,
         terms: &[Term<'_, R>],
@@ -177,108 +247,21 @@ mod x86 {
         }
     }
 
-    /// A kernel: for each step of columns, sums for all outputs are kept in registers while the sources go by.
-    macro_rules! kernel {
-        ($name:ident, $features:literal, $vector:ty, $width:literal, $vectors:literal, $zero:ident, $xor:ident, $load:ident, $store:ident,
-         $table:ty, $look_up:expr, $multiply:ident) => {
-            #[target_feature(enable = $features)]
-            fn $name<const R: usize>(
-                terms: &[Term<'_, R>],
-                outputs: &mut [&mut [u8]; R],
-                length: usize,
-                add: bool,
-            ) -> usize {
-                const WIDTH: usize = $width;
-                const STEP: usize = WIDTH * $vectors;
-                #[inline]
-                #[target_feature(enable = $features)]
-                fn load(bytes: &[u8; WIDTH]) -> $vector {
-                    // Safety: the reference is to as many bytes as are read; the instruction asks for no alignment.
-                    unsafe { $load(bytes.as_ptr().cast()) }
-                }
-                #[inline]
-                #[target_feature(enable = $features)]
-                fn store(bytes: &mut [u8; WIDTH], vector: $vector) {
-                    // Safety: the reference is to as many bytes as are written, and unique; the instruction asks for no alignment.
-                    unsafe { $store(bytes.as_mut_ptr().cast(), vector) }
-                }
-                let look_up: fn(u8) -> $table = $look_up;
-                let mut prepared: [(&[[u8; STEP]], [$table; R]); TERMS] = [(&[], [look_up(0); R]); TERMS];
-                for (prepared, term) in prepared.iter_mut().zip(terms) {
-                    *prepared = (term.source[..length].as_chunks().0, term.factors.map(look_up));
-                }
-                let prepared = &prepared[..terms.len()];
-                let mut outputs = outputs.each_mut().map(|output| output[..length].as_chunks_mut::<STEP>().0);
-                for at in 0..length / STEP {
-                    let mut sums = [[$zero(); $vectors]; R];
-                    if add {
-                        for (sums, output) in sums.iter_mut().zip(&outputs) {
-                            for (sum, bytes) in sums.iter_mut().zip(output[at].as_chunks().0) {
-                                *sum = load(bytes);
-                            }
-                        }
-                    }
-                    for (source, tables) in prepared {
-                        for (lane, bytes) in source[at].as_chunks().0.iter().enumerate() {
-                            let vector = load(bytes);
-                            for (sums, table) in sums.iter_mut().zip(tables) {
-                                sums[lane] = $xor(sums[lane], $multiply(vector, *table));
-                            }
-                        }
-                    }
-                    for (sums, output) in sums.iter().zip(&mut outputs) {
-                        for (sum, bytes) in sums.iter().zip(output[at].as_chunks_mut().0) {
-                            store(bytes, *sum);
-                        }
-                    }
-                }
-                length / STEP * STEP
-            }
-        };
+    kernel! {
+        avx2: "avx2", 2 vectors __m256i of 32 bytes,
+        _mm256_setzero_si256(), _mm256_xor_si256, _mm256_loadu_si256, _mm256_storeu_si256,
+        &'static [[u8; 16]; 2] = |factor| &NIBBLES[usize::from(factor)], shuffle
     }
-
-    kernel!(
-        avx2,
-        "avx2",
-        __m256i,
-        32,
-        2,
-        _mm256_setzero_si256,
-        _mm256_xor_si256,
-        _mm256_loadu_si256,
-        _mm256_storeu_si256,
-        &'static [[u8; 16]; 2],
-        |factor| &NIBBLES[usize::from(factor)],
-        shuffle
-    );
-    kernel!(
-        gfni_avx2,
-        "gfni,avx2",
-        __m256i,
-        32,
-        2,
-        _mm256_setzero_si256,
-        _mm256_xor_si256,
-        _mm256_loadu_si256,
-        _mm256_storeu_si256,
-        u64,
-        |factor| MATRICES[usize::from(factor)],
-        affine_256
-    );
-    kernel!(
-        gfni_avx512,
-        "gfni,avx512f",
-        __m512i,
-        64,
-        2,
-        _mm512_setzero_si512,
-        _mm512_xor_si512,
-        _mm512_loadu_si512,
-        _mm512_storeu_si512,
-        u64,
-        |factor| MATRICES[usize::from(factor)],
-        affine_512
-    );
+    kernel! {
+        gfni_avx2: "gfni,avx2", 2 vectors __m256i of 32 bytes,
+        _mm256_setzero_si256(), _mm256_xor_si256, _mm256_loadu_si256, _mm256_storeu_si256,
+        u64 = |factor| MATRICES[usize::from(factor)], affine_256
+    }
+    kernel! {
+        gfni_avx512: "gfni,avx512f", 2 vectors __m512i of 64 bytes,
+        _mm512_setzero_si512(), _mm512_xor_si512, _mm512_loadu_si512, _mm512_storeu_si512,
+        u64 = |factor| MATRICES[usize::from(factor)], affine_512
+    }
 
     /// Looks up the products of the low halves of the bytes, and of the high ones, and sums them.
     #[inline]
@@ -303,5 +286,47 @@ mod x86 {
     #[target_feature(enable = "gfni,avx512f")]
     fn affine_512(bytes: __m512i, matrix: u64) -> __m512i {
         _mm512_gf2p8affine_epi64_epi8::<0>(bytes, _mm512_set1_epi64(matrix.cast_signed()))
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    #![expect(
+        unsafe_code,
+        reason = "vector registers are loaded and stored by pointers; the feature is checked by hand"
+    )]
+
+    use std::arch::aarch64::*;
+
+    use super::{Kind, NIBBLES, TERMS, Term};
+
+    pub(super) fn run<const R: usize>(
+        kind: Kind,
+        terms: &[Term<'_, R>],
+        outputs: &mut [&mut [u8]; R],
+        length: usize,
+        add: bool,
+    ) -> usize {
+        match kind {
+            Kind::Portable => 0,
+            // Safety: `Kernel::available`, which alone makes this kind, asked the processor for the feature that the callee needs.
+            Kind::Neon => unsafe { neon(terms, outputs, length, add) },
+        }
+    }
+
+    kernel! {
+        neon: "neon", 4 vectors uint8x16_t of 16 bytes,
+        vdupq_n_u8(0), veorq_u8, vld1q_u8, vst1q_u8,
+        &'static [[u8; 16]; 2] = |factor| &NIBBLES[usize::from(factor)], look_up_halves
+    }
+
+    /// Looks up the products of the low halves of the bytes, and of the high ones, and sums them.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn look_up_halves(bytes: uint8x16_t, table: &[[u8; 16]; 2]) -> uint8x16_t {
+        // Safety: each reference is to the sixteen bytes that are read; the instruction asks for no alignment.
+        let [low, high] = table.each_ref().map(|half| unsafe { vld1q_u8(half.as_ptr()) });
+        let lows = vqtbl1q_u8(low, vandq_u8(bytes, vdupq_n_u8(0x0f)));
+        veorq_u8(lows, vqtbl1q_u8(high, vshrq_n_u8::<4>(bytes)))
     }
 }

@@ -1,18 +1,20 @@
-//! Parity over shards of bytes: a systematic Reed-Solomon code over GF(2^8), which restores what is known to be lost. It finds no errors:
-//! checksums have to say which shards are lost.
+//! Parity over shards of bytes: a systematic Reed-Solomon code over GF(2^8), which restores what is known to be lost. It finds no
+//! errors: checksums have to say which shards are lost.
 //!
-//! Field: polynomials over the two-element field modulo x^8 + x^4 + x^3 + x^2 + 1 (0x11D), bit k of a byte being the coefficient of x^k; so addition is
-//! exclusive or. Shard number n (data shards 0 to K - 1, then parity shards K to K + M - 1) stands for the element whose byte is n. At each
-//! column there is one polynomial of a degree less than K whose values at the elements of the data shards are their bytes; a parity shard's byte is its value
-//! at that shard's element. So the byte of parity shard j is the sum over i of `coefficient(j, i)` times that of data shard i, where
+//! Field: polynomials over the two-element field modulo x^8 + x^4 + x^3 + x^2 + 1 (0x11D), bit k of a byte being the
+//! coefficient of x^k; so addition and subtraction are exclusive or. Shard number n (data shards 0 to K - 1, then parity shards
+//! K to K + M - 1) stands for the element whose byte is n. At each column there is one polynomial of a degree less than K whose
+//! values at the elements of the data shards are their bytes; a parity shard's byte is its value at that shard's element. So the
+//! byte of parity shard j is the sum over i of `coefficient(j, i)` times that of data shard i, where
 //!
 //! ```text
 //! coefficient(j, i) = product over m in 0..K, m != i, of ((K + j) - m) / (i - m)
 //! ```
 //!
-//! which is row K + j of the Vandermonde matrix (row r, column c: r^c, 0^0 = 1) times the inverse of its top K rows: the matrix of
-//! the crate reed-solomon-erasure, which the tests compare with. Any K shards determine the polynomial, hence all others, by the same formula
-//! with the numbers of those K in place of 0..K.
+//! with the field's operations on those numbers as elements. That is row K + j of the Vandermonde matrix (row r, column c: r^c,
+//! 0^0 = 1) times the inverse of its top K rows: the matrix of the crate reed-solomon-erasure, which the tests compare with. Any K
+//! shards determine the polynomial, hence all others, by the same formula with the numbers of those K in place of 0..K. A row does
+//! not depend on M.
 //!
 //! With 16 data shards the first parity shards' rows are
 //!
