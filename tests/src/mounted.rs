@@ -24,6 +24,9 @@ use tempfile::TempDir;
 const COMMAND_LIMIT: u64 = 150;
 /// No test has a mount for this long, unless it hangs: its daemon is killed then, so that what waits for it fails.
 const MOUNT_LIMIT: Duration = Duration::from_secs(400);
+/// How many MiB of memory a process of tests takes at most, unless it keeps what it need not: its daemons are killed
+/// then, since the kernel would end it without a word.
+const MEMORY_LIMIT: u64 = 4096;
 /// How long [`wait_until`] waits.
 const WAIT_LIMIT: Duration = Duration::from_secs(90);
 
@@ -503,22 +506,32 @@ impl Default for Mounted {
     }
 }
 
-/// Kills the daemon of a test that hangs. Ends when the sender is dropped.
+/// Kills the daemon of a test that hangs, or takes too much memory. Ends when the sender is dropped.
 fn watch(dir: PathBuf) -> Sender<()> {
     let (keep, gone) = channel();
     thread::spawn(move || {
-        if let Err(RecvTimeoutError::Timeout) = gone.recv_timeout(mount_limit()) {
-            eprintln!(
-                "{} was mounted for {} s: its daemon is killed",
-                dir.display(),
-                mount_limit().as_secs()
-            );
+        let since = Instant::now();
+        while gone.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+            let why = match (since.elapsed(), memory()) {
+                (long, _) if long > mount_limit() => format!("was mounted for {} s", long.as_secs()),
+                (_, much) if much > MEMORY_LIMIT => format!("has tests that take {much} MiB of memory"),
+                _ => continue,
+            };
+            eprintln!("{} {why}: its daemon is killed", dir.display());
             if let Some(daemon) = Daemon::of(&dir) {
                 daemon.send_kill();
             }
+            return;
         }
     });
     keep
+}
+
+/// How many MiB of memory this process has.
+fn memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("proc is mounted");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+    resident.and_then(|kib| kib.parse::<u64>().ok()).expect("every process that runs has memory") >> 10
 }
 
 /// A small ext4 in a file, for disks that are full. Unmounted when it goes.

@@ -171,14 +171,13 @@ impl Load for Walker {
         let found = Found::read(&self.dir);
         let [done, certain] =
             [&progress.done, &progress.certain].map(|counts| counts[self.number].load(Ordering::Acquire));
-        let (seen, mut content) = self.seen(&found, certain).unwrap_or_else(|what| {
+        let (seen, content) = self.seen(&found, certain).unwrap_or_else(|what| {
             panic!(
                 "{}: no state after {certain} to {} steps, {done} of them answered; after {certain}: {what}",
                 self.dir.display(),
                 self.steps.len()
             )
         });
-        content.forget_nameless();
         self.before = content.clone();
         self.now = content;
         self.steps.clear();

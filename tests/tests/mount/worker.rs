@@ -122,13 +122,17 @@ impl Content {
             Step::Rename(from, to) if self.names.get(from) == self.names.get(to) => {}
             Step::Rename(from, to) => {
                 let node = self.names.remove(from).expect("chosen for being there");
-                self.names.insert(to.clone(), node);
+                let replaced = self.names.insert(to.clone(), node);
+                self.forget_nameless(replaced);
             }
             Step::Exchange(one, other) => {
                 let nodes = [one, other].map(|name| self.names[name].clone());
                 self.names.extend([other.clone(), one.clone()].into_iter().zip(nodes));
             }
-            Step::Unlink(name) | Step::Rmdir(name) => drop(self.names.remove(name)),
+            Step::Unlink(name) | Step::Rmdir(name) => {
+                let removed = self.names.remove(name);
+                self.forget_nameless(removed);
+            }
             Step::Truncate(name, size) => self.change(name, |bytes| bytes.resize(*size as usize, 0)),
             Step::Write(_, _, data) if data.is_empty() => {}
             Step::Write(name, offset, data) => self.change(name, |bytes| {
@@ -143,6 +147,14 @@ impl Content {
                 let data = self.bytes(from).to_vec();
                 self.apply(&Step::Write(to.clone(), 0, data));
             }
+        }
+    }
+
+    /// Forgets the bytes of a file that lost its last name: long runs remove more than memory can hold.
+    fn forget_nameless(&mut self, node: Option<Node>) {
+        let Some(Node::File(number)) = node else { return };
+        if self.names.values().all(|other| other.number() != Some(number)) {
+            self.files.remove(&number);
         }
     }
 
@@ -249,12 +261,6 @@ impl Content {
         let written = there.iter().zip(data).take_while(|(a, b)| a == b).count();
         Step::Write(name.clone(), offset, data[..written].to_vec())
     }
-
-    /// Forgets the bytes of files that have no name.
-    pub(crate) fn forget_nameless(&mut self) {
-        let named: BTreeSet<_> = self.names.values().filter_map(Node::number).collect();
-        self.files.retain(|number, _| named.contains(number));
-    }
 }
 
 /// What a directory was found to hold.
@@ -339,5 +345,16 @@ impl Worker {
         if let Some(with) = self.acknowledged.difference(&found) {
             panic!("{dir}: neither with nor without {told}: {with}; {without}");
         }
+    }
+}
+
+#[test]
+fn what_a_worker_remembers_does_not_grow_with_what_it_has_removed() {
+    let (mut content, mut dice) = (Content::new(100), Dice::new(1));
+    for _ in 0..10_000 {
+        let step = content.choose(&mut dice);
+        content.apply(&step);
+        let named = content.names.values().filter_map(Node::number);
+        assert!(content.files.keys().copied().eq(BTreeSet::from_iter(named)), "after {step:?}");
     }
 }
