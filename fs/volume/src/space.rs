@@ -87,7 +87,15 @@ pub(crate) fn pack_size_on(total: u64, said: u64) -> u64 {
 
 /// What compacting a pack that was sealed at `pack` bytes takes, at most.
 pub(crate) fn compaction_of(pack: u64, geometry: &Geometry) -> u64 {
-    pack + FRAMES_BEYOND * u64::from(geometry.frame)
+    protected(pack + FRAMES_BEYOND * u64::from(geometry.frame), geometry)
+}
+
+/// Bytes that `plain` ones take in packs, parity and all.
+fn protected(plain: u64, geometry: &Geometry) -> u64 {
+    match geometry.parity.data {
+        0 => plain,
+        k => plain + plain * u64::from(geometry.parity.parity) / u64::from(k),
+    }
 }
 
 impl Core {
@@ -145,12 +153,7 @@ impl Core {
 
     /// What was acknowledged, and `len` bytes more, take once it is folded, parity and all, and checkpointed.
     fn promised(&self, len: u64) -> u64 {
-        let parity = self.geometry.parity;
-        let plain = self.dirty.backlog().0 + len;
-        let coded = match parity.data {
-            0 => plain,
-            k => plain + plain * u64::from(parity.parity) / u64::from(k),
-        };
+        let coded = protected(self.dirty.backlog().0 + len, &self.geometry);
         let (active, frozen) = self.ns.overlay_bytes();
         coded + 2 * (active + frozen) as u64
     }

@@ -169,10 +169,11 @@ impl<'a> Restorer<'a> {
             let mut plans = self.plans.borrow_mut();
             let plan = plans.entry(lost).or_insert_with_key(|lost| self.code.plan(lost)).as_ref()?;
             let sources: Vec<&[u8]> = plan.sources().iter().map(|n| slice(&parts[*n].bytes, &run)).collect();
-            let mut outputs = vec![vec![0; run.len()]; plan.lost().len()];
-            plan.restore(&sources, &mut outputs);
+            // The others that are lost are not asked for: they get no room.
+            let mut outputs: Vec<&mut [u8]> = plan.lost().iter().map(|_| Default::default()).collect();
             let at = plan.lost().iter().position(|n| *n == wanted)?;
-            restored[run].copy_from_slice(&outputs[at]);
+            outputs[at] = &mut restored[run];
+            plan.restore(&sources, &mut outputs);
         }
         Some(restored)
     }
