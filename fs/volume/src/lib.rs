@@ -13,6 +13,7 @@ mod explain;
 mod fold;
 mod gc;
 mod handles;
+mod heal;
 pub mod journal;
 mod layout;
 mod locks;
@@ -37,6 +38,7 @@ pub use cairn_format::{
     ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid, VolumeState,
     VolumeSuperblock,
 };
+pub use cairn_store::heal::{HealCounts, HealEvent, HealMode, HealOutcome};
 pub use checkpoint::{ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain};
 pub use explain::{Explanation, PackShare};
 pub use gc::{GcError, GcOptions, GcProgress, GcReport, GcStep, GcStop};

@@ -145,7 +145,7 @@ impl Core {
 
     /// What was acknowledged, and `len` bytes more, take once it is folded, parity and all, and checkpointed.
     fn promised(&self, len: u64) -> u64 {
-        let parity = self.geometry.parity;
+        let parity = self.writing.parity;
         let plain = self.dirty.backlog().0 + len;
         let coded = match parity.data {
             0 => plain,
