@@ -417,6 +417,13 @@ impl Store {
         PackReader::open(&*self.disk, pack).map(|reader| reader.healed_by(self.health.clone()))
     }
 
+    /// The parity that a pack carries, as its header or its trailer says.
+    pub fn parity_of(&self, pack: PackId) -> Option<ParityGeometry> {
+        let reader = self.reader(pack).ok()?;
+        let layout = reader.layout_by_header().or_else(|_| reader.layout_by_trailer());
+        layout.ok().map(|layout| layout.parity)
+    }
+
     /// What was found to be damaged, and what becomes of it.
     pub fn health(&self) -> &Health {
         &self.health

@@ -21,6 +21,7 @@ mod maintenance;
 mod make;
 mod namespace;
 mod open;
+mod parity;
 mod rebuild;
 mod request;
 mod reserve;
@@ -49,8 +50,9 @@ pub use layout::{
 pub use make::{Made, MakeError, MakeOptions, make, make_on};
 pub use open::{
     Dedup, EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, Takeover, open, open_on,
-    read_superblock, superblock, usage_offline,
+    pack_size, read_superblock, superblock, usage_offline,
 };
+pub use parity::{guarantee, longest_hole, parity_name, parse_parity};
 pub use request::Request;
 pub use statistics::Statistics;
 pub use vfs::{

@@ -36,8 +36,8 @@ use crate::volume::{Usage, Volume};
 
 mod options;
 
-pub(crate) use options::Writing;
 pub use options::{Dedup, EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, Takeover};
+pub(crate) use options::{Writing, metadata_parity};
 
 /// The first inode number given out; those below are kept.
 const FIRST_INO: u64 = 16;
@@ -532,6 +532,15 @@ fn remove_orphans(core: &Core, orphans: &[Ino]) {
 /// The superblock of the volume in a directory, mounted or not: it is replaced whole, so no lock is needed.
 pub fn superblock(dir: &Path) -> Result<VolumeSuperblock, OpenError> {
     read_superblock(&open_dir(dir)?, &dir.display().to_string())
+}
+
+/// Stored bytes at which packs of the volume in a directory are sealed, mounted or not.
+pub fn pack_size(dir: &Path) -> Result<u64, OpenError> {
+    let name = dir.display().to_string();
+    let store = store_disk(dir, &superblock(dir)?.store_path)
+        .map_err(|e| OpenError::Failed { dir: name.clone(), reason: e.to_string() })?;
+    let found = Store::superblock_of(&*store).map_err(|error| store_error(&name, error))?;
+    Ok(found.newest.pack_size.into())
 }
 
 /// What a volume that nobody has mounted takes up.

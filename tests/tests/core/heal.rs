@@ -286,7 +286,7 @@ fn damaged_headers_and_footers_are_met_by_a_mount_and_mended() {
             spoil(&world, pack, at..at + 1);
             // As after a crash: with no index that knows the packs, and no engine.
             world.store_disk().remove("index").expect("closing wrote one");
-            let world = world.crash(Crash::KeepAll, Survival::Nothing);
+            let world = world.crash(Crash::KeepAll, Survival::None);
             let volume = world.open_with(options(HealMode::On)).unwrap_or_else(|e| panic!("{which}: {e}"));
             all_is_right(&volume);
             let stood = mend(&volume);
@@ -313,7 +313,7 @@ fn metadata_packs_have_more_parity_and_a_mount_reads_them_healed() {
     let (pack, layout, frames) = &metadata[0];
     let before = bytes_of(&world, *pack);
     spoil(&world, *pack, frames[0].offset + 40..layout.footer_offset);
-    let world = world.crash(Crash::KeepAll, Survival::Nothing);
+    let world = world.crash(Crash::KeepAll, Survival::None);
     let refused = world.fork().open_with(options(HealMode::Off));
     assert!(refused.is_err(), "what nothing may mend");
     let volume = world.open_with(options(HealMode::On)).expect("mounts");
