@@ -190,6 +190,7 @@ fn listen(
         read_only: false,
         read_only_because: None,
         // What is only looked at is not to be changed, and the engine's files would be.
+        heal: crate::report::heal_name(plan.options.heal.unwrap_or_default()).to_string(),
         engine: match plan.options.read_only {
             true => "memory".to_string(),
             false => plan.options.to_open().meta_engine.to_string(),

@@ -266,6 +266,11 @@ fn figures(statistics: &Statistics) -> Vec<Figure> {
         index_chunks,
         index_mem,
         packs,
+        heals_answered,
+        heals_rewritten,
+        heals_relocated,
+        heals_lost,
+        packs_waiting,
     } = *statistics;
     vec![
         ("cairn_reads", "Reads", Counter(reads)),
@@ -310,6 +315,19 @@ fn figures(statistics: &Statistics) -> Vec<Figure> {
         ("cairn_index_chunks", "Chunks that the index knows", Gauge(index_chunks)),
         ("cairn_index_bytes", "Memory that it takes", Gauge(index_mem)),
         ("cairn_packs", "Packs in the store", Gauge(packs)),
+        (
+            "cairn_heals_answered",
+            "Reads of the store that were answered from parity",
+            Counter(heals_answered),
+        ),
+        ("cairn_heals_rewritten", "Runs of damaged bytes that were written back", Counter(heals_rewritten)),
+        (
+            "cairn_heals_relocated",
+            "Packs that were written to another place, since the disk did not take what belongs there",
+            Counter(heals_relocated),
+        ),
+        ("cairn_heals_lost", "Reads of the store that parity could not answer", Counter(heals_lost)),
+        ("cairn_packs_waiting_to_be_mended", "Packs that wait to be mended", Gauge(packs_waiting)),
     ]
 }
 

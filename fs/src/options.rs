@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 
 use cairn_volume::engine::MetaEngine;
-use cairn_volume::{Compression, Dedup, OpenOptions};
+use cairn_volume::{Compression, Dedup, HealMode, OpenOptions, ParityGeometry, parse_parity};
 
 use crate::failure::Failure;
 use crate::logging::Format;
+use crate::report::heal_mode;
 use crate::size;
 
 /// The options of a mount, defaults where nothing was said.
@@ -43,6 +44,10 @@ pub(crate) struct MountOptions {
     pub(crate) meta_engine: Option<MetaEngine>,
     /// Whether garbage is collected by itself; `None`: it is.
     pub(crate) collect: Option<bool>,
+    /// What is done about damage; `None`: it is mended.
+    pub(crate) heal: Option<HealMode>,
+    /// The parity that new packs get; `None`: as the volume was made.
+    pub(crate) parity: Option<ParityGeometry>,
     /// How the daemon's log is written; `None`: as text.
     pub(crate) log_format: Option<Format>,
     /// Whether the daemon has a supervisor; `None`: it has.
@@ -98,7 +103,7 @@ pub(crate) const OPTIONS: &[Known] = &[
     },
     Known {
         name: "remount",
-        help: "change a mount that is in use: ro, exec, atime, suid, dev and their opposites",
+        help: "change a mount that is in use: ro, exec, atime, suid, dev and their opposites, and heal",
         take: Take::Flag(|o| o.remount = true),
     },
     Known {
@@ -146,6 +151,22 @@ pub(crate) const OPTIONS: &[Known] = &[
         help: "whether packs that are partly dead are rewritten when nothing else is to be done: on or off",
         take: Take::Value("HOW", |o, value| {
             o.collect = Some(on_or_off("gc", value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "heal",
+        help: "what is done about damage that parity can mend: on, ro, which reads right and writes nothing back, or off; may be changed by a remount",
+        take: Take::Value("HOW", |o, value| {
+            o.heal = Some(heal_mode(value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "parity",
+        help: "what new packs get: K+M, M parity units for K of data, or none; as mkfs chose unless given",
+        take: Take::Value("K+M", |o, value| {
+            o.parity = Some(parse_parity(value)?);
             Ok(())
         }),
     },
@@ -257,6 +278,11 @@ impl MountOptions {
                 "mount option '{name}' is for root only: leave it out, or mount as root"
             )));
         }
+        if options.parity.is_some() && options.read_only && !options.remount {
+            return Err(Failure::usage(
+                "mount option 'parity' says what new packs get, and with 'ro' there are none: leave one of both out",
+            ));
+        }
         Ok(options)
     }
 
@@ -299,6 +325,8 @@ impl MountOptions {
             dedup: self.dedup.unwrap_or_default(),
             meta_engine: self.meta_engine.unwrap_or_default(),
             collect: self.collect.unwrap_or(true),
+            heal: self.heal.unwrap_or_default(),
+            parity: self.parity,
             ..OpenOptions::default()
         };
         if let Some(bytes) = self.cache_size {
@@ -411,7 +439,7 @@ mod tests {
             assert!(error.code == 2 && error.message.contains(bad), "{error}");
         }
         assert!(parse("dedup=maybe").is_err() && parse("dedup").is_err());
-        for later in ["profile=vm", "parity=16+2", "heal=on", "gpu=auto"] {
+        for later in ["profile=vm", "gpu=auto"] {
             assert!(parse(later).expect_err("not there").message.contains("unknown"), "{later}");
         }
     }
@@ -422,6 +450,32 @@ mod tests {
         assert!(parse("gc=on").expect("known").to_open().collect);
         assert!(!parse("gc=off").expect("known").to_open().collect);
         assert!(parse("gc=maybe").is_err() && parse("gc").is_err());
+    }
+
+    #[test]
+    fn damage_is_mended_unless_told_otherwise() {
+        let open = |list: &str| parse(list).map(|options| options.to_open());
+        assert_eq!(open("").expect("nothing said").heal, HealMode::On);
+        for (list, mode) in
+            [("heal=on", HealMode::On), ("heal=ro", HealMode::ReadOnly), ("heal=off", HealMode::Off)]
+        {
+            assert_eq!(open(list).expect(list).heal, mode);
+        }
+        for bad in ["heal", "heal=", "heal=yes"] {
+            assert!(parse(bad).expect_err(bad).message.contains("heal=off"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parity_is_for_packs_that_are_going_to_be_written() {
+        assert_eq!(parse("").expect("nothing said").parity, None);
+        assert_eq!(parse("parity=8+3").expect("known").parity, Some(ParityGeometry::new(8, 3)));
+        assert!(parse("parity=none").expect("known").parity.is_some_and(|parity| parity.is_none()));
+        for bad in ["parity", "parity=16", "parity=0+2", "parity=200+2"] {
+            assert!(parse(bad).expect_err(bad).message.contains("16+2"), "{bad}");
+        }
+        assert!(parse("ro,parity=16+2").expect_err("no new packs").message.contains("'ro'"));
+        parse("remount,ro,parity=16+2").expect("what fstab says is repeated");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What a volume holds, did and why, as commands, `control.sock`, hidden files and attributes tell it.
 
 use cairn_volume::{
-    Compression, Dedup, Explanation, GcProgress, GcReport, GcStep, GcStop, Statistics, Usage,
+    Compression, Dedup, Explanation, GcProgress, GcReport, GcStep, GcStop, HealEvent, HealMode, HealOutcome,
+    Statistics, Usage, Volume, parity_name,
 };
 use serde::{Deserialize, Serialize};
+use std::time::UNIX_EPOCH;
 
 /// [`Usage`] with names that scripts may rely on. Bytes, but for `files`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +110,80 @@ pub(crate) struct StatsReport {
     pub(crate) index_mem: u64,
     /// Packs in the store.
     pub(crate) packs: u64,
+    /// Reads of the store that were answered from parity.
+    #[serde(default)]
+    pub(crate) heals_answered: u64,
+    /// Runs of damaged bytes that were written back.
+    #[serde(default)]
+    pub(crate) heals_rewritten: u64,
+    /// Packs that were written to another place, since the disk did not take what belongs there.
+    #[serde(default)]
+    pub(crate) heals_relocated: u64,
+    /// Reads of the store that parity could not answer.
+    #[serde(default)]
+    pub(crate) heals_lost: u64,
+    /// Packs that wait to be mended.
+    #[serde(default)]
+    pub(crate) packs_waiting: u64,
+}
+
+/// [`StatsReport`], and what was healed last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StatsTold {
+    #[serde(flatten)]
+    pub(crate) stats: StatsReport,
+    /// The last 32, the oldest first.
+    #[serde(default)]
+    pub(crate) heal_events: Vec<HealEventReport>,
+}
+
+/// Events that are told of: an answer is one line, of bounded length.
+const EVENTS: usize = 32;
+
+/// [`HealEvent`] with names that scripts may rely on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HealEventReport {
+    /// Seconds since 1970.
+    pub(crate) time: f64,
+    /// The pack's id, as in its file's name.
+    pub(crate) pack: String,
+    /// The first damaged byte in its file, as far as known.
+    pub(crate) offset: u64,
+    /// `answered` (from parity), `rewritten`, `relocated` (the pack was written to another place) or `lost`.
+    pub(crate) outcome: String,
+    /// What was wrong, or what was done.
+    pub(crate) what: String,
+}
+
+impl From<HealEvent> for HealEventReport {
+    fn from(event: HealEvent) -> HealEventReport {
+        let HealEvent { at, pack, offset, what, outcome } = event;
+        let outcome = match outcome {
+            HealOutcome::Answered => "answered",
+            HealOutcome::Rewritten => "rewritten",
+            HealOutcome::Relocated => "relocated",
+            HealOutcome::Lost => "lost",
+        };
+        HealEventReport {
+            time: at.duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64()),
+            pack: pack.to_string(),
+            offset,
+            outcome: outcome.to_string(),
+            what,
+        }
+    }
+}
+
+impl StatsTold {
+    /// Of a volume, now.
+    pub(crate) fn of(volume: &Volume) -> StatsTold {
+        let events = volume.heal_events();
+        let newest = events.len().saturating_sub(EVENTS);
+        StatsTold {
+            stats: volume.statistics().into(),
+            heal_events: events.into_iter().skip(newest).map(Into::into).collect(),
+        }
+    }
 }
 
 impl From<Statistics> for StatsReport {
@@ -144,6 +220,11 @@ impl From<Statistics> for StatsReport {
             index_chunks,
             index_mem,
             packs,
+            heals_answered,
+            heals_rewritten,
+            heals_relocated,
+            heals_lost,
+            packs_waiting,
         } = statistics;
         StatsReport {
             reads,
@@ -176,6 +257,11 @@ impl From<Statistics> for StatsReport {
             index_chunks,
             index_mem,
             packs,
+            heals_answered,
+            heals_rewritten,
+            heals_relocated,
+            heals_lost,
+            packs_waiting,
         }
     }
 }
@@ -321,6 +407,9 @@ pub(crate) struct PackReport {
     pub(crate) pack: String,
     /// Bytes of the file in it.
     pub(crate) bytes: u64,
+    /// The parity it carries, as in `16+2`, or `none`; `null` where that cannot be read.
+    #[serde(default)]
+    pub(crate) parity: Option<String>,
 }
 
 impl From<Explanation> for WhyReport {
@@ -359,7 +448,11 @@ impl From<Explanation> for WhyReport {
             packs: packs
                 .iter()
                 .take(WHY_PACKS)
-                .map(|share| PackReport { pack: share.pack.to_string(), bytes: share.bytes })
+                .map(|share| PackReport {
+                    pack: share.pack.to_string(),
+                    bytes: share.bytes,
+                    parity: share.parity.map(parity_name),
+                })
                 .collect(),
         }
     }
@@ -371,6 +464,23 @@ pub(crate) fn compression_name(compression: Compression) -> String {
         Compression::None => "off".to_string(),
         Compression::Zstd(level) => format!("zstd:{level}"),
     }
+}
+
+/// As the mount option `heal=` writes it.
+pub(crate) fn heal_name(mode: HealMode) -> &'static str {
+    match mode {
+        HealMode::On => "on",
+        HealMode::ReadOnly => "ro",
+        HealMode::Off => "off",
+    }
+}
+
+/// The inverse of [`heal_name`].
+pub(crate) fn heal_mode(name: &str) -> Result<HealMode, String> {
+    [HealMode::On, HealMode::ReadOnly, HealMode::Off]
+        .into_iter()
+        .find(|mode| heal_name(*mode) == name)
+        .ok_or_else(|| "say heal=on, heal=ro or heal=off".to_string())
 }
 
 /// As the mount option `dedup=` writes it.
@@ -389,7 +499,8 @@ mod tests {
 
     #[test]
     fn a_file_in_many_packs_names_the_largest_shares_and_counts_all() {
-        let share = |n: u32| PackShare { pack: PackId::new(1, 2, n), bytes: u64::from(1000 - n) };
+        let share =
+            |n: u32| PackShare { pack: PackId::new(1, 2, n), bytes: u64::from(1000 - n), parity: None };
         let explanation = Explanation {
             size: 4000,
             journalled: 1000,

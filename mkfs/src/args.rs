@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// zstd, zstd:LEVEL or none.
     #[arg(long, value_name = "METHOD", value_parser = parse_compression)]
     compress: Option<i32>,
-    /// Parity: M units for each K of data, as in 16+2.
+    /// Parity: M units for each K of data, as in 16+2; none for none.
     #[arg(long, value_name = "K+M", value_parser = parse_parity)]
     parity: Option<Parity>,
     /// The most that the journal may take.
@@ -114,12 +114,9 @@ fn parse_compression(text: &str) -> Result<i32, String> {
     }
 }
 
-/// `16+2`.
+/// `16+2`, or `none`.
 fn parse_parity(text: &str) -> Result<Parity, String> {
-    let numbers =
-        text.split_once('+').and_then(|(data, extra)| Some((data.parse().ok()?, extra.parse().ok()?)));
-    let (data, extra) = numbers.ok_or("write two numbers up to 255, as in 16+2")?;
-    Ok(Parity { data, extra })
+    cairn_volume::parse_parity(text).map(|parity| Parity { data: parity.data, extra: parity.parity })
 }
 
 fn parse_size_u32(text: &str) -> Result<u32, String> {

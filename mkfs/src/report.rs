@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cairn_volume::Made;
+use cairn_volume::{Made, ParityGeometry, guarantee};
 use serde::Serialize;
 
 /// Version of the JSON document.
@@ -25,6 +25,9 @@ pub(crate) struct Report {
     zstd_level: i32,
     parity_data: u8,
     parity_extra: u8,
+    /// What that is good for, in words.
+    parity_guarantee: String,
+    pack_size: u64,
     journal_size: u64,
     segment_size: u32,
 }
@@ -47,6 +50,11 @@ impl Report {
             zstd_level: options.zstd_level,
             parity_data: options.parity_data,
             parity_extra: options.parity_extra,
+            parity_guarantee: guarantee(
+                ParityGeometry::new(options.parity_data, options.parity_extra),
+                options.pack_size.into(),
+            ),
+            pack_size: options.pack_size.into(),
             journal_size: options.journal_size,
             segment_size: options.segment_size,
         }
@@ -71,13 +79,7 @@ impl Report {
             ("label", label.to_string()),
             ("chunks", chunks.join(" / ")),
             ("compression", compression),
-            (
-                "parity",
-                format!(
-                    "{}+{}, written down; not computed by this version",
-                    self.parity_data, self.parity_extra
-                ),
-            ),
+            ("parity", self.parity_guarantee.clone()),
             (
                 "journal",
                 format!(
@@ -123,6 +125,10 @@ mod tests {
         assert!(text.starts_with("/srv/v: a new cairn volume\n"), "{text}");
         assert!(text.contains("01010101-0101-0101-0101-010101010101"), "{text}");
         assert!(text.contains("KiB / "), "{text}");
+        assert!(
+            text.contains("parity        16+2: any 2 bad sectors of a pack; any hole up to 7.9 MiB"),
+            "{text}"
+        );
     }
 
     #[test]

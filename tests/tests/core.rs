@@ -10,6 +10,7 @@ mod core {
     mod exhaustive;
     mod format;
     mod gc;
+    mod heal;
     mod hostile;
     mod model;
     mod order;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cairn_volume::{Compression, VolumeState, VolumeSuperblock};
+use cairn_volume::{Compression, ParityGeometry, VolumeState, VolumeSuperblock, guarantee, parity_name};
 use serde::{Deserialize, Serialize};
 
 use crate::args::InfoArgs;
@@ -60,14 +60,16 @@ struct VolumeInfo {
     compression: String,
     parity_data: u8,
     parity_extra: u8,
-    /// Whether this version computes that parity.
-    parity_computed: bool,
+    /// What that is good for, in words; `null` where the store cannot be read.
+    parity_guarantee: Option<String>,
+    /// Stored bytes at which packs are sealed; `null` where the store cannot be read.
+    pack_size: Option<u64>,
     journal_size: u64,
     segment_size: u32,
 }
 
-impl From<&VolumeSuperblock> for VolumeInfo {
-    fn from(superblock: &VolumeSuperblock) -> VolumeInfo {
+impl VolumeInfo {
+    fn new(superblock: &VolumeSuperblock, pack_size: Option<u64>) -> VolumeInfo {
         let geometry = superblock.geometry;
         VolumeInfo {
             uuid: superblock.uuid.to_string(),
@@ -87,7 +89,8 @@ impl From<&VolumeSuperblock> for VolumeInfo {
             compression: compression_name(geometry.compression),
             parity_data: geometry.parity.data,
             parity_extra: geometry.parity.parity,
-            parity_computed: false,
+            parity_guarantee: pack_size.map(|size| guarantee(geometry.parity, size)),
+            pack_size,
             journal_size: u64::from(geometry.segment) * u64::from(geometry.segments),
             segment_size: geometry.segment,
         }
@@ -106,7 +109,7 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
         message_type: "info",
         schema_version: SCHEMA,
         dir: place.dir.display().to_string(),
-        volume: VolumeInfo::from(&superblock),
+        volume: VolumeInfo::new(&superblock, cairn_volume::pack_size(&place.dir).ok()),
         mount,
         kernel,
     };
@@ -176,12 +179,10 @@ fn volume_rows(volume: &VolumeInfo, compression: Compression) -> Vec<(&'static s
         ),
         (
             "parity",
-            match volume.parity_extra {
-                0 => "none".to_string(),
-                extra => {
-                    format!("{}+{extra}, written down; not computed by this version", volume.parity_data)
-                }
-            },
+            volume
+                .parity_guarantee
+                .clone()
+                .unwrap_or_else(|| parity_name(ParityGeometry::new(volume.parity_data, volume.parity_extra))),
         ),
         ("journal", format!("{} in segments of {}", exact(volume.journal_size), size(volume.segment_size))),
     ]
@@ -203,6 +204,9 @@ fn mount_rows(mount: &Info, kernel: Option<&Kernel>) -> Vec<(&'static str, Strin
         ("writes", mount.read_only_because.clone().map_or("yes".into(), |why| format!("no: {why}"))),
         ("engine", mount.engine.clone()),
     ];
+    if !mount.heal.is_empty() {
+        lines.push(("healing", mount.heal.clone()));
+    }
     if let Some(kernel) = kernel {
         let missing = match kernel.missing.is_empty() {
             true => "nothing is missing".to_string(),
@@ -245,7 +249,8 @@ mod tests {
                 compression: "zstd:3".into(),
                 parity_data: 16,
                 parity_extra: 2,
-                parity_computed: false,
+                parity_guarantee: Some("16+2: any 2 bad sectors".into()),
+                pack_size: Some(64 << 20),
                 journal_size: 512 << 20,
                 segment_size: 16 << 20,
             },
@@ -261,6 +266,7 @@ mod tests {
                 read_only: true,
                 read_only_because: Some("stopped after an error: disk".into()),
                 engine: "redb".into(),
+                heal: "on".into(),
                 metrics: None,
                 supervisor: Some(6),
                 restarts: 1,
@@ -276,7 +282,7 @@ mod tests {
         for part in [
             "chunks         8 KiB / 32 KiB / 128 KiB\n",
             "zstd, level 3, in frames of 256 KiB\n",
-            "16+2, written down; not computed by this version\n",
+            "parity         16+2: any 2 bad sectors\n",
             "512 MiB in segments of 16 MiB\n",
             "mounted at /mnt\n",
             "process 6; daemons that died: 1, that were replaced: 2\n",
@@ -300,6 +306,6 @@ mod tests {
         let json = serde_json::to_value(document()).expect("serializes");
         assert_eq!((json["schema_version"].as_u64(), json["message_type"].as_str()), (Some(1), Some("info")));
         assert_eq!(json["mount"]["pid"].as_u64(), Some(7));
-        assert_eq!(json["parity_computed"].as_bool(), Some(false));
+        assert_eq!(json["parity_guarantee"].as_str(), Some("16+2: any 2 bad sectors"));
     }
 }

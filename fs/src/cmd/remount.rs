@@ -1,21 +1,23 @@
-//! `-o remount`: what the kernel does with a mount is changed, the daemon goes on as it is.
+//! `-o remount`: what the kernel does with a mount is changed; the daemon goes on as it is, but for `heal=`.
 
 use std::path::Path;
 
+use cairn_volume::parity_name;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::Value;
 
 use crate::args::MountArgs;
+use crate::control::Client;
 use crate::failure::Failure;
 use crate::hidden;
 use crate::mountinfo::{self, Mount};
 use crate::options::MountOptions;
 use crate::places::cannot_reach;
 
-/// Changes a mount's flags; only checks whether it could, with `fake`. What cairn itself was told when the volume was
-/// mounted cannot be changed.
+/// Changes a mount's flags, and what is done about damage; only checks whether it could, with `fake`. What else cairn itself
+/// was told when the volume was mounted cannot be changed.
 pub(crate) fn run(args: &MountArgs, options: &MountOptions, fake: bool) -> Result<(), Failure> {
     let at = args.mountpoint.canonicalize().map_err(|e| Failure::new(cannot_reach(&args.mountpoint, &e)))?;
     let mounts = mountinfo::read().map_err(|e| Failure::new(format!("/proc/self/mountinfo: {e}")))?;
@@ -32,6 +34,12 @@ pub(crate) fn run(args: &MountArgs, options: &MountOptions, fake: bool) -> Resul
     let flags = flags(&at, options, &args.options)?;
     if fake {
         return Ok(());
+    }
+    if let Some(mode) = options.heal {
+        let daemon = Client::connect(&found.source)?;
+        daemon
+            .ok_or_else(|| Failure::new(format!("the daemon of {} has died: mount it again", at.display())))?
+            .heal(mode)?;
     }
     mount(None::<&str>, &at, None::<&str>, MsFlags::MS_REMOUNT | flags, None::<&str>)
         .map_err(|error| refused(&at, options, error))
@@ -59,6 +67,7 @@ fn nothing_of_cairns(at: &Path, options: &MountOptions, config: &Value) -> Resul
         ("cache_size", options.cache_size.is_some_and(|bytes| now["cache_size"] != bytes)),
         ("index_mem", options.index_mem.is_some_and(|bytes| now["index_mem"] != bytes)),
         ("compress", compress.is_some_and(|how| now["compress"] != how.as_str())),
+        ("parity", options.parity.is_some_and(|parity| now["parity"] != parity_name(parity))),
         ("log_format", options.log_format.is_some_and(|format| now["log_format"] != format.name())),
         ("metrics", options.metrics.is_some_and(|address| now["metrics"] != address.to_string())),
         ("meta_engine", options.meta_engine.is_some_and(|kind| now["meta_engine"] != kind.to_string())),

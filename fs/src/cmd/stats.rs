@@ -11,9 +11,9 @@ use crate::args::StatsArgs;
 use crate::control::Client;
 use crate::failure::Failure;
 use crate::hidden;
-use crate::output::{count, duration, percent, print, print_json, rows};
+use crate::output::{count, date, duration, percent, print, print_json, rows};
 use crate::places::{self, Place};
-use crate::report::StatsReport;
+use crate::report::{HealEventReport, StatsReport, StatsTold};
 use crate::size::human;
 
 /// Version of the JSON documents.
@@ -33,6 +33,8 @@ struct Document<'a> {
     time: f64,
     #[serde(flatten)]
     stats: &'a StatsReport,
+    /// What was healed last, and could not be.
+    heal_events: &'a [HealEventReport],
     /// `null` where nothing is known to compare with.
     per_second: Option<Rates>,
 }
@@ -59,7 +61,7 @@ pub(crate) fn run(args: &StatsArgs) -> Result<(), Failure> {
     let Some(interval) = args.interval else {
         return match args.json {
             true => print_json(&document(&dir, &first, None)),
-            false => print(&table(&dir, &first, None)),
+            false => print(&(table(&dir, &first.stats, None) + &events(&first.heal_events))),
         };
     };
     let mut shown =
@@ -69,9 +71,9 @@ pub(crate) fn run(args: &StatsArgs) -> Result<(), Failure> {
         thread::sleep(interval);
         let stats = source.ask()?;
         let now = Instant::now();
-        let rates = Rates::between(&last, &stats, now - since);
-        (last, since) = (stats, now);
+        let rates = Rates::between(&last.stats, &stats.stats, now - since);
         shown.show(&stats, rates)?;
+        (last, since) = (stats, now);
     }
     Ok(())
 }
@@ -99,7 +101,7 @@ impl Source {
         }
     }
 
-    fn ask(&mut self) -> Result<StatsReport, Failure> {
+    fn ask(&mut self) -> Result<StatsTold, Failure> {
         match self {
             Source::Daemon(daemon) => daemon.ask("stats", "stats"),
             Source::File(mountpoint) => hidden::read(mountpoint, hidden::STATS, None),
@@ -125,9 +127,10 @@ impl Rates {
     }
 }
 
-fn document<'a>(dir: &'a str, stats: &'a StatsReport, per_second: Option<Rates>) -> Document<'a> {
+fn document<'a>(dir: &'a str, told: &'a StatsTold, per_second: Option<Rates>) -> Document<'a> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64());
-    Document { message_type: "stats", schema_version: SCHEMA, dir, time, stats, per_second }
+    let StatsTold { stats, heal_events } = told;
+    Document { message_type: "stats", schema_version: SCHEMA, dir, time, stats, heal_events, per_second }
 }
 
 /// What was printed so far.
@@ -142,13 +145,14 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    fn show(&mut self, stats: &StatsReport, rates: Rates) -> Result<(), Failure> {
+    fn show(&mut self, told: &StatsTold, rates: Rates) -> Result<(), Failure> {
         let first = self.times == 0;
         let heading = self.times.is_multiple_of(HEADING_EVERY);
         self.times += 1;
         if self.json {
-            return print_json(&document(self.dir, stats, Some(rates)));
+            return print_json(&document(self.dir, told, Some(rates)));
         }
+        let stats = &told.stats;
         if !self.in_place {
             return print(&format!(
                 "{}{}",
@@ -267,8 +271,29 @@ fn table(dir: &str, stats: &StatsReport, rates: Option<&Rates>) -> String {
                 count(stats.engine_rebuilds, "engine rebuilt", "engines rebuilt")
             ),
         ),
+        (
+            "damage",
+            format!(
+                "{:>10}  answered from parity, {} written back, {} to another place; {} lost; {} to be mended",
+                count(stats.heals_answered, "read", "reads"),
+                stats.heals_rewritten,
+                count(stats.heals_relocated, "pack", "packs"),
+                count(stats.heals_lost, "read", "reads"),
+                count(stats.packs_waiting, "pack", "packs")
+            ),
+        ),
     ];
     format!("{dir}, since it was mounted\n{}", rows(lines))
+}
+
+/// What was healed last, for people; nothing where nothing was.
+fn events(events: &[HealEventReport]) -> String {
+    let line = |event: &HealEventReport| {
+        let HealEventReport { time, pack, offset, outcome, what } = event;
+        format!("  {}  {outcome:<9}  pack {pack} at {offset}: {what}\n", date(*time as i64))
+    };
+    let lines: String = events.iter().map(line).collect();
+    if lines.is_empty() { lines } else { format!("\ndamage, the last of it\n{lines}") }
 }
 
 #[cfg(test)]
@@ -321,7 +346,20 @@ mod tests {
 
     #[test]
     fn the_document_names_its_schema() {
-        let json = serde_json::to_value(document("/srv/v", &stats(), None)).expect("serializes");
+        let event = HealEventReport {
+            time: 1.5,
+            pack: "p".into(),
+            offset: 7,
+            outcome: "lost".into(),
+            what: "bytes".into(),
+        };
+        let told = StatsTold { stats: stats(), heal_events: vec![event] };
+        let json = serde_json::to_value(document("/srv/v", &told, None)).expect("serializes");
+        assert_eq!(json["heal_events"][0]["outcome"].as_str(), Some("lost"));
+        assert!(events(&told.heal_events).contains("lost       pack p at 7: bytes\n"));
+        assert_eq!(events(&[]), "");
+        let read: StatsTold = serde_json::from_value(json.clone()).expect("reads");
+        assert_eq!(read, told);
         assert_eq!(
             (json["schema_version"].as_u64(), json["message_type"].as_str()),
             (Some(1), Some("stats"))

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use cairn_volume::{parity_name, parse_parity};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -143,6 +144,7 @@ fn lines(why: &WhyReport) -> Vec<(&'static str, String)> {
         lines.push(("made of", distinct));
         lines.push(("shared", shared(why)));
         lines.push(("lies in", packs(why)));
+        lines.push(("margin", margin(why)));
     }
     if let Some(compression) = &why.compression {
         lines.push(("compression", compression.clone()));
@@ -163,6 +165,27 @@ fn shared(why: &WhyReport) -> String {
             percent(why.shared, why.chunked),
             count(sharers, "other file", "other files")
         ),
+    }
+}
+
+/// What of its packs may be damaged before bytes of it are lost.
+fn margin(why: &WhyReport) -> String {
+    let known: Vec<_> =
+        why.packs.iter().filter_map(|share| parse_parity(share.parity.as_deref()?).ok()).collect();
+    let unread = why.packs.len() - known.len();
+    let weakest = known.into_iter().min_by_key(|parity| parity.parity);
+    let margin = match weakest {
+        None => return "not known: its packs cannot be read".to_string(),
+        Some(parity) if parity.is_none() => "none: what is damaged is lost".to_string(),
+        Some(parity) => format!(
+            "parity {}: any {} of each pack",
+            parity_name(parity),
+            count(parity.parity.into(), "bad sector", "bad sectors")
+        ),
+    };
+    match unread {
+        0 => margin,
+        unread => format!("{margin}; {} not read", count(unread as u64, "pack was", "packs were")),
     }
 }
 
@@ -195,7 +218,9 @@ mod tests {
             compression: Some("zstd:3".into()),
             ratio: Some(2.0),
             pack_count: 5,
-            packs: (0..5).map(|n| PackReport { pack: format!("p{n}"), bytes: 2 << 20 }).collect(),
+            packs: (0..5)
+                .map(|n| PackReport { pack: format!("p{n}"), bytes: 2 << 20, parity: Some("16+2".into()) })
+                .collect(),
         }
     }
 
@@ -207,6 +232,16 @@ mod tests {
         assert!(text.contains("4.00 MiB of 10.0 MiB (40.0%) with 2 other files\n"), "{text}");
         assert!(text.contains("packs p0 (2.00 MiB), p1 (2.00 MiB), p2 (2.00 MiB) and 2 more\n"), "{text}");
         assert!(!text.contains("holes") && !text.contains("not folded"), "{text}");
+    }
+
+    #[test]
+    fn the_margin_is_that_of_the_weakest_pack() {
+        assert_eq!(margin(&why()), "parity 16+2: any 2 bad sectors of each pack");
+        let mut mixed = why();
+        mixed.packs[3].parity = Some("none".into());
+        assert_eq!(margin(&mixed), "none: what is damaged is lost");
+        mixed.packs[3].parity = None;
+        assert_eq!(margin(&mixed), "parity 16+2: any 2 bad sectors of each pack; 1 pack was not read");
     }
 
     #[test]

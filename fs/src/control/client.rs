@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use cairn_volume::HealMode;
 use nix::sys::statvfs::statvfs;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -73,6 +74,12 @@ impl Client {
             }
         })?;
         self.taken("gc", answer["gc"].take())
+    }
+
+    /// Has something else be done about damage from now on.
+    pub(crate) fn heal(&mut self, mode: HealMode) -> Result<(), Failure> {
+        let heal = Some(crate::report::heal_name(mode).to_string());
+        self.request(&Request { heal, ..Request::of("heal") }, &mut |_| {}).map(drop)
     }
 
     /// Has the daemon make way for another program, and waits until it is about to.

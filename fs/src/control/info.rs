@@ -30,6 +30,9 @@ pub(crate) struct Info {
     pub(crate) read_only: bool,
     /// Why it does not.
     pub(crate) read_only_because: Option<String>,
+    /// What is done about damage: `on`, `ro` or `off`.
+    #[serde(default)]
+    pub(crate) heal: String,
     /// What serves look-ups.
     pub(crate) engine: String,
     /// Where figures are served to Prometheus.
@@ -52,6 +55,7 @@ impl Info {
             ReadOnly::Stopped(why) => format!("stopped after an error: {why}"),
         });
         self.read_only = self.read_only_because.is_some();
+        self.heal = crate::report::heal_name(volume.heal_mode()).to_string();
         self
     }
 }

@@ -38,11 +38,14 @@ struct Request {
     /// What `upgrade` is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     program: Option<PathBuf>,
+    /// What is to be done about damage from now on, for `heal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    heal: Option<String>,
 }
 
 impl Request {
     fn of(cmd: &str) -> Request {
-        Request { v: VERSION, cmd: cmd.to_string(), gc: None, program: None }
+        Request { v: VERSION, cmd: cmd.to_string(), gc: None, program: None, heal: None }
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tracing::{debug, warn};
 
 use super::{GcRequest, Info, NAME, Request, VERSION, read_line, with_address};
-use crate::report::{GcProgressReport, GcRunReport, StatsReport, UsageReport};
+use crate::report::{GcProgressReport, GcRunReport, StatsTold, UsageReport, heal_mode};
 
 /// Connections served at a time; one more is closed at once.
 const MAX_CONNECTIONS: usize = 32;
@@ -214,7 +214,13 @@ fn answer(request: &Request, shared: &Shared) -> Result<Value, String> {
             )
         }),
         "usage" => Ok(json!({ "usage": UsageReport::from(shared.volume.usage()) })),
-        "stats" => Ok(json!({ "stats": StatsReport::from(shared.volume.statistics()) })),
+        "stats" => Ok(json!({ "stats": StatsTold::of(&shared.volume) })),
+        "heal" => {
+            let mode = request.heal.as_deref().unwrap_or_default();
+            shared.volume.set_heal_mode(heal_mode(mode)?);
+            tracing::info!("heal={mode}, by a remount");
+            Ok(json!({}))
+        }
         "info" => Ok(json!({ "info": shared.info.clone().now(&shared.volume) })),
         "stop" => {
             (shared.stop)();

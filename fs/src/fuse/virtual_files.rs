@@ -8,14 +8,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cairn_volume::Volume;
+use cairn_volume::{Volume, parity_name};
 use fuser::{FileAttr, FileType, INodeNo};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::convert::no_such_name;
 use crate::options::MountOptions;
-use crate::report::{StatsReport, UsageReport, compression_name, dedup_name};
+use crate::report::{StatsTold, UsageReport, compression_name, dedup_name, heal_name};
 
 const ROOT: u64 = 1;
 /// Version of the JSON documents.
@@ -68,7 +68,7 @@ struct StatsDocument<'a> {
     /// Seconds since 1970.
     time: f64,
     #[serde(flatten)]
-    stats: StatsReport,
+    stats: StatsTold,
     usage: UsageReport,
 }
 
@@ -147,13 +147,14 @@ impl VirtualFiles {
             schema_version: SCHEMA,
             dir: &self.dir,
             time: now.as_secs_f64(),
-            stats: self.volume.statistics().into(),
+            stats: StatsTold::of(&self.volume),
             usage: self.volume.usage().into(),
         }
     }
 
     fn config(&self) -> Value {
         let mut config = self.config.clone();
+        config["options"]["heal"] = heal_name(self.volume.heal_mode()).into();
         config["label"] = self.volume.label().into();
         config["takes_writes"] = (!self.volume.is_read_only()).into();
         config
@@ -189,6 +190,8 @@ fn configuration(volume: &Volume, dir: &str, mountpoint: &str, options: &MountOp
             "index_mem": open.index_mem,
             "compress": compression_name(compression),
             "dedup": dedup_name(dedup),
+            "heal": heal_name(volume.heal_mode()),
+            "parity": parity_name(volume.new_parity().0),
             "meta_engine": open.meta_engine.to_string(),
             "log_format": options.log_format.unwrap_or_default().name(),
             "metrics": options.metrics.map(|address| address.to_string()),

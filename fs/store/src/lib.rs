@@ -22,7 +22,7 @@ pub use hub::{Located, Pins};
 pub use pack::{DecodedFrame, PackReader, PackWriter, SealedPack, pack_path};
 pub use replicas::{REPLICA_PATHS, Replicas, read_replicas, write_replicas};
 pub use store::{
-    INDEX_PATH, PACKS_DIR, PackListing, Store, StoreOptions, StoreUsage, list_packs, stored_share,
+    INDEX_PATH, PACKS_DIR, PackListing, Served, Store, StoreOptions, StoreUsage, list_packs, stored_share,
 };
 
 /// For tests that hold the index's table against a map.

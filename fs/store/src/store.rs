@@ -12,7 +12,7 @@ use cairn_format::{
 
 use crate::caches::ByteLru;
 use crate::disk::{Disk, replace_small};
-use crate::heal::Health;
+use crate::heal::{HealMode, Health};
 use crate::hub::{Hub, is_data};
 use crate::pack::unsealed_path;
 use crate::replicas::{read_replicas, write_replicas};
@@ -64,6 +64,17 @@ pub struct Store {
     health: Arc<Health>,
     /// Directories of packs whose names are known to be certain.
     certain: Mutex<HashSet<String>>,
+}
+
+/// Where bytes came from that were read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Served {
+    /// From where they lie, as they were stored.
+    Stored,
+    /// From there, restored from parity: so it is said to the first whom a restored frame serves.
+    Healed,
+    /// From another place that the chunk lies in: its own cannot be read.
+    Elsewhere,
 }
 
 /// Bytes that a store holds.
@@ -134,6 +145,16 @@ impl Store {
     /// Opens a store: knows its packs afterwards, from the snapshot of the index where that is whole, else
     /// from their footers.
     pub fn open(disk: Arc<dyn Disk>, options: StoreOptions) -> Result<Store, StoreError> {
+        Store::open_healing(disk, options, HealMode::default())
+    }
+
+    /// As [`Store::open`]; `heal` says what is done about damage from the first byte on. A store that is opened read-only is
+    /// not written to for that either.
+    pub fn open_healing(
+        disk: Arc<dyn Disk>,
+        options: StoreOptions,
+        heal: HealMode,
+    ) -> Result<Store, StoreError> {
         let replicas = Self::superblock_of(&*disk)?;
         for (path, reason) in &replicas.damaged {
             tracing::warn!("the store's {path} cannot be used, its replica can: {reason}");
@@ -151,6 +172,10 @@ impl Store {
             health: Arc::new(Health::new(chunk_key)),
             certain: Mutex::default(),
         };
+        store.health.set_mode(match heal {
+            HealMode::On if options.read_only => HealMode::ReadOnly,
+            heal => heal,
+        });
         store.load_hub(options.read_only, options.index_mem)?;
         Ok(store)
     }
@@ -280,12 +305,17 @@ impl Store {
     /// Looks a chunk up, and pins the pack it is found in. A fingerprint counts only where the pack's own
     /// footer has the whole id.
     pub fn lookup_pin(&self, id: &ChunkId, pins: &mut Pins) -> Option<Located> {
+        self.find(id, pins, |_| true)
+    }
+
+    fn find(&self, id: &ChunkId, pins: &mut Pins, wanted: impl Fn(&Located) -> bool) -> Option<Located> {
         self.hub.candidates(id, pins).into_iter().find_map(|candidate| {
             match self.chunk_table(candidate.pack) {
-                Ok(table) => match table.0.get(candidate.chunk as usize) {
-                    Some((found, located)) if found == id => Some(*located),
-                    _ => None,
-                },
+                Ok(table) => table.0.get(candidate.chunk as usize).and_then(|(found, located)| {
+                    // What equals a chunk that is lost is the chance to have it again.
+                    let lost = self.health.is_lost(located.pack, located.frame);
+                    (found == id && !lost && wanted(located)).then_some(*located)
+                }),
                 Err(error) => {
                     tracing::warn!("a chunk is stored again, its pack's footer cannot be read: {error}");
                     None
@@ -322,11 +352,16 @@ impl Store {
     /// Removes a pack that nothing refers to any more: a condemned one, or one of metadata.
     pub fn drop_pack(&self, pack: &PackId) -> Result<(), StoreError> {
         let path = pack_path(pack);
-        match self.disk.remove(&path) {
+        let (removed, mending) = self.health.while_none_begins(*pack, || self.disk.remove(&path));
+        match removed {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(path)(e)),
             _ => {}
         }
         self.hub.forget(pack);
+        if mending {
+            // Who mends it may have given it its name again meanwhile; from here on it is not known, and goes there.
+            let _ = self.disk.remove(&path);
+        }
         self.open_packs.remove(0, pack);
         self.chunk_tables.remove(0, pack);
         Ok(())
@@ -382,6 +417,13 @@ impl Store {
         PackReader::open(&*self.disk, pack).map(|reader| reader.healed_by(self.health.clone()))
     }
 
+    /// The parity that a pack carries, as its header or its trailer says.
+    pub fn parity_of(&self, pack: PackId) -> Option<ParityGeometry> {
+        let reader = self.reader(pack).ok()?;
+        let layout = reader.layout_by_header().or_else(|_| reader.layout_by_trailer());
+        layout.ok().map(|layout| layout.parity)
+    }
+
     /// What was found to be damaged, and what becomes of it.
     pub fn health(&self) -> &Health {
         &self.health
@@ -392,11 +434,50 @@ impl Store {
         let Some((pack, mended)) = self.health.mend_next(&*self.disk) else { return Ok(false) };
         // Who has it open may have the one that was there before, or have seen less of it.
         self.open_packs.remove(0, &pack);
-        mended.map(|_| true)
+        match mended {
+            // It was dropped meanwhile, and came back under the name of what took its place.
+            Ok(true) if !self.hub.knows(&pack) => {
+                let path = pack_path(&pack);
+                match self.disk.remove(&path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(e)),
+                    _ => Ok(true),
+                }
+            }
+            Err(StoreError::Read(ReadError::Missing { .. })) if !self.hub.knows(&pack) => Ok(true),
+            mended => mended.map(|_| true),
+        }
     }
 
-    /// Reads bytes of a chunk: `out.len()` of them, from `from` bytes behind the start of the piece.
-    pub fn read(&self, piece: &ChunkPiece, from: u32, out: &mut [u8]) -> Result<(), ReadError> {
+    /// Reads bytes of a chunk: `out.len()` of them, from `from` bytes behind the start of the piece. Where its frame cannot
+    /// be read, from another place that the chunk lies in, if there is one.
+    pub fn read(&self, piece: &ChunkPiece, from: u32, out: &mut [u8]) -> Result<Served, ReadError> {
+        let error = match self.read_there(piece, from, out) {
+            Ok(served) => return Ok(served),
+            Err(error) => error,
+        };
+        match self.elsewhere(piece) {
+            Some(other) if self.read_there(&other, from, out).is_ok() => {
+                let (here, there) = (piece.pack, other.pack);
+                tracing::warn!("chunk {} is read from pack {there}, not {here}: {error}", piece.chunk);
+                Ok(Served::Elsewhere)
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Another place of a chunk.
+    fn elsewhere(&self, piece: &ChunkPiece) -> Option<ChunkPiece> {
+        let mut pins = Pins::default();
+        let here = (piece.pack, piece.frame);
+        let located = self.find(&piece.chunk, &mut pins, |found| (found.pack, found.frame) != here);
+        // Readers do not pin: should it be dropped now, that is an error like any other.
+        self.release(pins);
+        let located = located.filter(|found| found.len == piece.chunk_len)?;
+        Some(ChunkPiece { pack: located.pack, frame: located.frame, slot: located.slot, ..*piece })
+    }
+
+    /// As [`Store::read`], from this place only.
+    pub fn read_there(&self, piece: &ChunkPiece, from: u32, out: &mut [u8]) -> Result<Served, ReadError> {
         let frame = self.frame(piece.pack, piece.frame)?;
         let mismatch = |reason: String| ReadError::Mismatch { pack: piece.pack, reason };
         let Some((chunk, bytes)) = frame.chunk(piece.slot) else {
@@ -412,7 +493,7 @@ impl Store {
         match bytes.get(start..start + out.len()) {
             Some(part) => {
                 out.copy_from_slice(part);
-                Ok(())
+                Ok(if frame.take_healed() { Served::Healed } else { Served::Stored })
             }
             None => Err(mismatch(format!("{} bytes at {start} of a chunk of {}", out.len(), bytes.len()))),
         }
@@ -426,12 +507,7 @@ impl Store {
             return Ok(frame);
         }
         self.frame_misses.fetch_add(1, Ordering::Relaxed);
-        let open = self.open_pack(pack)?;
-        let Some(entry) = open.frames.get(number as usize) else {
-            let reason = format!("frame {number} of {}", open.frames.len());
-            return Err(ReadError::Mismatch { pack, reason });
-        };
-        let frame = Arc::new(open.reader.frame(entry)?);
+        let frame = self.load_frame(pack, number)?;
         self.frames.put(hint, (pack, number), frame.clone(), frame.size());
         Ok(frame)
     }
@@ -442,13 +518,21 @@ impl Store {
         if let Some(frame) = self.frames.get(hint, &(pack, number)) {
             return Ok(frame);
         }
-        let open = self.open_pack(pack)?;
-        match open.frames.get(number as usize) {
-            Some(entry) => Ok(Arc::new(open.reader.frame(entry)?)),
+        self.load_frame(pack, number)
+    }
+
+    fn load_frame(&self, pack: PackId, number: u32) -> Result<Arc<DecodedFrame>, ReadError> {
+        let loaded = self.open_pack(pack).and_then(|open| match open.frames.get(number as usize) {
+            Some(entry) => open.reader.frame(entry),
             None => {
                 Err(ReadError::Mismatch { pack, reason: format!("frame {number} of {}", open.frames.len()) })
             }
+        });
+        // One that is not there any more was dropped, most likely; and nobody finds what a footer does not list.
+        if !matches!(loaded, Err(ReadError::Mismatch { .. } | ReadError::Missing { .. })) {
+            self.health.note_frame(pack, number, loaded.is_err());
         }
+        loaded.map(Arc::new)
     }
 
     fn open_pack(&self, pack: PackId) -> Result<Arc<OpenPack>, ReadError> {

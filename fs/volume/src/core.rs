@@ -13,6 +13,7 @@ use crate::errseq::Losses;
 use crate::fold::DirtySet;
 use crate::gc::Collector;
 use crate::handles::Handles;
+use crate::heal::LastNamed;
 use crate::journal::{Appended, Chain, Journal, JournalError, JournalShape, Need};
 use crate::locks::InodeLocks;
 use crate::maintenance::{Maintainer, Signal};
@@ -109,6 +110,8 @@ pub(crate) struct Core {
     pub(crate) kept: Reserve,
     /// Who collects garbage, and what there is to collect.
     pub(crate) collector: Collector,
+    /// The file that the log named last.
+    pub(crate) last_named: LastNamed,
     /// Inode numbers from here on were given out by this mount.
     pub(crate) first_new: u64,
     /// Whether this mount gave any file capabilities.

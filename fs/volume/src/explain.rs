@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use cairn_format::key::{self, Key, tag};
-use cairn_format::{ChunkId, Compression, FileKind, Ino, PackId, PieceKind, decode_pieces};
+use cairn_format::{ChunkId, Compression, FileKind, Ino, PackId, ParityGeometry, PieceKind, decode_pieces};
 
 use crate::core::Core;
 use crate::namespace::FileRun;
@@ -49,7 +49,12 @@ pub struct PackShare {
     pub pack: PackId,
     /// Bytes of the file in it.
     pub bytes: u64,
+    /// The parity it carries; none where that cannot be read, or was not looked at: of the first 64 packs it is.
+    pub parity: Option<ParityGeometry>,
 }
+
+/// Packs whose parity is looked at.
+const PARITY_OF: usize = 64;
 
 /// How the files of a volume use some chunks.
 struct Sharing {
@@ -75,6 +80,9 @@ impl Core {
         let mut explanation = Explanation { size, ..Explanation::default() };
         explanation.compression = Some(compression.map_or(self.writing.compression, |p| p.compression));
         let used = explanation.add_runs(&runs);
+        for share in explanation.packs.iter_mut().take(PARITY_OF) {
+            share.parity = self.store.parity_of(share.pack);
+        }
         let sharing = self.sharing(ino, used.keys().copied(), until)?;
         explanation.shared = runs.iter().map(|(_, run)| shared_bytes(run, &sharing)).sum();
         explanation.sharers = sharing.sharers.len() as u64;
@@ -165,7 +173,7 @@ impl Explanation {
         }
         self.chunks = used.len() as u64;
         self.unique = used.values().sum();
-        self.packs = packs.into_iter().map(|(pack, bytes)| PackShare { pack, bytes }).collect();
+        self.packs = packs.into_iter().map(|(pack, bytes)| PackShare { pack, bytes, parity: None }).collect();
         self.packs.sort_by_key(|share| (std::cmp::Reverse(share.bytes), share.pack));
         used
     }

@@ -13,6 +13,7 @@ mod explain;
 mod fold;
 mod gc;
 mod handles;
+mod heal;
 pub mod journal;
 mod layout;
 mod locks;
@@ -20,6 +21,7 @@ mod maintenance;
 mod make;
 mod namespace;
 mod open;
+mod parity;
 mod rebuild;
 mod request;
 mod reserve;
@@ -37,6 +39,7 @@ pub use cairn_format::{
     ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid, VolumeState,
     VolumeSuperblock,
 };
+pub use cairn_store::heal::{HealCounts, HealEvent, HealMode, HealOutcome};
 pub use checkpoint::{ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain};
 pub use explain::{Explanation, PackShare};
 pub use gc::{GcError, GcOptions, GcProgress, GcReport, GcStep, GcStop};
@@ -47,8 +50,9 @@ pub use layout::{
 pub use make::{Made, MakeError, MakeOptions, make, make_on};
 pub use open::{
     Dedup, EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, Takeover, open, open_on,
-    read_superblock, superblock, usage_offline,
+    pack_size, read_superblock, superblock, usage_offline,
 };
+pub use parity::{guarantee, longest_hole, parity_name, parse_parity};
 pub use request::Request;
 pub use statistics::Statistics;
 pub use vfs::{

@@ -20,6 +20,7 @@ use crate::errseq::Losses;
 use crate::fold::DirtySet;
 use crate::gc::Collector;
 use crate::handles::Handles;
+use crate::heal::LastNamed;
 use crate::journal::{Chain, ChainError, Collected, Journal, JournalShape, Resume, scan};
 use crate::layout::{ENGINE_DIR, LockHolder, VolumeLock, lock_volume, store_disk};
 use crate::locks::InodeLocks;
@@ -35,8 +36,8 @@ use crate::volume::{Usage, Volume};
 
 mod options;
 
-pub(crate) use options::Writing;
 pub use options::{Dedup, EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, Takeover};
+pub(crate) use options::{Writing, metadata_parity};
 
 /// The first inode number given out; those below are kept.
 const FIRST_INO: u64 = 16;
@@ -154,10 +155,13 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
         cache_size: on.options.cache_size,
         read_only: on.options.read_only,
     };
-    let store = Store::open(on.store.clone(), options).map_err(|e| match store_error(name, e) {
-        OpenError::NotAVolume { reason, .. } => damaged(format!("its store: {reason}")),
-        other => other,
-    })?;
+    let store =
+        Store::open_healing(on.store.clone(), options, on.options.heal).map_err(|e| {
+            match store_error(name, e) {
+                OpenError::NotAVolume { reason, .. } => damaged(format!("its store: {reason}")),
+                other => other,
+            }
+        })?;
     if store.uuid() != superblock.store {
         return Err(damaged(format!("its store is {}, not {}", store.uuid(), superblock.store)));
     }
@@ -323,12 +327,14 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         writing: Writing {
             compression: on.options.compression.unwrap_or(superblock.geometry.compression),
             dedup: on.options.dedup,
+            parity: on.options.parity.unwrap_or(superblock.geometry.parity),
         },
         counters: Counters::default(),
         on_folded: OnceLock::new(),
         on_concluded: OnceLock::new(),
         kept,
         collector: Collector::new(on.options.collect),
+        last_named: LastNamed::default(),
         first_new: next,
         capabilities: AtomicBool::new(false),
         tree: Mutex::new(()),
@@ -526,6 +532,15 @@ fn remove_orphans(core: &Core, orphans: &[Ino]) {
 /// The superblock of the volume in a directory, mounted or not: it is replaced whole, so no lock is needed.
 pub fn superblock(dir: &Path) -> Result<VolumeSuperblock, OpenError> {
     read_superblock(&open_dir(dir)?, &dir.display().to_string())
+}
+
+/// Stored bytes at which packs of the volume in a directory are sealed, mounted or not.
+pub fn pack_size(dir: &Path) -> Result<u64, OpenError> {
+    let name = dir.display().to_string();
+    let store = store_disk(dir, &superblock(dir)?.store_path)
+        .map_err(|e| OpenError::Failed { dir: name.clone(), reason: e.to_string() })?;
+    let found = Store::superblock_of(&*store).map_err(|error| store_error(&name, error))?;
+    Ok(found.newest.pack_size.into())
 }
 
 /// What a volume that nobody has mounted takes up.

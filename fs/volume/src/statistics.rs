@@ -109,6 +109,17 @@ pub struct Statistics {
     pub index_mem: u64,
     /// Packs in the store.
     pub packs: u64,
+
+    /// Reads of the store that were answered from parity.
+    pub heals_answered: u64,
+    /// Runs of damaged bytes that were written back.
+    pub heals_rewritten: u64,
+    /// Packs that were written to another place, since the disk did not take what belongs there.
+    pub heals_relocated: u64,
+    /// Reads of the store that parity could not answer.
+    pub heals_lost: u64,
+    /// Packs that wait to be mended.
+    pub packs_waiting: u64,
 }
 
 impl Core {
@@ -118,6 +129,7 @@ impl Core {
         let (active, frozen) = self.ns.overlay_bytes();
         let store = self.store.usage();
         let (cache_hits, cache_misses) = self.store.cache_use();
+        let healed = self.store.health().counts();
         let journal_used = match &self.log {
             Log::Writing(journal) => journal.usage().0,
             Log::Reading(..) => 0,
@@ -153,6 +165,11 @@ impl Core {
             index_chunks: store.fingerprints,
             index_mem: store.index_mem,
             packs: store.packs,
+            heals_answered: healed.answered,
+            heals_rewritten: healed.rewritten,
+            heals_relocated: healed.relocated,
+            heals_lost: healed.lost,
+            packs_waiting: healed.waiting,
         }
     }
 }

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cairn_format::{Compression, Geometry, PieceKind, Uuid, VolumeState, VolumeSuperblock};
+use cairn_format::{Compression, Geometry, ParityGeometry, PieceKind, Uuid, VolumeState, VolumeSuperblock};
+use cairn_store::heal::{HealEvent, HealMode};
 use cairn_store::write_replicas;
 
 use crate::core::{Core, Log};
@@ -71,7 +72,12 @@ impl Volume {
     ) -> Arc<Volume> {
         let mut threads = Vec::new();
         if core.background {
-            for (name, run) in [("cairn-fold", run as fn(&Arc<Core>)), ("cairn-gc", crate::gc::run)] {
+            let all = [
+                ("cairn-fold", run as fn(&Arc<Core>)),
+                ("cairn-gc", crate::gc::run),
+                ("cairn-mend", crate::heal::run),
+            ];
+            for (name, run) in all {
                 let core_of_thread = core.clone();
                 let thread = Builder::new().name(name.into()).spawn(move || run(&core_of_thread));
                 match (thread, core.journal()) {
@@ -343,6 +349,30 @@ impl Volume {
         self.core.statistics()
     }
 
+    /// What was healed since the volume was opened, and what could not be: the newest of it, the oldest first.
+    pub fn heal_events(&self) -> Vec<HealEvent> {
+        self.core.store.health().events()
+    }
+
+    /// What is done about damage.
+    pub fn heal_mode(&self) -> HealMode {
+        self.core.store.health().mode()
+    }
+
+    /// Has something else be done about damage from now on. Nothing is written to a volume that was opened read-only.
+    pub fn set_heal_mode(&self, mode: HealMode) {
+        let reads_only = self.core.journal().is_err();
+        self.core.store.health().set_mode(match mode {
+            HealMode::On if reads_only => HealMode::ReadOnly,
+            mode => mode,
+        });
+    }
+
+    /// The parity that new data packs get, and new metadata packs.
+    pub fn new_parity(&self) -> (ParityGeometry, ParityGeometry) {
+        (self.core.writing.parity, self.core.writing.metadata_parity())
+    }
+
     /// What mkfs chose.
     pub fn geometry(&self) -> Geometry {
         self.core.geometry
@@ -424,7 +454,13 @@ impl Volume {
 
     /// One round of what a thread does elsewhere: for volumes opened without one.
     pub fn maintain(&self) -> Result<bool, Error> {
-        maintain(&self.core, true).map_err(|error| if error.is_full() { Error::NoSpace } else { Error::Io })
+        let maintained = maintain(&self.core, true);
+        let mended = !self.core.background && self.core.mend_all();
+        match maintained {
+            Ok(changed) => Ok(changed || mended),
+            Err(error) if error.is_full() => Err(Error::NoSpace),
+            Err(_) => Err(Error::Io),
+        }
     }
 
     /// What the volume takes up.
@@ -479,6 +515,8 @@ impl Volume {
     /// Folds everything, marks the volume clean, and lets go of it. Operations fail from here on. Where not
     /// everything can be folded, nothing is lost: the next mount replays the journal.
     pub fn close(&self) -> Result<(), Error> {
+        self.end_threads();
+        self.core.mend_little();
         let closed = self.close_for_now();
         if let Some(lock) = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take() {
             lock.release();
@@ -509,6 +547,7 @@ impl Volume {
     fn end_threads(&self) {
         self.core.signal.stop();
         self.core.collector.interrupt();
+        self.core.store.health().wake();
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // A panic in it was caught and logged there.
             let _ = thread.join();

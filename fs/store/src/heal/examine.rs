@@ -116,7 +116,7 @@ impl Examined {
     fn by_frames(&mut self, reader: &PackReader, each: &mut dyn FnMut(u64) -> bool) -> bool {
         let file = reader.file();
         let header = read(file, 0..cairn_format::PACK_HEADER_LEN as u64);
-        if !header.is_some_and(|bytes| PackHeader::decode(&bytes, &self.pack).is_ok()) {
+        if header.is_none_or(|bytes| PackHeader::decode(&bytes, &self.pack).is_err()) {
             self.damaged.push(0..cairn_format::PACK_HEADER_LEN as u64);
         }
         let at = self.layout.footer();
@@ -132,7 +132,7 @@ impl Examined {
         for frame in footer.iter().flat_map(|footer| &footer.frames) {
             let range = frame.offset..frame.offset + u64::from(frame.len);
             let bytes = reader.raw_frame(frame).ok();
-            if !bytes.is_some_and(|bytes| FrameHead::decode(&bytes, &self.pack, frame.offset).is_ok()) {
+            if bytes.is_none_or(|bytes| FrameHead::decode(&bytes, &self.pack, frame.offset).is_err()) {
                 self.damaged.push(range);
             }
             self.checked += u64::from(frame.len);

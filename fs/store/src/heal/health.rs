@@ -8,11 +8,13 @@ use cairn_format::{Footer, FrameEntry, PackId};
 use super::{examine, mend};
 use crate::disk::Disk;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::{DecodedFrame, PackReader, ReadError, StoreError};
 
 /// Events that are kept to be told; older ones are only counted.
 const EVENTS: usize = 256;
+/// Frames that are remembered to be lost; of more, some are forgotten, and are met again.
+const LOST: usize = 1 << 16;
 
 /// What is done about damage that a reader meets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -76,6 +78,12 @@ pub struct Health {
     chunk_key: [u8; 32],
     /// Packs that somebody met damage in.
     waiting: Mutex<BTreeSet<PackId>>,
+    /// Told when another waits, and when whoever waits for that is to look up.
+    changed: Condvar,
+    /// The pack that is being mended, locked while that begins.
+    mending: Mutex<Option<PackId>>,
+    /// Frames that could not be read when they were last tried.
+    known_lost: Mutex<BTreeSet<(PackId, u32)>>,
     events: Mutex<VecDeque<HealEvent>>,
     answered: AtomicU64,
     rewritten: AtomicU64,
@@ -89,6 +97,9 @@ impl Health {
             mode: AtomicU8::new(HealMode::default() as u8),
             chunk_key,
             waiting: Mutex::default(),
+            changed: Condvar::new(),
+            mending: Mutex::default(),
+            known_lost: Mutex::default(),
             events: Mutex::default(),
             answered: AtomicU64::new(0),
             rewritten: AtomicU64::new(0),
@@ -109,6 +120,29 @@ impl Health {
     /// Has something else be done about it from now on.
     pub fn set_mode(&self, mode: HealMode) {
         self.mode.store(mode as u8, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Waits until a pack waits to be mended and may be (`true`), or until `ended` says so (`false`), which is asked again
+    /// whenever [`Health::wake`] is called.
+    pub fn wait_for_damage(&self, ended: impl Fn() -> bool) -> bool {
+        let mut waiting = self.waiting();
+        loop {
+            if ended() {
+                return false;
+            }
+            if self.mode() == HealMode::On && !waiting.is_empty() {
+                return true;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Has whoever waits for damage look up.
+    pub fn wake(&self) {
+        // Under the lock, so that nobody is between looking and waiting.
+        let _waiting = self.waiting();
+        self.changed.notify_all();
     }
 
     /// What happened so far.
@@ -144,6 +178,11 @@ impl Health {
         };
         count.fetch_add(by, Ordering::Relaxed);
         let mut told = self.told();
+        let again = |told: &HealEvent| (told.pack, told.offset, told.outcome) == (pack, offset, outcome);
+        if outcome == HealOutcome::Lost && told.iter().any(again) {
+            // Whoever reads it again and again is not to push out what else there is to tell.
+            return;
+        }
         if told.len() == EVENTS {
             told.pop_front();
         }
@@ -161,7 +200,8 @@ impl Health {
             return Err(error);
         }
         let healed = super::frame(reader, entry).and_then(|bytes| reader.decode(entry, &bytes).ok());
-        self.answer(reader.pack(), entry.offset, error, healed.filter(|frame| self.is_right(frame)))
+        let healed = healed.filter(|frame| self.is_right(frame)).map(DecodedFrame::healed);
+        self.answer(reader.pack(), entry.offset, error, healed)
     }
 
     /// A footer that could not be read for `error`, from parity.
@@ -179,13 +219,10 @@ impl Health {
         error: ReadError,
         healed: Option<T>,
     ) -> Result<T, ReadError> {
-        // Not only what a reader met: what can still be mended is, before there is more.
-        if self.mode() == HealMode::On {
-            self.waiting().insert(pack);
-        }
         match healed {
             Some(healed) => {
                 tracing::warn!("answered from parity: {error}");
+                self.suspect(pack);
                 self.tell(pack, offset, error.to_string(), HealOutcome::Answered);
                 Ok(healed)
             }
@@ -207,28 +244,86 @@ impl Health {
 
     /// Notes that something is wrong with a pack, to be looked at by [`Health::mend_next`].
     pub(crate) fn suspect(&self, pack: PackId) {
-        self.waiting().insert(pack);
+        // Where nothing is written now it may be later.
+        if self.mode() != HealMode::Off && self.waiting().insert(pack) {
+            self.wake();
+        }
+    }
+
+    fn known_lost(&self) -> MutexGuard<'_, BTreeSet<(PackId, u32)>> {
+        self.known_lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a frame could not be read when it was last tried.
+    pub(crate) fn is_lost(&self, pack: PackId, frame: u32) -> bool {
+        self.known_lost().contains(&(pack, frame))
+    }
+
+    /// A frame was read, or could not be, parity or not.
+    pub(crate) fn note_frame(&self, pack: PackId, frame: u32, lost: bool) {
+        let mut known = self.known_lost();
+        if !lost {
+            known.remove(&(pack, frame));
+        } else if known.insert((pack, frame)) {
+            while known.len() > LOST {
+                known.pop_first();
+            }
+            drop(known);
+            // Not only what a reader met: what can still be mended is, before there is more. Once: what is lost stays so.
+            self.suspect(pack);
+        }
+    }
+
+    /// A pack is gone, or whole again.
+    fn forget_lost(&self, pack: PackId) {
+        self.known_lost().retain(|(of, _)| *of != pack);
+    }
+
+    /// Runs `remove`, which takes a pack away. Whether the pack is being mended, and may come back by that.
+    pub(crate) fn while_none_begins<T>(&self, pack: PackId, remove: impl FnOnce() -> T) -> (T, bool) {
+        let mending = self.mending();
+        let removed = remove();
+        self.forget_lost(pack);
+        self.waiting().remove(&pack);
+        (removed, *mending == Some(pack))
+    }
+
+    fn mending(&self) -> MutexGuard<'_, Option<PackId>> {
+        self.mending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks through one of the packs that damage was met in, and writes back what can be restored; which it was, or none
     /// where none waits. One that cannot be worked on waits no longer: it is met again.
     pub(crate) fn mend_next(&self, disk: &dyn Disk) -> Option<(PackId, Result<bool, StoreError>)> {
-        let pack = self.waiting().pop_first()?;
-        Some((pack, self.mend(disk, pack)))
+        let pack = {
+            let mut mending = self.mending();
+            let pack = self.waiting().pop_first()?;
+            *mending = Some(pack);
+            pack
+        };
+        let mended = self.mend(disk, pack);
+        *self.mending() = None;
+        Some((pack, mended))
     }
 
     /// Whether the pack was written to another place: who has it open reads the old one.
     fn mend(&self, disk: &dyn Disk, pack: PackId) -> Result<bool, StoreError> {
         let Some(examined) = examine(disk, pack, &mut |_| true)? else { return Ok(false) };
         if examined.is_whole() {
+            self.forget_lost(pack);
             return Ok(false);
         }
         let mended = mend(disk, &examined)?;
-        let outcome = if mended.relocated { HealOutcome::Relocated } else { HealOutcome::Rewritten };
         for range in &mended.restored {
             let what = format!("{} bytes at {} written back", range.end - range.start, range.start);
             tracing::warn!("pack {pack}: {what}");
-            self.tell(pack, range.start, what, outcome);
+            self.tell(pack, range.start, what, HealOutcome::Rewritten);
+        }
+        if mended.relocated {
+            self.tell(pack, 0, "the pack was written to another place".into(), HealOutcome::Relocated);
+        }
+        if mended.lost.is_empty() {
+            self.forget_lost(pack);
         }
         for range in &mended.lost {
             tracing::error!(

@@ -237,6 +237,6 @@ fn only_what_is_damaged_is_written() {
     overwrite(&disk, &damaged);
     let examined = examine(&*disk, PACK, &mut |_| true).unwrap().unwrap();
     let sector = 100_000 / SECTOR * SECTOR;
-    assert_eq!(examined.damaged, [sector..sector + SECTOR]);
+    assert_eq!(examined.damaged, vec![sector..sector + SECTOR; 1]);
     assert_eq!(mend(&*disk, &examined).unwrap().restored, examined.damaged);
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn_format::{
     ChunkEntry, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader, PackId, PackLayout,
@@ -29,6 +30,8 @@ pub struct DecodedFrame {
     pub chunks: Vec<ChunkEntry>,
     /// Where each chunk begins in the plain bytes.
     starts: Vec<u32>,
+    /// Whether parity had to restore it, and nobody was told so.
+    healed: AtomicBool,
 }
 
 impl DecodedFrame {
@@ -41,7 +44,18 @@ impl DecodedFrame {
                 Some(start)
             })
             .collect();
-        DecodedFrame { plain, chunks, starts }
+        DecodedFrame { plain, chunks, starts, healed: AtomicBool::new(false) }
+    }
+
+    /// The same, restored from parity.
+    pub(crate) fn healed(mut self) -> DecodedFrame {
+        *self.healed.get_mut() = true;
+        self
+    }
+
+    /// Whether parity had to restore it; so it is said to the first who asks.
+    pub fn take_healed(&self) -> bool {
+        self.healed.load(Ordering::Relaxed) && self.healed.swap(false, Ordering::Relaxed)
     }
 
     /// Chunk number `slot`: what it should be, and its bytes.

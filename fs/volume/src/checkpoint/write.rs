@@ -132,8 +132,8 @@ impl<'a> RecordWriter<'a> {
         let mut pack = match self.open.take() {
             Some(pack) => pack,
             None => {
-                let Core { store, packs, uuid, geometry, .. } = self.core;
-                store.begin_pack(packs.next(), PackKind::Metadata, *uuid, geometry.parity)?
+                let Core { store, packs, uuid, writing, .. } = self.core;
+                store.begin_pack(packs.next(), PackKind::Metadata, *uuid, writing.metadata_parity())?
             }
         };
         let (codec, stored) = self.compressor.encode(&plain);

@@ -158,7 +158,7 @@ fn joined(taken: &[Taken]) -> Vec<Taken> {
 fn read_run(core: &Core, run: &FileRun) -> Result<Option<Vec<u8>>, String> {
     let mut bytes = vec![0; run.1.len as usize];
     match core.read_runs(std::slice::from_ref(run), run.0, &mut bytes) {
-        Ok(()) => Ok(Some(bytes)),
+        Ok(_) => Ok(Some(bytes)),
         Err((_, error)) if error.may_have_moved() && !still_there(core, run) => Ok(None),
         Err((_, error)) => Err(error.to_string()),
     }

@@ -154,9 +154,10 @@ fn stored(core: &Core, id: &ChunkId, plain: &[u8], pins: &mut Pins) -> Option<Lo
             stored: located.stored,
         };
         let mut there = vec![0; plain.len()];
-        match core.store.read(&piece, 0, &mut there) {
-            Ok(()) if there == plain => {}
-            Ok(()) => {
+        // From there only: it is what the file is going to name.
+        match core.store.read_there(&piece, 0, &mut there) {
+            Ok(_) if there == plain => {}
+            Ok(_) => {
                 tracing::error!(
                     "chunk {id} in pack {} holds other bytes than its id says: it is stored anew",
                     located.pack
@@ -284,7 +285,7 @@ fn append(core: &Core, pack: &mut Option<PackWriter>, frame: Coded) -> Result<()
     let pack = match pack {
         Some(pack) => pack,
         None => {
-            pack.insert(core.store.begin_pack(core.packs.next(), KIND, core.uuid, core.geometry.parity)?)
+            pack.insert(core.store.begin_pack(core.packs.next(), KIND, core.uuid, core.writing.parity)?)
         }
     };
     pack.append(frame.codec, &frame.stored, frame.plain_len, frame.chunks).map(|_| ())

@@ -3,8 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use cairn_format::Compression;
+use cairn_format::{Compression, ParityGeometry};
 use cairn_store::disk::Disk;
+use cairn_store::heal::HealMode;
 
 use crate::engine::{Checked, Engine, EngineError, MemoryEngine, MetaEngine};
 use crate::layout::LockError;
@@ -38,6 +39,10 @@ pub struct OpenOptions {
     pub meta_engine: MetaEngine,
     /// Whether garbage is collected by itself, when nothing else is asked for.
     pub collect: bool,
+    /// What is done about damage that parity can mend. Nothing is written to a volume that is opened read-only.
+    pub heal: HealMode,
+    /// The parity that new packs get; `None`: as mkfs chose.
+    pub parity: Option<ParityGeometry>,
     /// Another process served this mount and died, or made way: its place is taken.
     pub takeover: Option<Takeover>,
 }
@@ -69,6 +74,27 @@ pub enum Dedup {
 pub(crate) struct Writing {
     pub(crate) compression: Compression,
     pub(crate) dedup: Dedup,
+    /// What data packs get.
+    pub(crate) parity: ParityGeometry,
+}
+
+/// Parity units that metadata packs have at least, where there is parity: a file's bytes lie in one place, and what says where
+/// they lie in few.
+const METADATA_PARITY: u8 = 4;
+
+impl Writing {
+    /// What metadata packs get.
+    pub(crate) fn metadata_parity(&self) -> ParityGeometry {
+        metadata_parity(self.parity)
+    }
+}
+
+/// The parity of metadata packs, where data packs have `parity`.
+pub(crate) fn metadata_parity(parity: ParityGeometry) -> ParityGeometry {
+    match parity.is_none() {
+        true => parity,
+        false => ParityGeometry { parity: parity.parity.max(METADATA_PARITY), ..parity },
+    }
 }
 
 impl Default for OpenOptions {
@@ -84,6 +110,8 @@ impl Default for OpenOptions {
             dedup: Dedup::On,
             meta_engine: MetaEngine::default(),
             collect: true,
+            heal: HealMode::default(),
+            parity: None,
             takeover: None,
         }
     }

@@ -1,7 +1,7 @@
 //! File bytes: open, read, write, seek, fsync, and the end of a file that nobody can reach any more.
 
 use cairn_format::key::{self, Key, tag};
-use cairn_format::{FileKind, Ino, Inode, Mutation, PieceKind};
+use cairn_format::{FileKind, Ino, Inode, Mutation, PackId, PieceKind};
 
 use super::attributes::clear_privileges;
 use super::{Change, Error, FILE_MAX, SeekTo, now, split, st_ino};
@@ -9,7 +9,7 @@ use crate::core::{BytesError, Core, journal_error};
 use crate::journal::{JournalError, Need};
 use crate::namespace::FileRun;
 use crate::request;
-use cairn_store::ReadError;
+use cairn_store::{ReadError, Served};
 
 /// How often a read looks again where its bytes are: they move when a fold, a trim or a dropped pack passes
 /// between looking and reading.
@@ -129,7 +129,11 @@ impl Core {
             };
             let mut out = vec![0; len as usize];
             match self.read_runs(&runs, offset, &mut out) {
-                Ok(()) => {
+                Ok(healed) => {
+                    if let Some((at, pack)) = healed {
+                        let file = self.called(ino);
+                        tracing::warn!("{file} is damaged at {at}, in pack {pack}: what was read is whole");
+                    }
                     self.counters.reads.add(1);
                     self.counters.read_bytes.add(out.len() as u64);
                     return Ok(out);
@@ -152,13 +156,15 @@ impl Core {
         Err(Error::Io)
     }
 
-    /// Reads runs that follow each other from `offset` on. An error comes with its offset.
+    /// Reads runs that follow each other from `offset` on. Gives the first that lies in a damaged place, and was read all
+    /// the same, by its offset. An error comes with its offset, too.
     pub(crate) fn read_runs(
         &self,
         runs: &[FileRun],
         offset: u64,
         out: &mut [u8],
-    ) -> Result<(), (u64, BytesError)> {
+    ) -> Result<Option<(u64, PackId)>, (u64, BytesError)> {
+        let mut healed = None;
         for (at, run) in runs {
             let start = (at - offset) as usize;
             let part = &mut out[start..start + run.len as usize];
@@ -168,11 +174,19 @@ impl Core {
                     Ok(())
                 }
                 PieceKind::Journal(place) => self.log.read(place, part).map_err(BytesError::from),
-                PieceKind::Chunk(piece) => self.store.read(piece, 0, part).map_err(BytesError::from),
+                PieceKind::Chunk(piece) => match self.store.read(piece, 0, part) {
+                    Ok(served) => {
+                        if served != Served::Stored {
+                            healed.get_or_insert((*at, piece.pack));
+                        }
+                        Ok(())
+                    }
+                    Err(error) => Err(error.into()),
+                },
             };
             result.map_err(|error| (*at, error))?;
         }
-        Ok(())
+        Ok(healed)
     }
 
     pub(crate) fn write(&self, ino: u64, offset: u64, data: &[u8], clear: bool) -> Result<(), Error> {
