@@ -26,6 +26,8 @@ mod full;
 mod gc;
 #[path = "mount/handles.rs"]
 mod handles;
+#[path = "mount/heal.rs"]
+mod heal;
 #[path = "mount/hostile.rs"]
 mod hostile;
 #[path = "mount/kills.rs"]

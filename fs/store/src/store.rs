@@ -451,18 +451,27 @@ impl Store {
     /// Reads bytes of a chunk: `out.len()` of them, from `from` bytes behind the start of the piece. Where its frame cannot
     /// be read, from another place that the chunk lies in, if there is one.
     pub fn read(&self, piece: &ChunkPiece, from: u32, out: &mut [u8]) -> Result<Served, ReadError> {
+        // Where that was found out before, it is not tried first.
+        if self.health.is_lost(piece.pack, piece.frame) && self.read_elsewhere(piece, from, out).is_some() {
+            return Ok(Served::Elsewhere);
+        }
         let error = match self.read_there(piece, from, out) {
             Ok(served) => return Ok(served),
             Err(error) => error,
         };
-        match self.elsewhere(piece) {
-            Some(other) if self.read_there(&other, from, out).is_ok() => {
-                let (here, there) = (piece.pack, other.pack);
-                tracing::warn!("chunk {} is read from pack {there}, not {here}: {error}", piece.chunk);
+        match self.read_elsewhere(piece, from, out) {
+            Some(there) => {
+                let (chunk, here) = (piece.chunk, piece.pack);
+                tracing::warn!("chunk {chunk} is read from pack {there}, not {here}: {error}");
                 Ok(Served::Elsewhere)
             }
-            _ => Err(error),
+            None => Err(error),
         }
+    }
+
+    fn read_elsewhere(&self, piece: &ChunkPiece, from: u32, out: &mut [u8]) -> Option<PackId> {
+        let other = self.elsewhere(piece)?;
+        self.read_there(&other, from, out).ok().map(|_| other.pack)
     }
 
     /// Another place of a chunk.

@@ -34,9 +34,12 @@ pub fn longest_hole(parity: ParityGeometry, covered: u64) -> u64 {
     if parity.is_none() {
         return 0;
     }
-    // The rest of the sectors at both its ends is lost with it. A sector alone always comes back.
-    let units = Stripe::new(parity, covered).unit() * u64::from(parity.parity);
-    units.saturating_sub(2 * SECTOR).max(1)
+    // The rest of the sectors at both its ends is lost with it; and it may go from the last data unit, which may be short, on
+    // to parity. A sector alone always comes back.
+    let stripe = Stripe::new(parity, covered);
+    let missing = stripe.filled() as u64 * stripe.unit() - covered;
+    let units = stripe.unit() * u64::from(parity.parity);
+    units.saturating_sub(missing + 2 * SECTOR).max(1)
 }
 
 /// What volumes with this parity survive, in words; `pack_size` is where packs are sealed.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use cairn_format::{FrameEntry, PackId, PackKind, PackLayout, ParityGeometry, PieceKind};
 use cairn_store::disk::{Access, Crash};
+use cairn_store::heal::examine;
 use cairn_store::{PackReader, list_packs, pack_path};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::engine::Survival;
 use cairn_tests::watchdog::watch;
 use cairn_tests::world::{World, small};
 use cairn_volume::{
-    Caller, Dedup, Error, HealMode, HealOutcome, MakeOptions, OpenOptions, Statistics, Volume,
+    Caller, Dedup, Error, HealMode, HealOutcome, MakeOptions, OpenOptions, Statistics, Volume, longest_hole,
 };
 
 /// Longer than a frame, shorter than a pack.
@@ -155,6 +156,28 @@ fn what_is_damaged_within_the_guarantee_reads_right_and_is_as_it_was_afterwards(
         all_is_right(&volume);
         assert_eq!(volume.statistics().heals_answered, mended.heals_answered);
         volume.close().expect("close");
+    }
+}
+
+#[test]
+fn a_hole_as_long_as_is_promised_comes_back_wherever_it_begins() {
+    let (world, volume) = filled(HealMode::On);
+    volume.close().expect("close");
+    let disk = world.store_disk();
+    for (pack, layout, _) in
+        packs(&world, PackKind::Data).into_iter().chain(packs(&world, PackKind::Metadata))
+    {
+        let before = bytes_of(&world, pack);
+        let covered = layout.stripe().expect("has parity").covered();
+        let hole = longest_hole(layout.parity, covered);
+        let end = layout.parity_area().end;
+        for start in (0..end.saturating_sub(hole)).step_by(1_777) {
+            spoil(&world, pack, start..start + hole);
+            let examined = examine(&*disk, pack, &mut |_| true).expect("is found").expect("nobody stops it");
+            let mended = cairn_store::heal::mend(&*disk, &examined).expect("writes");
+            assert_eq!(mended.lost, [], "{hole} bytes at {start} of {covered}");
+            assert!(bytes_of(&world, pack) == before, "{hole} bytes at {start} of {covered}");
+        }
     }
 }
 

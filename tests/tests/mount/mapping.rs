@@ -53,6 +53,21 @@ fn mapped_files_are_read_and_written() {
     m.finish();
 }
 
+/// Not the signal that a page without bytes is.
+#[test]
+fn a_mapped_file_that_has_rotted_reads_right() {
+    let m = Mounted::new();
+    let bytes = noise(4, LENGTH);
+    fs::write(m.path("f"), &bytes).expect("written");
+    m.sync();
+    m.remount();
+    super::heal::flip(&super::heal::pack(m.dir()), 300_000, 60_000);
+    let file = File::open(m.path("f")).expect("there");
+    with_mapped(&file, ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
+    drop(file);
+    m.finish();
+}
+
 #[test]
 fn a_copy_has_what_was_stored_through_a_mapping() {
     let m = Mounted::new();

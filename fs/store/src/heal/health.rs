@@ -7,7 +7,7 @@ use cairn_format::{Footer, FrameEntry, PackId};
 
 use super::{examine, mend};
 use crate::disk::Disk;
-use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::{DecodedFrame, PackReader, ReadError, StoreError};
 
@@ -84,6 +84,8 @@ pub struct Health {
     mending: Mutex<Option<PackId>>,
     /// Frames that could not be read when they were last tried.
     known_lost: Mutex<BTreeSet<(PackId, u32)>>,
+    /// Whether there are any: nearly always not, and every read asks.
+    any_lost: AtomicBool,
     events: Mutex<VecDeque<HealEvent>>,
     answered: AtomicU64,
     rewritten: AtomicU64,
@@ -100,6 +102,7 @@ impl Health {
             changed: Condvar::new(),
             mending: Mutex::default(),
             known_lost: Mutex::default(),
+            any_lost: AtomicBool::new(false),
             events: Mutex::default(),
             answered: AtomicU64::new(0),
             rewritten: AtomicU64::new(0),
@@ -256,15 +259,19 @@ impl Health {
 
     /// Whether a frame could not be read when it was last tried.
     pub(crate) fn is_lost(&self, pack: PackId, frame: u32) -> bool {
-        self.known_lost().contains(&(pack, frame))
+        self.any_lost.load(Ordering::Acquire) && self.known_lost().contains(&(pack, frame))
     }
 
     /// A frame was read, or could not be, parity or not.
     pub(crate) fn note_frame(&self, pack: PackId, frame: u32, lost: bool) {
+        if !lost && !self.any_lost.load(Ordering::Acquire) {
+            return;
+        }
         let mut known = self.known_lost();
         if !lost {
             known.remove(&(pack, frame));
         } else if known.insert((pack, frame)) {
+            self.any_lost.store(true, Ordering::Release);
             while known.len() > LOST {
                 known.pop_first();
             }

@@ -156,8 +156,8 @@ impl Core {
         Err(Error::Io)
     }
 
-    /// Reads runs that follow each other from `offset` on. Gives the first that lies in a damaged place, and was read all
-    /// the same, by its offset. An error comes with its offset, too.
+    /// Reads runs that follow each other from `offset` on. Gives the first that parity restored,
+    /// by its offset. An error comes with its offset, too.
     pub(crate) fn read_runs(
         &self,
         runs: &[FileRun],
@@ -176,7 +176,7 @@ impl Core {
                 PieceKind::Journal(place) => self.log.read(place, part).map_err(BytesError::from),
                 PieceKind::Chunk(piece) => match self.store.read(piece, 0, part) {
                     Ok(served) => {
-                        if served != Served::Stored {
+                        if served == Served::Healed {
                             healed.get_or_insert((*at, piece.pack));
                         }
                         Ok(())
