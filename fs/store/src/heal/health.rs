@@ -68,7 +68,7 @@ pub struct HealCounts {
     pub relocated: u64,
     /// Reads that parity could not answer.
     pub lost: u64,
-    /// Packs that wait to be mended.
+    /// Packs that wait to be mended, and the one that is being mended.
     pub waiting: u64,
 }
 
@@ -151,12 +151,13 @@ impl Health {
 
     /// What happened so far.
     pub fn counts(&self) -> HealCounts {
+        let mending = u64::from(self.mending().is_some());
         HealCounts {
             answered: self.answered.load(Ordering::Relaxed),
             rewritten: self.rewritten.load(Ordering::Relaxed),
             relocated: self.relocated.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
-            waiting: self.waiting().len() as u64,
+            waiting: self.waiting().len() as u64 + mending,
         }
     }
 
