@@ -1,9 +1,10 @@
-//! How fast parity is computed and lost data restored: each kernel of `cairn_codec::parity` that this processor has and, with the feature
-//! `peers`, reed-solomon-erasure (its loop in Rust, and its `simd-accel`) and reed-solomon-simd.
+//! How fast parity is computed and lost data restored: each kernel of `cairn_codec::parity` that this processor has
+//! and, with the feature `peers`, reed-solomon-erasure (its loop in Rust, and its `simd-accel`) and reed-solomon-simd.
 //!
-//! Usage: `parity [ROUNDS]`, 15 if not told. Prints one line for each task and size of a unit: gigabytes of data in a second of one processor's time,
-//! medians. Everyone has a turn in each round, so that what else the machine does falls on all alike; the ratios are what to look at. One stripe of 16
-//! units is computed over and over: with 4 KiB it stays in the caches of a core, with 4 MiB it comes from memory.
+//! Usage: `parity [ROUNDS]`, 15 if not told. Prints one line for each task and size of a unit: gigabytes of data in a
+//! second of one processor's time, medians. Everyone has a turn in each round, so that what else the machine does falls
+//! on all alike; the ratios are what to look at. One stripe of 16 units is computed over and over: with 4 KiB it stays
+//! in the caches of a core, with 4 MiB it comes from memory.
 
 use std::process::ExitCode;
 

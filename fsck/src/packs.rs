@@ -9,6 +9,7 @@ use cairn_format::{
     StoreSuperblock, Uuid,
 };
 use cairn_store::disk::{Access, Disk};
+use cairn_store::heal::examine;
 use cairn_store::{PACKS_DIR, PackListing, PackReader, ReadError, StoreError, list_packs, pack_path};
 
 use crate::CheckError;
@@ -128,6 +129,7 @@ impl<'a> PackCheck<'a> {
             Ok(reader) => reader,
             Err(error) => return self.damage("pack", 0, error.to_string()),
         };
+        self.spare(disk);
         if let Some(footer) = self.footer(disk, &reader) {
             self.result.facts.described = Some((footer.volume, footer.kind));
             let wrong = check_slots(self.pack, &footer, slots);
@@ -181,6 +183,19 @@ impl<'a> PackCheck<'a> {
         }
         self.header(disk, &footer);
         Some(footer)
+    }
+
+    /// Parity, and the checksums that go with it. (What is wrong with the rest is found by whoever reads that.)
+    fn spare(&mut self, disk: &dyn Disk) {
+        let progress = self.progress;
+        let Ok(Some(examined)) = examine(disk, self.pack, &mut |_| !progress.is_cancelled()) else { return };
+        let layout = examined.layout;
+        let spare = layout.described()..layout.second_footer().start;
+        let bad: Vec<_> = examined.damaged.iter().filter(|range| spare.contains(&range.start)).collect();
+        if let Some(first) = bad.first() {
+            let bytes: u64 = bad.iter().map(|range| range.end - range.start).sum();
+            self.damage("parity", first.start, format!("{bytes} bytes of its parity are damaged"));
+        }
     }
 
     /// That the header says what the footer does. (One that does not decode was found with the first copy.)

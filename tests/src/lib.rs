@@ -13,6 +13,7 @@ pub mod model;
 pub mod mounted;
 pub mod ops;
 pub mod pristine;
+pub mod reach;
 pub mod rot;
 pub mod tree;
 pub mod watchdog;

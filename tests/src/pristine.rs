@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_volume::{Attr, Error, FileKind, Volume};
 
-use crate::rot::Verdict;
+use crate::rot::{Loss, Verdict};
 use crate::tree::{Listed, list};
 
 /// An extent: offset, length and place.
@@ -72,6 +72,13 @@ impl Pristine {
     pub fn files(&self) -> impl Iterator<Item = (&str, Vec<u8>, Vec<Extent>)> {
         let files = self.inodes.values().filter(|seen| seen.attr.kind == FileKind::Regular);
         files.map(|seen| (seen.path.as_str(), seen.bytes.concat(), seen.extents.clone()))
+    }
+
+    /// Paths of the files of which something is lost for sure.
+    pub fn lost<'a>(&'a self, verdict: &'a Verdict) -> impl Iterator<Item = &'a str> {
+        let loses =
+            |seen: &&Seen| seen.extents.iter().any(|(_, len, kind)| verdict.loses(kind, *len) == Loss::Yes);
+        self.inodes.values().filter(loses).map(|seen| seen.path.as_str())
     }
 
     /// Bytes of all files.
@@ -149,14 +156,14 @@ impl Seen {
         }
         for ((at, len, kind), bytes) in self.extents.iter().zip(&self.bytes) {
             match (volume.read(ino, *at, *len as u32), verdict.loses(kind, *len)) {
-                (Ok(read), false) if read == *bytes => found.whole += 1,
-                (Err(Error::Io), true) => found.refused += 1,
-                (Ok(read), true) if read == *bytes => {
+                (Ok(read), Loss::No | Loss::Perhaps) if read == *bytes => found.whole += 1,
+                (Err(Error::Io), Loss::Perhaps | Loss::Yes) => found.refused += 1,
+                (Ok(read), Loss::Yes) if read == *bytes => {
                     return Err(format!("{len} bytes at {at} were to be lost: {kind:?}"));
                 }
-                (Ok(_), lost) => return Err(format!("WRONG BYTES at {at}, lost or not: {lost}: {kind:?}")),
+                (Ok(_), lost) => return Err(format!("WRONG BYTES at {at}, lost: {lost:?}: {kind:?}")),
                 (Err(error), lost) => {
-                    return Err(format!("{len} bytes at {at}, lost or not: {lost}: {error}: {kind:?}"));
+                    return Err(format!("{len} bytes at {at}, lost: {lost:?}: {error}: {kind:?}"));
                 }
             }
         }

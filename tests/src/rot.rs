@@ -8,24 +8,27 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cairn_format::{
-    Lsn, PACK_HEADER_LEN, PAYLOAD_BLOCK, PackHeader, PackId, PackKind, PieceKind, RECORD_ALIGN,
-    RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SegmentHeader,
+    Lsn, PACK_HEADER_LEN, PAYLOAD_BLOCK, PackHeader, PackId, PackKind, PackLayout, PieceKind, RECORD_ALIGN,
+    RECORD_HEAD_LEN, Record, RecordHead, SECTOR, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SegmentHeader,
     StoreSuperblock, TRAILER_LEN, Uuid, VolumeState, VolumeSuperblock,
 };
-use cairn_store::disk::{Access, Disk};
+use cairn_store::disk::{Access, Disk, MemoryDisk};
+use cairn_store::heal::{examine, mend};
 use cairn_store::{PackReader, REPLICA_PATHS, Store, StoreOptions, list_packs, pack_path};
 use cairn_volume::journal::{JOURNAL_DIR, JournalShape, scan_read_only};
 use cairn_volume::{ENGINE_DIR, load_chain, read_superblock};
 
 use crate::dice::{Dice, noise};
+use crate::reach::{Reach, guaranteed_hole};
 
 /// What is promised of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guarantee {
-    /// Nothing is lost: what was spoiled is there twice, can be derived, or is needed by nobody. (What parity can mend
-    /// belongs here once there is parity: then it has to be found mended on the disk, too.)
+    /// Nothing is lost: what was spoiled is there twice, can be derived, or is needed by nobody; of a pack, parity reaches
+    /// it, and it has to be found mended on the disk, too.
     Within,
-    /// Something is lost: it is named, and whoever asks for it is told so.
+    /// Something is lost: it is named, and whoever asks for it is told so. Of a pack this may be what nobody asks for, its
+    /// parity say.
     Beyond,
     /// The newest records, with all that says of them that they were synced: no different from the tail that a power cut
     /// tears. A state that the volume was in, but for what is lost beside it.
@@ -51,6 +54,8 @@ pub enum Part {
     Footer(PackId, u8),
     /// What leads to the second footer.
     Trailer(PackId),
+    /// Checksums of sectors, and parity.
+    Spare(PackId),
     /// The chunk index.
     Index,
     /// A file of the engine's.
@@ -79,13 +84,34 @@ pub enum Edit {
     Truncate(String, u64),
     /// The file is gone.
     Remove(String),
+    /// Reading these bytes is an error, until they are written, or even then.
+    Lose(String, Range<u64>, bool),
 }
 
 impl Edit {
     /// The file.
     pub fn path(&self) -> &str {
-        let (Edit::Write(path, ..) | Edit::Truncate(path, _) | Edit::Remove(path)) = self;
+        let (Edit::Write(path, ..) | Edit::Truncate(path, _) | Edit::Remove(path) | Edit::Lose(path, ..)) =
+            self;
         path
+    }
+
+    /// Has it happen to bytes of the file's. What cannot be read is another byte here.
+    fn apply(&self, bytes: &mut Option<Vec<u8>>) {
+        let Some(file) = bytes else { return };
+        match self {
+            Edit::Write(_, offset, new) => {
+                let at = *offset as usize;
+                file.resize(file.len().max(at + new.len()), 0);
+                file[at..at + new.len()].copy_from_slice(new);
+            }
+            Edit::Truncate(_, len) => file.resize(*len as usize, 0),
+            Edit::Lose(_, range, _) => {
+                let end = (range.end as usize).min(file.len());
+                file[(range.start as usize).min(end)..end].iter_mut().for_each(|b| *b ^= 0xff);
+            }
+            Edit::Remove(_) => *bytes = None,
+        }
     }
 }
 
@@ -99,18 +125,40 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Edits, under a name.
+    pub fn of(what: String, edits: Vec<Edit>) -> Fault {
+        Fault { what, edits }
+    }
+
     /// Does it, to the disk that the volume's directory lies on.
     pub fn inflict(&self, disk: &dyn Disk) -> io::Result<()> {
-        for edit in &self.edits {
-            match edit {
-                Edit::Write(path, offset, bytes) => {
-                    disk.open(path, Access::Write)?.write_at(bytes, *offset)?
-                }
-                Edit::Truncate(path, len) => disk.open(path, Access::Write)?.set_len(*len)?,
-                Edit::Remove(path) => disk.remove(path)?,
+        self.edits.iter().try_for_each(|edit| match edit {
+            Edit::Write(path, offset, bytes) => disk.open(path, Access::Write)?.write_at(bytes, *offset),
+            Edit::Truncate(path, len) => disk.open(path, Access::Write)?.set_len(*len),
+            Edit::Remove(path) => disk.remove(path),
+            Edit::Lose(..) => Err(io::ErrorKind::Unsupported.into()),
+        })
+    }
+
+    /// The same, to a disk in memory, whose sectors can go bad.
+    pub fn inflict_in_memory(&self, disk: &MemoryDisk) -> io::Result<()> {
+        self.edits.iter().try_for_each(|edit| match edit {
+            Edit::Lose(path, range, stays) => disk.lose(path, range.clone(), *stays),
+            edit => Fault { what: String::new(), edits: vec![edit.clone()] }.inflict(disk),
+        })
+    }
+
+    /// This, and then another; nothing more happens to a file that is gone.
+    pub fn and(mut self, other: Fault) -> Fault {
+        for edit in other.edits {
+            if matches!(edit, Edit::Remove(_)) {
+                self.edits.retain(|before| before.path() != edit.path());
+            }
+            if !self.edits.iter().any(|e| matches!(e, Edit::Remove(_)) && e.path() == edit.path()) {
+                self.edits.push(edit);
             }
         }
-        Ok(())
+        Fault::of(format!("{}; {}", self.what, other.what), self.edits)
     }
 }
 
@@ -123,25 +171,57 @@ pub struct Verdict {
     pub refused: bool,
     /// It cannot be mounted, unless an engine holds the namespace.
     pub needs_engine: bool,
-    frames: BTreeSet<(PackId, u32)>,
+    /// …or perhaps it can: what describes the sectors of its packs is lost.
+    pub may_need_engine: bool,
+    frames: BTreeMap<(PackId, u32), Loss>,
     payload: BTreeSet<(Lsn, u32)>,
     /// The files that fsck has to name.
     pub named: BTreeSet<String>,
+    /// The packs that are damaged in any way, and whether parity reaches all that is.
+    pub packs: BTreeMap<PackId, bool>,
+}
+
+/// Whether bytes are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// They are there.
+    No,
+    /// Nothing says what they should be but they themselves: they are right, or refused.
+    Perhaps,
+    /// They are refused.
+    Yes,
 }
 
 impl Verdict {
-    /// Whether any bytes are.
+    fn new() -> Verdict {
+        Verdict {
+            guarantee: Guarantee::Within,
+            refused: false,
+            needs_engine: false,
+            may_need_engine: false,
+            frames: BTreeMap::new(),
+            payload: BTreeSet::new(),
+            named: BTreeSet::new(),
+            packs: BTreeMap::new(),
+        }
+    }
+
+    /// Whether any bytes of files are.
     pub fn loses_some(&self) -> bool {
-        !self.frames.is_empty() || !self.payload.is_empty()
+        self.frames.values().any(|loss| *loss == Loss::Yes) || !self.payload.is_empty()
     }
 
     /// Whether bytes that lie there are lost.
-    pub fn loses(&self, kind: &PieceKind, len: u64) -> bool {
+    pub fn loses(&self, kind: &PieceKind, len: u64) -> Loss {
         match kind {
-            PieceKind::Hole => false,
-            PieceKind::Chunk(piece) => self.frames.contains(&(piece.pack, piece.frame)),
+            PieceKind::Hole => Loss::No,
+            PieceKind::Chunk(piece) => {
+                self.frames.get(&(piece.pack, piece.frame)).copied().unwrap_or(Loss::No)
+            }
             PieceKind::Journal(at) => {
-                payload_blocks(at.payload_offset, len).any(|b| self.payload.contains(&(at.lsn, b)))
+                let lost =
+                    payload_blocks(at.payload_offset, len).any(|b| self.payload.contains(&(at.lsn, b)));
+                if lost { Loss::Yes } else { Loss::No }
             }
         }
     }
@@ -165,6 +245,7 @@ pub struct Layout {
     meta: BTreeSet<PackId>,
     frames: BTreeSet<(PackId, u32)>,
     payload: BTreeSet<(Lsn, u32)>,
+    packs: BTreeMap<PackId, PackLayout>,
 }
 
 /// Reads a whole file.
@@ -196,6 +277,7 @@ impl Layout {
             meta: BTreeSet::new(),
             frames: BTreeSet::new(),
             payload: BTreeSet::new(),
+            packs: BTreeMap::new(),
         };
         for (_, len, kind) in pieces {
             match kind {
@@ -306,6 +388,12 @@ impl Layout {
             }
             self.region(&path, header.layout.footer(), Part::Footer(pack, 0));
             let trailer = len - TRAILER_LEN as u64;
+            self.packs.insert(pack, header.layout);
+            self.region(
+                &path,
+                header.layout.described()..header.layout.second_footer().start,
+                Part::Spare(pack),
+            );
             self.region(&path, header.layout.second_footer(), Part::Footer(pack, 1));
             self.region(&path, trailer..len, Part::Trailer(pack));
         }
@@ -323,18 +411,9 @@ impl Layout {
 
     /// The bytes of a file after a fault; nothing where it is gone.
     fn after(&self, fault: &Fault, path: &str) -> Option<Vec<u8>> {
-        let mut bytes = self.files[path].to_vec();
-        for edit in fault.edits.iter().filter(|edit| edit.path() == path) {
-            match edit {
-                Edit::Write(_, offset, new) => {
-                    let at = *offset as usize;
-                    bytes[at..at + new.len()].copy_from_slice(new);
-                }
-                Edit::Truncate(_, len) => bytes.truncate(*len as usize),
-                Edit::Remove(_) => return None,
-            }
-        }
-        Some(bytes)
+        let mut bytes = Some(self.files[path].to_vec());
+        fault.edits.iter().filter(|edit| edit.path() == path).for_each(|edit| edit.apply(&mut bytes));
+        bytes
     }
 
     /// The regions that a fault changes a byte of, or takes one from. None: nothing was changed.
@@ -358,16 +437,9 @@ impl Layout {
 
     /// What has to become of a fault that does so much harm.
     pub fn judge(&self, fault: &Fault, harmed: &[&Region]) -> Verdict {
-        let mut verdict = Verdict {
-            guarantee: Guarantee::Within,
-            refused: false,
-            needs_engine: false,
-            frames: BTreeSet::new(),
-            payload: BTreeSet::new(),
-            named: BTreeSet::new(),
-        };
+        let mut verdict = Verdict::new();
         self.judge_superblocks(fault, &mut verdict);
-        self.judge_packs(harmed, &mut verdict);
+        self.judge_packs(fault, harmed, &mut verdict);
         self.judge_journal(harmed, &mut verdict);
         verdict
     }
@@ -388,33 +460,129 @@ impl Layout {
         }
     }
 
-    fn judge_packs(&self, harmed: &[&Region], verdict: &mut Verdict) {
-        let bad = |part: Part| harmed.iter().any(|r| r.part == part);
+    fn judge_packs(&self, fault: &Fault, harmed: &[&Region], verdict: &mut Verdict) {
         let packs: BTreeSet<PackId> = harmed
             .iter()
             .filter_map(|r| match r.part {
-                Part::PackHeader(p) | Part::Frame(p, _) | Part::Footer(p, _) | Part::Trailer(p) => Some(p),
+                Part::PackHeader(p) | Part::Frame(p, _) | Part::Footer(p, _) => Some(p),
+                Part::Trailer(p) | Part::Spare(p) => Some(p),
                 _ => None,
             })
             .collect();
         for pack in packs {
-            let first = bad(Part::PackHeader(pack)) || bad(Part::Footer(pack, 0));
-            let second = bad(Part::Trailer(pack)) || bad(Part::Footer(pack, 1));
-            let lost = |r: &Region| match r.part {
-                Part::Frame(p, n) if p == pack && (first && second || bad(r.part)) => Some((p, n)),
-                _ => None,
-            };
-            let lost: Vec<_> = self.regions.iter().filter_map(lost).collect();
-            if self.meta.contains(&pack) {
-                verdict.needs_engine |= !lost.is_empty();
-            } else {
-                verdict.frames.extend(lost.into_iter().filter(|frame| self.frames.contains(frame)));
+            let path = self.path_of(&pack);
+            let after = self.after(fault, &path);
+            if after.is_none() && !self.is_used(&pack) && !self.meta.contains(&pack) {
+                continue;
             }
-            if verdict.needs_engine || verdict.frames.iter().any(|(p, _)| *p == pack) {
-                verdict.guarantee = Guarantee::Beyond;
-                verdict.named.insert(format!("store/{}", pack_path(&pack)));
+            let reach = after.as_ref().map(|after| self.reach(&pack, after));
+            let within = reach.as_ref().is_some_and(Reach::is_within);
+            verdict.packs.insert(pack, within);
+            if within {
+                continue;
+            }
+            verdict.guarantee = Guarantee::Beyond;
+            verdict.named.insert(path);
+            let loss = |frame: &Region| match &reach {
+                Some(reach) if reach.reads_frame(frame.at.clone()) => Loss::No,
+                Some(reach) if reach.silent() => Loss::Perhaps,
+                _ => Loss::Yes,
+            };
+            for region in &self.regions {
+                match region.part {
+                    Part::Frame(p, _) if p == pack && self.meta.contains(&pack) => {
+                        verdict.needs_engine |= loss(region) == Loss::Yes;
+                        verdict.may_need_engine |= loss(region) == Loss::Perhaps;
+                    }
+                    Part::Frame(p, n) if p == pack && self.frames.contains(&(p, n)) => {
+                        verdict.frames.insert((p, n), loss(region));
+                    }
+                    _ => {}
+                }
             }
         }
+    }
+
+    /// What parity reaches of a pack whose bytes are others.
+    fn reach<'a>(&'a self, pack: &PackId, after: &'a [u8]) -> Reach<'a> {
+        Reach::of(&self.packs[pack], &self.files[&self.path_of(pack)], after)
+    }
+
+    fn path_of(&self, pack: &PackId) -> String {
+        format!("store/{}", pack_path(pack))
+    }
+
+    /// That the damaged packs are as a mending has to leave them that says what is `lost`: what parity reaches is as it was,
+    /// and the rest is as the fault left it, or as it was.
+    pub fn check_mended(
+        &self,
+        fault: &Fault,
+        verdict: &Verdict,
+        lost: &BTreeSet<PackId>,
+        disk: &dyn Disk,
+    ) -> Result<(), String> {
+        for (pack, within) in &verdict.packs {
+            let path = self.path_of(pack);
+            let Some(after) = self.after(fault, &path) else { continue };
+            let reach = self.reach(pack, &after);
+            match (within, lost.contains(pack)) {
+                (true, true) => return Err(format!("some of {path} is said to be lost")),
+                (false, false) if !reach.silent() => {
+                    return Err(format!("of {path} nothing is said to be lost"));
+                }
+                (_, false) => self.check_whole(&path, disk)?,
+                (false, true) => self.check_partly_mended(fault, &path, &reach, &after, disk)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn check_whole(&self, path: &str, disk: &dyn Disk) -> Result<(), String> {
+        let found = read_file(disk, path).map_err(|e| format!("{path} after mending: {e}"))?;
+        let before = &self.files[path];
+        let first = before.iter().zip(&found).position(|(a, b)| a != b);
+        match found == **before {
+            true => Ok(()),
+            false => {
+                let lens = (before.len(), found.len());
+                Err(format!("{path} is mended, and is another: {lens:?}, from {first:?} on"))
+            }
+        }
+    }
+
+    fn check_partly_mended(
+        &self,
+        fault: &Fault,
+        path: &str,
+        reach: &Reach<'_>,
+        after: &[u8],
+        disk: &dyn Disk,
+    ) -> Result<(), String> {
+        let before = &self.files[path];
+        let file = disk.open(path, Access::Read).map_err(|e| format!("{path}: {e}"))?;
+        // What errs has no bytes.
+        let errs = fault.edits.iter().any(|edit| matches!(edit, Edit::Lose(p, ..) if p == path));
+        for region in reach.regions() {
+            let at = region.start as usize..region.end as usize;
+            let mut found = vec![0; at.len()];
+            let read = file.read_exact_at(&mut found, region.start).is_ok();
+            let right = read && found == before[at.clone()];
+            let allowed = || {
+                let left = after.get(at.start..).unwrap_or_default();
+                // A file that was cut off is longer where what lies behind was written.
+                found.iter().enumerate().all(|(n, byte)| {
+                    *byte == before[at.start + n] || *byte == left.get(n).copied().unwrap_or(0)
+                })
+            };
+            let comes_back = reach.comes_back(region.clone()) && !reach.silent();
+            match (right, comes_back) {
+                (true, _) => {}
+                (false, true) => return Err(format!("{path}: {region:?} is not mended")),
+                (false, false) if errs || !read || allowed() => {}
+                _ => return Err(format!("{path}: WRONG BYTES were written into {region:?}")),
+            }
+        }
+        Ok(())
     }
 
     fn judge_journal(&self, harmed: &[&Region], verdict: &mut Verdict) {
@@ -467,15 +635,32 @@ impl Layout {
         }
     }
 
-    /// A fault. `older` is the disk as it was earlier.
-    pub fn draw(&self, dice: &mut Dice, older: &dyn Disk) -> Fault {
-        let kinds: [fn(&Layout, &Region) -> bool; 10] = [
+    /// A fault. `older` is the disk as it was earlier; whether sectors can be made to err is said by `may_err`.
+    pub fn draw(&self, dice: &mut Dice, older: &dyn Disk, may_err: bool) -> Fault {
+        loop {
+            let fault = match dice.below(16) {
+                0..=7 => self.anywhere(dice, older),
+                8 | 9 => (0..dice.below(3)).fold(self.of_pack(dice, older, may_err), |fault, _| {
+                    fault.and(self.of_pack(dice, older, may_err))
+                }),
+                _ => self.of_pack(dice, older, may_err),
+            };
+            if !self.harmed(&fault).is_empty() {
+                return fault;
+            }
+        }
+    }
+
+    /// In one place, or in both copies of something, of any file.
+    fn anywhere(&self, dice: &mut Dice, older: &dyn Disk) -> Fault {
+        let kinds: [fn(&Layout, &Region) -> bool; 11] = [
             |_, r| r.part == Part::Superblock,
             |_, r| matches!(r.part, Part::SegmentHeader(_)),
             |_, r| matches!(r.part, Part::Record(..)),
             |_, r| matches!(r.part, Part::Payload(..)),
             |_, r| r.part == Part::Free,
             |_, r| matches!(r.part, Part::PackHeader(_) | Part::Footer(..) | Part::Trailer(_)),
+            |_, r| matches!(r.part, Part::Spare(_)),
             |l, r| matches!(r.part, Part::Frame(p, _) if !l.meta.contains(&p)),
             |l, r| matches!(r.part, Part::Frame(p, _) if l.meta.contains(&p)),
             |_, r| r.part == Part::Index,
@@ -485,14 +670,229 @@ impl Layout {
             let kind = kinds[dice.below(kinds.len() as u64) as usize];
             let some: Vec<&Region> = self.regions.iter().filter(|r| kind(self, r)).collect();
             let Some(region) = some.get(dice.below(some.len() as u64) as usize) else { continue };
-            let fault = match dice.below(8) {
+            return match dice.below(8) {
                 0 => self.twice(dice, region, older),
                 _ => self.once(dice, region, older),
             };
-            if !self.harmed(&fault).is_empty() {
-                return fault;
+        }
+    }
+
+    /// Something that happens to packs, of any size.
+    fn of_pack(&self, dice: &mut Dice, older: &dyn Disk, may_err: bool) -> Fault {
+        let pack = self.pack(dice);
+        let sectors = self.files[&self.path_of(&pack)].len() as u64 / SECTOR;
+        let few = 1 + dice.below(4);
+        match dice.below(10) {
+            0 => {
+                let most = [1, 4, 16, 64, 400][dice.below(5) as usize];
+                let bits = 1 + dice.below(most);
+                self.spread_flips(dice, bits)
+            }
+            1 => {
+                (1..few).fold(self.bad_sector(dice, pack), |fault, _| fault.and(self.bad_sector(dice, pack)))
+            }
+            2 => self.swapped(dice, pack, pack),
+            3 => {
+                let other = self.pack(dice);
+                self.swapped(dice, pack, other)
+            }
+            4 => {
+                let (from, count) = (dice.below(sectors + 1), 1 + dice.below(sectors));
+                self.torn(pack, from, count, &self.before(older, pack))
+            }
+            5 => self.cut_short(pack, dice.below(self.files[&self.path_of(&pack)].len() as u64)),
+            6 | 7 => {
+                let hole = self.hole_within(pack) / SECTOR + dice.below(2) * dice.below(sectors + 1);
+                self.hole(pack, dice.below(sectors + 1), hole)
+            }
+            8 if may_err => {
+                let stays = dice.one_in(3);
+                self.unreadable(pack, dice.below(sectors + 1), few, stays)
+            }
+            8 => self.hole(pack, dice.below(sectors + 1), few),
+            _ if dice.one_in(2) => self.missing(pack),
+            _ => {
+                let parts = dice.roll() & dice.roll();
+                self.tables(dice, pack, |part| parts >> part & 1 == 1)
             }
         }
+    }
+
+    fn pack(&self, dice: &mut Dice) -> PackId {
+        let packs = self.packs();
+        packs[dice.below(packs.len() as u64) as usize]
+    }
+
+    /// All packs.
+    pub fn packs(&self) -> Vec<PackId> {
+        self.packs.keys().copied().collect()
+    }
+
+    /// Whether files lie in it.
+    pub fn is_used(&self, pack: &PackId) -> bool {
+        self.frames.iter().any(|(used, _)| used == pack)
+    }
+
+    /// How long a pack's file is.
+    pub fn len_of(&self, pack: PackId) -> u64 {
+        self.files[&self.path_of(&pack)].len() as u64
+    }
+
+    /// Bytes of a hole that comes back wherever it begins.
+    pub fn hole_within(&self, pack: PackId) -> u64 {
+        guaranteed_hole(&self.packs[&pack])
+    }
+
+    fn before(&self, older: &dyn Disk, pack: PackId) -> Vec<u8> {
+        read_file(older, &self.path_of(&pack)).unwrap_or_default()
+    }
+
+    /// Flips so many bits, each of any byte of any pack.
+    pub fn spread_flips(&self, dice: &mut Dice, bits: u64) -> Fault {
+        let packs: Vec<String> = self.packs.keys().map(|pack| self.path_of(pack)).collect();
+        let all: u64 = packs.iter().map(|path| self.files[path].len() as u64).sum();
+        let mut changed: BTreeMap<(&str, u64), u8> = BTreeMap::new();
+        for _ in 0..bits {
+            let mut at = dice.below(all);
+            for path in &packs {
+                let len = self.files[path].len() as u64;
+                if at < len {
+                    *changed.entry((path, at)).or_insert(self.files[path][at as usize]) ^= 1 << dice.below(8);
+                    break;
+                }
+                at -= len;
+            }
+        }
+        let edit = |((path, at), byte): ((&str, u64), u8)| Edit::Write(path.to_owned(), at, vec![byte]);
+        let edits = changed.into_iter().map(edit).collect();
+        Fault::of(format!("{bits} bits, spread over all packs"), edits)
+    }
+
+    /// The bytes of a run of sectors, of which the last may be short.
+    fn sectors(&self, pack: PackId, from: u64, count: u64) -> Range<u64> {
+        let len = self.len_of(pack);
+        (from * SECTOR).min(len)..((from + count) * SECTOR).min(len)
+    }
+
+    fn write(&self, what: &str, pack: PackId, at: u64, bytes: Vec<u8>) -> Fault {
+        let path = self.path_of(&pack);
+        let what = format!("{what} {path} at {at}..{}", at + bytes.len() as u64);
+        Fault::of(what, vec![Edit::Write(path, at, bytes)])
+    }
+
+    /// A sector of zeros, or of garbage.
+    fn bad_sector(&self, dice: &mut Dice, pack: PackId) -> Fault {
+        let at = self.sectors(pack, dice.below(self.len_of(pack).div_ceil(SECTOR)), 1);
+        match dice.one_in(2) {
+            true => self.hole(pack, at.start / SECTOR, 1),
+            false => self.garbage(dice, pack, at.start / SECTOR),
+        }
+    }
+
+    /// A sector of garbage.
+    pub fn garbage(&self, dice: &mut Dice, pack: PackId, sector: u64) -> Fault {
+        let at = self.sectors(pack, sector, 1);
+        self.write("garbage in", pack, at.start, noise(dice.roll(), (at.end - at.start) as usize))
+    }
+
+    /// Two sectors that have changed places.
+    pub fn swapped(&self, dice: &mut Dice, one: PackId, other: PackId) -> Fault {
+        let whole = |pack: PackId| (self.len_of(pack) / SECTOR).max(1);
+        let (a, b) = (dice.below(whole(one)), dice.below(whole(other)));
+        let (from, to) = (self.sectors(one, a, 1), self.sectors(other, b, 1));
+        let len = (from.end - from.start).min(to.end - to.start) as usize;
+        let bytes = |pack: PackId, at: &Range<u64>| {
+            self.files[&self.path_of(&pack)][at.start as usize..at.start as usize + len].to_vec()
+        };
+        let first = self.write("another sector in", one, from.start, bytes(other, &to));
+        first.and(self.write("another sector in", other, to.start, bytes(one, &from)))
+    }
+
+    /// A run of sectors that never arrived: what was there before is, or zeros.
+    pub fn torn(&self, pack: PackId, from: u64, count: u64, before: &[u8]) -> Fault {
+        let at = self.sectors(pack, from, count);
+        let end = (at.end as usize).min(before.len());
+        let mut bytes = before[(at.start as usize).min(end)..end].to_vec();
+        bytes.resize((at.end - at.start) as usize, 0);
+        self.write("sectors that never arrived in", pack, at.start, bytes)
+    }
+
+    /// A pack that ends early.
+    pub fn cut_short(&self, pack: PackId, len: u64) -> Fault {
+        let path = self.path_of(&pack);
+        Fault::of(format!("{path} ends at {len}"), vec![Edit::Truncate(path, len)])
+    }
+
+    /// A run of sectors of zeros.
+    pub fn hole(&self, pack: PackId, from: u64, count: u64) -> Fault {
+        let at = self.sectors(pack, from, count);
+        self.write("zeros in", pack, at.start, vec![0; (at.end - at.start) as usize])
+    }
+
+    /// A run of sectors that cannot be read.
+    pub fn unreadable(&self, pack: PackId, from: u64, count: u64, stays: bool) -> Fault {
+        let (path, at) = (self.path_of(&pack), self.sectors(pack, from, count));
+        let what = format!("{path} errs at {at:?}{}", if stays { ", for ever" } else { "" });
+        Fault::of(what, vec![Edit::Lose(path, at, stays)])
+    }
+
+    /// A pack that is not there.
+    pub fn missing(&self, pack: PackId) -> Fault {
+        self.gone(&self.path_of(&pack))
+    }
+
+    /// A bit in each part of [`Layout::TABLES`] that is picked by its number.
+    pub fn tables(&self, dice: &mut Dice, pack: PackId, picks: impl Fn(usize) -> bool) -> Fault {
+        let layout = &self.packs[&pack];
+        let head = layout.parity_area().start;
+        let parts: [Range<u64>; Layout::TABLES.len()] = [
+            0..PACK_HEADER_LEN as u64,
+            layout.footer(),
+            layout.sums(),
+            head..head + TRAILER_LEN as u64,
+            layout.parity_sums(),
+            layout.second_sums(),
+            layout.second_footer(),
+            layout.second_footer().end..layout.file_len(),
+        ];
+        let mut fault = Fault::of("tables".into(), Vec::new());
+        for (n, part) in parts.into_iter().enumerate().filter(|(n, part)| !part.is_empty() && picks(*n)) {
+            let at = part.start + dice.below(part.end - part.start);
+            let byte = self.files[&self.path_of(&pack)][at as usize] ^ 1 << dice.below(8);
+            fault = fault.and(self.write(Layout::TABLES[n], pack, at, vec![byte]));
+        }
+        fault
+    }
+
+    /// What says of a pack what its other parts are.
+    pub const TABLES: [&str; 8] = [
+        "the header of",
+        "the footer of",
+        "the checksums of",
+        "the middle trailer of",
+        "the checksums of the parity of",
+        "the second checksums of",
+        "the second footer of",
+        "the trailer of",
+    ];
+
+    /// A bit of a region of a file.
+    pub fn bit_of(&self, dice: &mut Dice, region: &Region) -> Fault {
+        let at = region.at.start + dice.below(region.at.end - region.at.start);
+        let byte = self.files[&region.path][at as usize] ^ 1 << dice.below(8);
+        let what = format!("a bit of {} ({:?}) at {at}", region.path, region.part);
+        Fault::of(what, vec![Edit::Write(region.path.clone(), at, vec![byte])])
+    }
+
+    /// A file that is not there.
+    pub fn gone(&self, path: &str) -> Fault {
+        Fault::of(format!("{path} is gone"), vec![Edit::Remove(path.to_owned())])
+    }
+
+    /// A file as it was.
+    pub fn stale(&self, path: &str, older: &dyn Disk) -> Fault {
+        let bytes = read_file(older, path).unwrap_or_default();
+        Fault::of(format!("{path} as it was"), vec![Edit::Write(path.to_owned(), 0, bytes)])
     }
 
     /// The same kind of thing to both copies of something.
@@ -608,4 +1008,28 @@ fn dice_kind(path: &str) -> u8 {
         _ if path.ends_with("index") => 2,
         _ => 3,
     }
+}
+
+/// Has every pack of a store looked through, as a scrub does, and what is damaged of it written back as far as parity
+/// reaches; gives those of which something is lost.
+pub fn mend_packs(store: &dyn Disk) -> Result<BTreeSet<PackId>, String> {
+    let listing = list_packs(store).map_err(|e| format!("packs: {e}"))?;
+    let mut lost = BTreeSet::new();
+    for (pack, _) in listing.packs {
+        let examined = match examine(store, pack, &mut |_| true) {
+            Ok(Some(examined)) => examined,
+            Ok(None) => return Err(format!("{pack}: nobody stopped it")),
+            // Nothing says where its parts lie.
+            Err(_) => {
+                lost.insert(pack);
+                continue;
+            }
+        };
+        if !examined.is_whole()
+            && !mend(store, &examined).map_err(|e| format!("mending: {e}"))?.lost.is_empty()
+        {
+            lost.insert(pack);
+        }
+    }
+    Ok(lost)
 }

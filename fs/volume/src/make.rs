@@ -218,7 +218,8 @@ pub fn make(dir: &Path, options: &MakeOptions) -> Result<Made, MakeError> {
     if let Some(parent) = dir.canonicalize().ok().as_deref().and_then(Path::parent) {
         let _ = std::fs::File::open(parent).and_then(|parent| parent.sync_all());
     }
-    drop(lock);
+    // Given up, not only closed: a process that is being started beside this thread has a copy of the descriptor.
+    lock.release();
     let volume = open(dir, OpenOptions::default()).map_err(|e| failed(e.to_string()))?;
     volume.close().map_err(|e| failed(e.to_string()))?;
     Ok(made)

@@ -5,7 +5,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cairn_format::Geometry;
+use cairn_format::{Geometry, ParityGeometry};
 use cairn_store::disk::{Disk, Space};
 
 use crate::core::Core;
@@ -86,8 +86,16 @@ pub(crate) fn pack_size_on(total: u64, said: u64) -> u64 {
 }
 
 /// What compacting a pack that was sealed at `pack` bytes takes, at most.
-pub(crate) fn compaction_of(pack: u64, geometry: &Geometry) -> u64 {
-    pack + FRAMES_BEYOND * u64::from(geometry.frame)
+pub(crate) fn compaction_of(pack: u64, geometry: &Geometry, parity: ParityGeometry) -> u64 {
+    protected(pack + FRAMES_BEYOND * u64::from(geometry.frame), parity)
+}
+
+/// Bytes that `plain` ones take in packs, parity and all.
+fn protected(plain: u64, parity: ParityGeometry) -> u64 {
+    match parity.data {
+        0 => plain,
+        k => plain + plain * u64::from(parity.parity) / u64::from(k),
+    }
 }
 
 impl Core {
@@ -99,7 +107,8 @@ impl Core {
     /// Room that is kept for compacting: where nothing else is free, packs that are partly dead still make room.
     /// No more than there is to compact.
     pub(crate) fn compaction_room(&self) -> u64 {
-        compaction_of(self.pack_size(), &self.geometry).min(self.space.packed.load(Ordering::Relaxed))
+        compaction_of(self.pack_size(), &self.geometry, self.writing.parity)
+            .min(self.space.packed.load(Ordering::Relaxed))
     }
 
     /// Whether what waits to be folded, and `len` bytes more, will find room on the disk.
@@ -133,7 +142,11 @@ impl Core {
     /// Sees to it that there is a reserve, where the disk has room for one.
     pub(crate) fn keep_reserve(&self) {
         let spare = self.space.available(&*self.disk).saturating_sub(self.reserved(0));
-        self.kept.make(&*self.disk, spare, compaction_of(self.pack_size(), &self.geometry));
+        self.kept.make(
+            &*self.disk,
+            spare,
+            compaction_of(self.pack_size(), &self.geometry, self.writing.parity),
+        );
     }
 
     /// What has to stay free: for what waits to be folded and `len` bytes more, for the checkpoints of what is in memory;
@@ -145,12 +158,7 @@ impl Core {
 
     /// What was acknowledged, and `len` bytes more, take once it is folded, parity and all, and checkpointed.
     fn promised(&self, len: u64) -> u64 {
-        let parity = self.writing.parity;
-        let plain = self.dirty.backlog().0 + len;
-        let coded = match parity.data {
-            0 => plain,
-            k => plain + plain * u64::from(parity.parity) / u64::from(k),
-        };
+        let coded = protected(self.dirty.backlog().0 + len, self.writing.parity);
         let (active, frozen) = self.ns.overlay_bytes();
         coded + 2 * (active + frozen) as u64
     }

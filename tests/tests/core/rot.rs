@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use cairn_format::{SEGMENT_HEADER_LEN, SegmentHeader};
+use cairn_format::{PackId, SECTOR, SEGMENT_HEADER_LEN, SegmentHeader};
 use cairn_store::disk::{Access, Disk};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::driver::Driver;
@@ -15,11 +15,11 @@ use cairn_tests::engine::Survival;
 use cairn_tests::model::Model;
 use cairn_tests::ops::{Op, Raw, Sizes};
 use cairn_tests::pristine::Pristine;
-use cairn_tests::rot::{Fault, Guarantee, Layout, Region, Verdict, read_file};
+use cairn_tests::rot::{Fault, Guarantee, Layout, Part, Region, Verdict, mend_packs, read_file};
 use cairn_tests::tree;
 use cairn_tests::watchdog::watch;
 use cairn_tests::world::{World, small};
-use cairn_volume::{Caller, Dedup, OpenError, OpenOptions, Volume, read_superblock};
+use cairn_volume::{Caller, Dedup, MakeOptions, OpenError, OpenOptions, Volume, read_superblock};
 use fsck_cairn::{CheckError, CheckOptions, Finding, Quiet, Severity};
 
 use super::model::root_model;
@@ -50,8 +50,24 @@ enum Life {
     Unmounted,
 }
 
+/// What a mount finds of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engine {
+    /// All it was told.
+    Whole,
+    /// A bit of one value is another.
+    Rotten(u64),
+    /// Nothing.
+    Gone,
+}
+
 fn read_only() -> OpenOptions {
     OpenOptions { index_mem: 1 << 18, cache_size: 1 << 20, read_only: true, ..OpenOptions::default() }
+}
+
+/// For writing. What is written again may be found among what rotted, unless that is looked at before it is trusted.
+fn looks() -> OpenOptions {
+    OpenOptions { read_only: false, dedup: Dedup::Verify, ..read_only() }
 }
 
 /// Does some operations; notes the states. With `calm` nothing of it is folded.
@@ -96,7 +112,10 @@ impl Image {
             Life::Young | Life::Killed => witness(&mut driver, &mut states, &mut dice),
         }
         drop(driver.volume);
-        let world = world.fork();
+        Image::of(world.fork(), older, states)
+    }
+
+    fn of(world: World, older: World, states: Vec<Model>) -> Image {
         let volume = world.fork().open_with(read_only()).expect("whole");
         let pristine = Pristine::of(&volume).expect("whole");
         let layout =
@@ -104,33 +123,37 @@ impl Image {
         Image { world, older, layout, pristine, states }
     }
 
-    fn check(&self, fault: &Fault, verdict: &Verdict, dice: &mut Dice) -> Result<(), String> {
-        let survival = if dice.one_in(2) { Survival::All } else { Survival::None };
-        let rots = (survival == Survival::All && dice.one_in(3)).then(|| dice.roll());
+    /// A fault of which it is said here what becomes of it, and by the layout.
+    fn row(&self, expected: Guarantee, what: &str, fault: &Fault, engine: Engine) -> Result<(), String> {
+        let verdict = self.layout.judge(fault, &self.layout.harmed(fault));
+        if verdict.guarantee != expected {
+            return Err(format!("{what}: {:?} by the layout", verdict.guarantee));
+        }
+        self.check(fault, &verdict, engine, &mut Dice::new(1)).map_err(|e| format!("{what}: {e}"))
+    }
+
+    fn check(&self, fault: &Fault, verdict: &Verdict, engine: Engine, dice: &mut Dice) -> Result<(), String> {
+        let survival = if engine == Engine::Gone { Survival::None } else { Survival::All };
         let rotten = || {
             let mut world = self.world.fork();
             world.engine = world.engine.surviving(survival);
-            if let Some(pick) = rots {
+            if let Engine::Rotten(pick) = engine {
                 world.engine.rot(pick);
             }
-            fault.inflict(&world.disk).map(|()| world).map_err(|e| format!("no such fault: {e}"))
+            fault.inflict_in_memory(&world.disk).map(|()| world).map_err(|e| format!("no such fault: {e}"))
         };
-        self.check_fsck(&rotten()?, verdict)?;
+        let checked = rotten()?;
+        self.check_fsck(&checked, verdict)?;
+        self.check_mended(&checked, fault, verdict, dice.one_in(4))?;
         let world = rotten()?;
-        // What is written again may be found among what rotted, unless that is looked at before it is trusted.
-        let looks = || OpenOptions { read_only: false, dedup: Dedup::Verify, ..read_only() };
         match world.open_with(looks()) {
             Ok(volume) => {
-                let has_engine = survival == Survival::All && rots.is_none();
-                if verdict.refused || verdict.needs_engine && !has_engine {
+                if verdict.refused || verdict.needs_engine && engine != Engine::Whole {
                     return Err("it can be mounted".into());
                 }
                 self.check_mounted(&volume, verdict)?;
                 if verdict.guarantee == Guarantee::Within && dice.one_in(8) {
-                    volume.close().map_err(|e| format!("closing: {e}"))?;
-                    drop(volume);
-                    let volume = world.open_with(looks()).map_err(|e| format!("mounted again: {e}"))?;
-                    self.check_mounted(&volume, verdict).map_err(|e| format!("mounted again: {e}"))?;
+                    self.check_afterwards(&world, volume, verdict)?;
                 }
                 Ok(())
             }
@@ -138,7 +161,8 @@ impl Image {
                 if verdict.guarantee == Guarantee::Within {
                     return Err(format!("it is refused: {error}"));
                 }
-                if !verdict.refused && !verdict.needs_engine && verdict.guarantee == Guarantee::Beyond {
+                let may = verdict.refused || verdict.needs_engine || verdict.may_need_engine;
+                if !may && verdict.guarantee == Guarantee::Beyond {
                     return Err(format!("some of it can be read, but it is refused: {error}"));
                 }
                 check_sentence(&error, verdict)?;
@@ -152,7 +176,7 @@ impl Image {
             Guarantee::Within | Guarantee::Beyond => {
                 let found = self.pristine.compare(volume, verdict)?;
                 match (verdict.guarantee, found.refused) {
-                    (Guarantee::Beyond, 0) if !verdict.needs_engine => Err("nothing is lost".into()),
+                    (Guarantee::Beyond, 0) if verdict.loses_some() => Err("nothing is lost".into()),
                     _ => Ok(()),
                 }
             }
@@ -160,6 +184,49 @@ impl Image {
                 Err(_) if verdict.loses_some() => Ok(()),
                 _ => self.check_state(volume),
             },
+        }
+    }
+
+    /// Mended while it is mounted, unmounted, and mounted again.
+    fn check_afterwards(&self, world: &World, volume: Arc<Volume>, verdict: &Verdict) -> Result<(), String> {
+        mend_packs(&*world.store_disk())?;
+        self.check_mounted(&volume, verdict).map_err(|e| format!("mended: {e}"))?;
+        volume.close().map_err(|e| format!("closing: {e}"))?;
+        drop(volume);
+        self.check_clean(world).map_err(|e| format!("unmounted: {e}"))?;
+        let volume = world.open_with(looks()).map_err(|e| format!("mounted again: {e}"))?;
+        self.check_mounted(&volume, verdict).map_err(|e| format!("mounted again: {e}"))
+    }
+
+    /// What mending leaves on the disk, and what it says is lost.
+    fn check_mended(
+        &self,
+        world: &World,
+        fault: &Fault,
+        verdict: &Verdict,
+        checks: bool,
+    ) -> Result<(), String> {
+        if verdict.packs.is_empty() {
+            return Ok(());
+        }
+        let lost = mend_packs(&*world.store_disk())?;
+        self.layout.check_mended(fault, verdict, &lost, &world.disk)?;
+        match checks && verdict.guarantee == Guarantee::Within {
+            true => self.check_clean(world).map_err(|e| format!("mended: {e}")),
+            false => Ok(()),
+        }
+    }
+
+    /// That fsck finds nothing wrong with packs that were mended.
+    fn check_clean(&self, world: &World) -> Result<(), String> {
+        let options = CheckOptions::default();
+        let report = fsck_cairn::check(&world.disk, world.store_disk(), None, &options, &Quiet)
+            .map_err(|e| format!("fsck: {e}"))?;
+        // One copy of a superblock is fsck's to write.
+        let is_damage = |f: &&Finding| f.severity == Severity::Damage && f.kind != "superblock-replica";
+        match report.findings.iter().find(is_damage) {
+            Some(finding) => Err(format!("fsck still finds {finding:?}")),
+            None => Ok(()),
         }
     }
 
@@ -197,7 +264,15 @@ impl Image {
         };
         let damage: Vec<&Finding> =
             report.findings.iter().filter(|f| f.severity == Severity::Damage).collect();
+        let is_named =
+            |pack: &PackId| damage.iter().any(|f| f.pack.as_deref() == Some(pack.to_string().as_str()));
+        let gone = |pack: &PackId| verdict.named.iter().any(|file| file.contains(&pack.to_string()));
+        if let Some(pack) = verdict.packs.keys().find(|pack| !is_named(pack) && !gone(pack)) {
+            return Err(format!("fsck does not find the damage of pack {pack}: {:?}", report.findings));
+        }
         match verdict.guarantee {
+            // It looks at what lies there, and at what parity makes of that only in its own findings.
+            Guarantee::Within if !verdict.packs.is_empty() => Ok(()),
             Guarantee::Within => {
                 let lost = damage.iter().find(|f| !f.paths.is_empty());
                 lost.map_or(Ok(()), |finding| Err(format!("fsck takes this for lost: {finding:?}")))
@@ -210,9 +285,14 @@ impl Image {
                     })
                 };
                 // Of several, one may hide what is behind it.
-                match verdict.named.iter().any(names) {
-                    true => Ok(()),
-                    false => Err(format!("fsck names none of {:?}: {:?}", verdict.named, report.findings)),
+                if !verdict.named.iter().any(names) {
+                    return Err(format!("fsck names none of {:?}: {:?}", verdict.named, report.findings));
+                }
+                let is_listed = |path: &&str| damage.iter().any(|f| f.paths.iter().any(|p| p == path));
+                let is_hidden = verdict.refused || verdict.needs_engine || verdict.may_need_engine;
+                match self.pristine.lost(verdict).find(|path| !is_hidden && !is_listed(path)) {
+                    Some(path) => Err(format!("fsck does not name {path}: {:?}", report.findings)),
+                    None => Ok(()),
                 }
             }
             Guarantee::Unwitnessed => Ok(()),
@@ -265,12 +345,17 @@ struct Counts {
 
 fn one(image: &Image, seed: u64, counts: &Counts) -> Result<(), String> {
     let mut dice = Dice::new(seed);
-    let fault = image.layout.draw(&mut dice, &image.older.disk);
+    let fault = image.layout.draw(&mut dice, &image.older.disk, true);
     let harmed: Vec<&Region> = image.layout.harmed(&fault);
     let verdict = image.layout.judge(&fault, &harmed);
     *counts.by_guarantee.lock().expect("no panic").entry(verdict.guarantee).or_default() += 1;
     counts.refused.fetch_add(u64::from(verdict.refused), Ordering::Relaxed);
-    let checked = catch_unwind(AssertUnwindSafe(|| image.check(&fault, &verdict, &mut dice)));
+    let engine = match dice.below(6) {
+        0 => Engine::Rotten(dice.roll()),
+        1 | 2 => Engine::Whole,
+        _ => Engine::Gone,
+    };
+    let checked = catch_unwind(AssertUnwindSafe(|| image.check(&fault, &verdict, engine, &mut dice)));
     let checked = checked.unwrap_or_else(|_| Err("it panics".into()));
     checked.map_err(|error| {
         let parts: Vec<_> = harmed.iter().take(8).map(|r| format!("{:?}", r.part)).collect();
@@ -320,6 +405,101 @@ fn what_rots_is_named_or_costs_nothing_and_never_gives_a_wrong_byte() {
         let count = by.get(&guarantee).copied().unwrap_or(0);
         assert!(count * 5 >= made, "only {count} of {made} faults are {guarantee:?}");
     }
+}
+
+/// A volume with packs of some mebibytes, so that holes have room in them.
+fn large() -> Image {
+    let options = MakeOptions { pack_size: 16 << 20, ..MakeOptions::default() };
+    let world = World::make(&MakeOptions { uuid: small().uuid, ..options });
+    let volume = world.open().expect("mounted");
+    for (name, len) in [(&b"large"[..], 12 << 20), (b"little", 100_000)] {
+        let ino = volume.create(1, name, 0o644, 0, &Caller::default()).expect("a new name").ino;
+        for at in (0..len).step_by(100_000) {
+            volume.write(ino, at, &noise(at ^ len, 100_000), false).expect("written");
+        }
+    }
+    volume.close().expect("closed");
+    drop(volume);
+    Image::of(world.fork(), world.fork(), Vec::new())
+}
+
+/// One line for each kind of fault: what it is, and what becomes of it.
+#[test]
+fn what_survives_and_what_does_not() {
+    use Guarantee::{Beyond, Unwitnessed, Within};
+    let image = large();
+    let (l, dice) = (&image.layout, &mut Dice::new(1));
+    let length = |pack: &PackId| l.len_of(*pack);
+    let packs = l.packs();
+    let pack =
+        packs.iter().copied().filter(|pack| l.is_used(pack)).max_by_key(length).expect("one with files");
+    let little = packs.iter().copied().min_by_key(length).expect("a pack");
+    let sectors = l.len_of(pack) / SECTOR;
+    let within = l.hole_within(pack) / SECTOR;
+    let (mib, old) = ((1 << 20) / SECTOR, read_file(&image.world.disk, "superblock").expect("there"));
+    let tables = |dice: &mut Dice, picks: &[usize]| l.tables(dice, pack, |part| picks.contains(&part));
+    let none = || Fault::of("nothing".into(), Vec::new());
+    let (store, volume) =
+        (["store/superblock", "store/superblock.backup"], ["superblock", "superblock.backup"]);
+    assert!(within > mib, "a hole of 1 MiB has to have room: {within} sectors");
+    let rows = [
+        (Within, "a bit", l.spread_flips(dice, 1), Engine::Whole),
+        (Within, "10 bits, spread", l.spread_flips(dice, 10), Engine::Whole),
+        (Beyond, "10,000 bits, spread", l.spread_flips(dice, 10_000), Engine::Whole),
+        (Within, "a sector of zeros", l.hole(pack, 5, 1), Engine::Whole),
+        (Within, "a sector of garbage", l.garbage(dice, pack, 6), Engine::Whole),
+        (Within, "sectors swapped in a pack", l.swapped(dice, pack, pack), Engine::Whole),
+        (Within, "sectors swapped between packs", l.swapped(dice, pack, little), Engine::Whole),
+        (Within, "a torn pack", l.torn(pack, 50, 100, &old), Engine::Whole),
+        (Beyond, "a pack torn in half", l.torn(pack, sectors / 2, sectors, &[]), Engine::Whole),
+        (Within, "a pack cut short by 1 MiB", l.cut_short(pack, l.len_of(pack) - (1 << 20)), Engine::Whole),
+        (Beyond, "a pack cut in half", l.cut_short(pack, l.len_of(pack) / 2), Engine::Whole),
+        (Beyond, "an empty pack", l.cut_short(pack, 0), Engine::Whole),
+        (Within, "a hole of 1 MiB", l.hole(pack, 777, mib), Engine::Whole),
+        (Within, "a hole of the guaranteed size", l.hole(pack, 333, within), Engine::Whole),
+        (Within, "the same at the beginning", l.hole(pack, 0, within), Engine::Whole),
+        (Beyond, "a hole half as long again", l.hole(pack, 333, within * 3 / 2), Engine::Whole),
+        (Within, "all before the parity's sums: two tables", tables(dice, &[0, 1, 2]), Engine::Whole),
+        (Within, "all behind the parity", tables(dice, &[4, 5, 6, 7]), Engine::Whole),
+        (
+            Within,
+            "both copies of the footer and of the checksums",
+            tables(dice, &[1, 2, 5, 6]),
+            Engine::Whole,
+        ),
+        (Beyond, "all three places that say where things lie", tables(dice, &[0, 3, 7]), Engine::Whole),
+        (Beyond, "a missing pack", l.missing(pack), Engine::Whole),
+        (Within, "sectors that err", l.unreadable(pack, 9, 3, false), Engine::Whole),
+        (Within, "sectors that err for ever", l.unreadable(pack, 9, 3, true), Engine::Whole),
+        (Within, "one superblock of the store", l.gone(store[0]), Engine::Whole),
+        (Within, "one superblock of the volume", l.gone(volume[1]), Engine::Whole),
+        (Within, "one of each, and the index", l.gone(store[1]).and(l.gone(volume[0])), Engine::Gone),
+        (Beyond, "both superblocks of the store", l.gone(store[0]).and(l.gone(store[1])), Engine::Whole),
+        (Within, "the index", l.gone("store/index"), Engine::Whole),
+        (Within, "the engine", none(), Engine::Gone),
+        (Within, "a value in the engine", none(), Engine::Rotten(12_345)),
+    ];
+    let mut failures = Vec::new();
+    for (expected, what, fault, engine) in rows {
+        failures.extend(image.row(expected, what, &fault, engine).err());
+    }
+
+    let image = Image::make(&World::make(&small()), 1, Life::Killed);
+    let l = &image.layout;
+    let records: Vec<&Region> = l.regions.iter().filter(|r| matches!(r.part, Part::Record(..))).collect();
+    let free = l.regions.iter().rfind(|r| r.part == Part::Free).expect("room");
+    let segment = l.regions.iter().find(|r| matches!(r.part, Part::SegmentHeader(_))).expect("a segment");
+    let rows = [
+        (Beyond, "the journal's middle", l.bit_of(dice, records[records.len() / 2])),
+        (Unwitnessed, "its newest record", l.bit_of(dice, records[records.len() - 1])),
+        (Within, "behind its end", l.bit_of(dice, free)),
+        (Within, "one header of a segment", l.bit_of(dice, segment)),
+        (Within, "a superblock as it was", l.stale(volume[0], &image.older.disk)),
+    ];
+    for (expected, what, fault) in rows {
+        failures.extend(image.row(expected, what, &fault, Engine::Gone).err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 /// A volume with two files, of which `b` was made in the journal's newest segment and `a` in one before it, behind what is

@@ -86,7 +86,8 @@ fn regression_the_journal_leaves_a_small_disk_to_the_files() {
     let m = Mounted::elsewhere(disk.path().join("volume"), &[], &[]);
     m.mount();
     let count = fill(&m, 0);
-    assert!(count > 70, "only {count} MiB fit beside the journal");
+    // An eighth of the files is parity.
+    assert!(count > 60, "only {count} MiB fit beside the journal");
     all_there(&m, 0..count);
     m.finish();
     drop(disk);

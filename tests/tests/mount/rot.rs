@@ -12,7 +12,7 @@ use cairn_store::disk::{Disk, FileDisk};
 use cairn_tests::dice::{Dice, data, noise};
 use cairn_tests::mounted::{Mounted, Ran, is_free, run};
 use cairn_tests::pristine::{Extent, Pristine};
-use cairn_tests::rot::{Edit, Fault, Guarantee, Layout, Region, Verdict};
+use cairn_tests::rot::{Edit, Fault, Guarantee, Layout, Loss, Region, Verdict};
 use cairn_volume::OpenOptions;
 use rustix::io::Errno;
 use tempfile::TempDir;
@@ -176,7 +176,7 @@ impl Original {
             for at in (0..bytes.len() as u64).step_by(PAGE as usize) {
                 let expected = &bytes[at as usize..(at + PAGE).min(bytes.len() as u64) as usize];
                 let lost = extents.iter().any(|(start, len, kind)| {
-                    *start < at + PAGE && at < start + len && verdict.loses(kind, *len)
+                    *start < at + PAGE && at < start + len && verdict.loses(kind, *len) != Loss::No
                 });
                 let mut found = vec![0; expected.len()];
                 match (file.read_exact_at(&mut found, at), lost) {
@@ -234,7 +234,7 @@ fn what_rots_under_a_mount_is_an_error_or_costs_nothing() {
         for n in 0..FAULTS_TO_A_VOLUME {
             original.mounted.be_patient();
             let mut dice = Dice::new(seed * FAULTS_TO_A_VOLUME + n);
-            let fault = original.layout.draw(&mut dice, &disks(original.older.path()).0);
+            let fault = original.layout.draw(&mut dice, &disks(original.older.path()).0, false);
             let harmed: Vec<&Region> = original.layout.harmed(&fault);
             let verdict = original.layout.judge(&fault, &harmed);
             *by.entry(verdict.guarantee).or_default() += 1;

@@ -301,7 +301,7 @@ fn what_was_done_and_not_answered_is_answered_and_not_done_again() {
 
 #[test]
 fn another_program_goes_on_under_load() {
-    let m = Mounted::new();
+    let mut m = Mounted::new();
     let rounds = from_environment("CAIRN_TAKEOVERS", 20).div_ceil(4);
     let (supervisor, mut pid) = (info(&m, "supervisor"), info(&m, "pid"));
     let load_on = m.at().to_path_buf();
@@ -314,6 +314,7 @@ fn another_program_goes_on_under_load() {
             assert_eq!(told["from_pid"].as_u64(), Some(pid), "{text}");
             pid = told["to_pid"].as_u64().expect("a number");
             assert_eq!((info(&m, "pid"), info(&m, "upgrades")), (pid, n + 1));
+            m.be_patient();
         }
     });
     assert_eq!((info(&m, "supervisor"), info(&m, "restarts")), (supervisor, 0));

@@ -22,7 +22,8 @@ pub(super) const fn double(a: u8) -> u8 {
     (a << 1) ^ (((a as i8) >> 7) as u8 & POLYNOMIAL)
 }
 
-/// What powers of x the elements but zero are, and which they are of, twice round so that sums of two need no remainder.
+/// What powers of x the elements but zero are, and which they are of, twice round so that sums of two need no
+/// remainder.
 struct Logarithms {
     log: [u8; 256],
     power: [u8; 510],
@@ -46,8 +47,8 @@ fn log(a: u8) -> usize {
     LOGARITHMS.log[usize::from(a)].into()
 }
 
-/// What a polynomial's values at `sources` have to be multiplied with so that their sum is its value at `target`, where its degree
-/// is less than the number of sources (Lagrange). The sources differ from each other and from the target.
+/// What a polynomial's values at `sources` have to be multiplied with so that their sum is its value at `target`, where
+/// its degree is less than the number of sources (Lagrange). The sources differ from each other and from the target.
 pub(super) fn interpolate(sources: &[u8], target: u8) -> Vec<u8> {
     let above: usize = sources.iter().map(|&other| log(target ^ other)).sum();
     let factor = |&source: &u8| {

@@ -19,7 +19,8 @@ pub(super) struct Term<'a, const R: usize> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel(Kind);
 
-// Architecture Invariant: a kind of the processor's own is only made in `available`, after asking for it. `run` relies on it.
+// Architecture Invariant: a kind of the processor's own is only made in `available`, after asking for it. `run` relies
+// on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Portable,
@@ -71,8 +72,9 @@ impl Kernel {
         }
     }
 
-    /// Sets each output to the sum of the sources, each multiplied with its factor for that output; adds the sum if `add`.
-    /// All slices have one length (what exceeds the shortest is left alone), and there are at most [`TERMS`] terms.
+    /// Sets each output to the sum of the sources, each multiplied with its factor for that output; adds the sum if
+    /// `add`. All slices have one length (what exceeds the shortest is left alone), and there are at most [`TERMS`]
+    /// terms.
     pub(super) fn run<const R: usize>(self, terms: &[Term<'_, R>], outputs: &mut [&mut [u8]; R], add: bool) {
         let lengths = terms.iter().map(|term| term.source.len()).chain(outputs.iter().map(|o| o.len()));
         let length = lengths.min().unwrap_or(0);
@@ -88,10 +90,12 @@ impl Kernel {
     }
 }
 
-/// Bytes that [`portable`] computes together: a compiler keeps the sums of them in vector registers, whichever the target has.
+/// Bytes that [`portable`] computes together: a compiler keeps the sums of them in vector registers, whichever the
+/// target has.
 const LANES: usize = 64;
 
-/// The columns `columns` of all outputs. The source is doubled seven times, and those doubles are summed that the factors have bits for.
+/// The columns `columns` of all outputs. The source is doubled seven times, and those doubles are summed that the
+/// factors have bits for.
 fn portable<const R: usize>(
     terms: &[Term<'_, R>],
     outputs: &mut [&mut [u8]; R],
@@ -144,8 +148,8 @@ static NIBBLES: [[[u8; 16]; 2]; 256] = {
     tables
 };
 
-/// A kernel: for each step of columns, sums for all outputs are kept in registers while the sources go by. It computes a multiple of its
-/// step of columns, no more than `length`, which no slice is shorter than, and returns how many.
+/// A kernel: for each step of columns, sums for all outputs are kept in registers while the sources go by. It computes
+/// a multiple of its step of columns, no more than `length`, which no slice is shorter than, and returns how many.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! kernel {
     ($name:ident: $features:literal, $vectors:literal vectors $vector:ident of $width:literal bytes,
@@ -168,7 +172,8 @@ macro_rules! kernel {
             #[inline]
             #[target_feature(enable = $features)]
             fn store(bytes: &mut [u8; WIDTH], vector: $vector) {
-                // Safety: the reference is to as many bytes as are written, and unique; the instruction asks for no alignment.
+                // Safety: the reference is to as many bytes as are written, and unique; the instruction asks for no
+                // alignment.
                 unsafe { $store(bytes.as_mut_ptr().cast(), vector) }
             }
             let look_up: fn(u8) -> $table = $look_up;
@@ -217,8 +222,9 @@ mod x86 {
 
     use super::{Kind, NIBBLES, TERMS, Term, field};
 
-    /// Multiplication with each element as a matrix of bits: row k, byte 7 - k of the number, says which bits of the operand are summed
-    /// to bit k of the product. (The instruction that multiplies by itself does so modulo another polynomial.)
+    /// Multiplication with each element as a matrix of bits: row k, byte 7 - k of the number, says which bits of the
+    /// operand are summed to bit k of the product. (The instruction that multiplies by itself does so modulo another
+    /// polynomial.)
     static MATRICES: [u64; 256] = {
         let mut matrices = [0; 256];
         let mut i = 0;
@@ -238,7 +244,8 @@ mod x86 {
         length: usize,
         add: bool,
     ) -> usize {
-        // Safety: `Kernel::available`, which alone makes these kinds, asked the processor for the features that the callee needs.
+        // Safety: `Kernel::available`, which alone makes these kinds, asked the processor for the features that the
+        // callee needs.
         match kind {
             Kind::Portable => 0,
             Kind::Avx2 => unsafe { avx2(terms, outputs, length, add) },
@@ -309,7 +316,8 @@ mod arm {
     ) -> usize {
         match kind {
             Kind::Portable => 0,
-            // Safety: `Kernel::available`, which alone makes this kind, asked the processor for the feature that the callee needs.
+            // Safety: `Kernel::available`, which alone makes this kind, asked the processor for the feature that the
+            // callee needs.
             Kind::Neon => unsafe { neon(terms, outputs, length, add) },
         }
     }

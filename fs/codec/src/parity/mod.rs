@@ -1,20 +1,21 @@
-//! Parity over shards of bytes: a systematic Reed-Solomon code over GF(2^8), which restores what is known to be lost. It finds no
-//! errors: checksums have to say which shards are lost.
+//! Parity over shards of bytes: a systematic Reed-Solomon code over GF(2^8), which restores what is known to be lost.
+//! It finds no errors: checksums have to say which shards are lost.
 //!
 //! Field: polynomials over the two-element field modulo x^8 + x^4 + x^3 + x^2 + 1 (0x11D), bit k of a byte being the
-//! coefficient of x^k; so addition and subtraction are exclusive or. Shard number n (data shards 0 to K - 1, then parity shards
-//! K to K + M - 1) stands for the element whose byte is n. At each column there is one polynomial of a degree less than K whose
-//! values at the elements of the data shards are their bytes; a parity shard's byte is its value at that shard's element. So the
-//! byte of parity shard j is the sum over i of `coefficient(j, i)` times that of data shard i, where
+//! coefficient of x^k; so addition and subtraction are exclusive or. Shard number n (data shards 0 to K - 1, then
+//! parity shards K to K + M - 1) stands for the element whose byte is n. At each column there is one polynomial of a
+//! degree less than K whose values at the elements of the data shards are their bytes; a parity shard's byte is its
+//! value at that shard's element. So the byte of parity shard j is the sum over i of `coefficient(j, i)` times that of
+//! data shard i, where
 //!
 //! ```text
 //! coefficient(j, i) = product over m in 0..K, m != i, of ((K + j) - m) / (i - m)
 //! ```
 //!
-//! with the field's operations on those numbers as elements. That is row K + j of the Vandermonde matrix (row r, column c: r^c,
-//! 0^0 = 1) times the inverse of its top K rows: the matrix of the crate reed-solomon-erasure, which the tests compare with. Any K
-//! shards determine the polynomial, hence all others, by the same formula with the numbers of those K in place of 0..K. A row does
-//! not depend on M.
+//! with the field's operations on those numbers as elements. That is row K + j of the Vandermonde matrix (row r, column
+//! c: r^c, 0^0 = 1) times the inverse of its top K rows: the matrix of the crate reed-solomon-erasure, which the tests
+//! compare with. Any K shards determine the polynomial, hence all others, by the same formula with the numbers of those
+//! K in place of 0..K. A row does not depend on M.
 //!
 //! With 16 data shards the first parity shards' rows are
 //!
@@ -80,13 +81,14 @@ impl ParityCode {
         self.rows.len()
     }
 
-    /// What data shard `data` is multiplied with in parity shard `parity`; both count from zero, each among its own kind.
+    /// What data shard `data` is multiplied with in parity shard `parity`; both count from zero, each among its own
+    /// kind.
     pub fn coefficient(&self, parity: usize, data: usize) -> Option<u8> {
         self.rows.get(parity)?.get(data).copied()
     }
 
-    /// Adds data shard `index` to the parity shards, which begin as zeros. A shard that is shorter than these counts as continued by zeros;
-    /// it is never longer.
+    /// Adds data shard `index` to the parity shards, which begin as zeros. A shard that is shorter than these counts as
+    /// continued by zeros; it is never longer.
     pub fn add(&self, index: usize, shard: &[u8], parity: &mut [impl AsMut<[u8]>]) {
         debug_assert!(index < self.data && parity.len() == self.rows.len());
         debug_assert!(parity.iter_mut().all(|p| shard.len() <= p.as_mut().len()));
@@ -95,16 +97,16 @@ impl ParityCode {
         combine(self.kernel, &columns, &[shard], parity, true);
     }
 
-    /// Sets the parity shards to those of `data`. Data shards that are missing at the end, and the ends of those that are shorter than the
-    /// parity shards, are zeros; none is longer.
+    /// Sets the parity shards to those of `data`. Data shards that are missing at the end, and the ends of those that
+    /// are shorter than the parity shards, are zeros; none is longer.
     pub fn encode(&self, data: &[impl AsRef<[u8]>], parity: &mut [impl AsMut<[u8]>]) {
         debug_assert!(data.len() <= self.data && parity.len() == self.rows.len());
         let rows: Vec<&[u8]> = self.rows.iter().map(Vec::as_slice).collect();
         combine(self.kernel, &rows, data, parity, false);
     }
 
-    /// How to restore the shards of which the numbers (data first, then parity) are in `lost`. `None` where these are more than M, or one is
-    /// no shard's number.
+    /// How to restore the shards of which the numbers (data first, then parity) are in `lost`. `None` where these are
+    /// more than M, or one is no shard's number.
     pub fn plan(&self, lost: &[usize]) -> Option<RestorePlan> {
         let mut lost = lost.to_vec();
         lost.sort_unstable();
@@ -147,9 +149,9 @@ impl RestorePlan {
         &self.lost
     }
 
-    /// Sets `restored` to the lost shards, in the order of [`lost`](RestorePlan::lost), from `sources` in that of [`sources`](RestorePlan::sources).
-    /// Sources that are missing at the end, empty or shorter than what is restored count as continued by zeros. Where less of a shard is wanted, its
-    /// buffer may be shorter, or empty.
+    /// Sets `restored` to the lost shards, in the order of [`lost`](RestorePlan::lost), from `sources` in that of
+    /// [`sources`](RestorePlan::sources). Sources that are missing at the end, empty or shorter than what is restored
+    /// count as continued by zeros. Where less of a shard is wanted, its buffer may be shorter, or empty.
     pub fn restore(&self, sources: &[impl AsRef<[u8]>], restored: &mut [impl AsMut<[u8]>]) {
         debug_assert!(sources.len() <= self.sources.len() && restored.len() <= self.lost.len());
         let rows: Vec<&[u8]> = self.rows.iter().map(Vec::as_slice).collect();

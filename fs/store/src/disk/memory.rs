@@ -9,15 +9,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::file::{checked, split};
 use super::{Access, Disk, DiskFile, Listed, Space};
 
+mod bad;
 mod crash;
 mod faults;
 mod pages;
 
+use bad::BadRanges;
 pub use crash::Crash;
 pub use faults::Failure;
 use faults::{Fate, Faults};
@@ -85,6 +88,7 @@ struct Node {
     current: Pages,
     durable: Pages,
     unsynced: Vec<Change>,
+    bad: BadRanges,
     /// How many names it has now, and how many handles.
     names: u32,
     opens: u32,
@@ -143,7 +147,7 @@ impl MemoryDisk {
     }
 
     /// Damages one byte on the medium: it is XORed with `xor`. No operation, and possible on a disk
-    /// without power, as are the following two.
+    /// without power, as are the following three.
     pub fn corrupt(&self, path: &str, offset: u64, xor: u8) -> io::Result<()> {
         self.damage(path, |pages| {
             let mut byte = [0];
@@ -161,6 +165,13 @@ impl MemoryDisk {
             pages.set_len(len);
             Ok(())
         })
+    }
+
+    /// Has reads of these bytes of a file err, until they are written again, or, where the range `stays` bad, for ever.
+    pub fn lose(&self, path: &str, range: Range<u64>, stays: bool) -> io::Result<()> {
+        let node = lock(&self.state).file(checked(path)?)?;
+        lock(&node).bad.push(range, stays);
+        Ok(())
     }
 
     /// The paths of all files, sorted.
@@ -447,6 +458,7 @@ impl MemoryFile {
                     return Err(io::ErrorKind::StorageFull.into());
                 }
                 node.current.write(bytes, *offset);
+                node.bad.written(*offset, bytes.len() as u64);
             }
             Change::SetLen(len) => node.current.set_len(*len),
         }
@@ -459,7 +471,12 @@ impl MemoryFile {
 impl DiskFile for MemoryFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         lock(&self.state).faults.begin_read()?;
-        Ok(lock(&self.node).current.read(buf, offset))
+        let node = lock(&self.node);
+        let read = node.current.read(buf, offset);
+        match node.bad.touches(offset, read as u64) {
+            true => Err(io::Error::other("injected bad sector")),
+            false => Ok(read),
+        }
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {

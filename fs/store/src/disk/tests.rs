@@ -533,3 +533,21 @@ proptest! {
         prop_assert_eq!(&read(&memory.crash(Crash::DropUnsynced), "a"), &synced);
     }
 }
+
+#[test]
+fn a_bad_range_errs_until_it_is_written_and_stays_with_the_file() {
+    let disk = MemoryDisk::new();
+    write(&disk, "a", &[7; 20_000]);
+    disk.lose("a", 5_000..9_000, false).unwrap();
+    disk.lose("a", 12_000..12_001, true).unwrap();
+    let disk = disk.fork();
+    let file = disk.open("a", Access::Write).unwrap();
+    let is_bad = |range: std::ops::Range<u64>| {
+        file.read_at(&mut vec![0; (range.end - range.start) as usize], range.start).is_err()
+    };
+    assert_eq!([0..5_000, 4_999..5_001, 8_999..9_000, 9_000..12_000].map(is_bad), [false, true, true, false]);
+    file.write_at(&[8; 3_000], 6_000).unwrap();
+    assert_eq!([5_000..6_000, 6_000..9_000].map(is_bad), [true, false]);
+    file.write_at(&[8; 3_000], 12_000).unwrap();
+    assert!(is_bad(12_000..15_000));
+}

@@ -5,13 +5,13 @@ use std::ops::Range;
 use cairn_format::{Footer, FrameHead, PackHeader, PackId, PackLayout, TRAILER_LEN, Trailer};
 
 use super::locate::find_layout;
-use super::sectors::{Found, Region, Sectors};
+use super::sectors::{Region, Sectors};
 use super::unusable;
 use crate::disk::{Disk, DiskFile};
 use crate::{PackReader, ReadError};
 
-/// Read at a time.
-const STRIDE: u64 = 1 << 20;
+/// Read at a time: little enough that the kernel reads ahead while it is looked through.
+const STRIDE: u64 = 256 << 10;
 
 /// What was found in a pack.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,15 +93,18 @@ impl Examined {
         let (start, end) = (first.range.start, last.range.end);
         let whole = sectors.bytes(start..end);
         for region in &regions {
-            let found = match &whole {
+            let matches = match &whole {
                 Some(bytes) => {
                     let at = (region.range.start - start) as usize..(region.range.end - start) as usize;
-                    sectors.check(region, bytes[at].to_vec())
+                    sectors.matches(region, &bytes[at])
                 }
-                None => sectors.read(region),
+                None => match sectors.bytes(region.range.clone()) {
+                    Some(bytes) => sectors.matches(region, &bytes),
+                    None => Some(false),
+                },
             };
             // What nothing speaks for any more is found out by whoever mends its checksums.
-            if matches!(found, Found::Lost) {
+            if matches == Some(false) {
                 self.damaged.push(region.range.clone());
             }
         }

@@ -36,9 +36,11 @@ pub(crate) fn frame(reader: &PackReader, entry: &FrameEntry) -> Option<Vec<u8>> 
 
 /// A pack's footer, where parity restores it.
 pub(crate) fn footer(reader: &PackReader) -> Option<Footer> {
-    let at = find_layout(reader.file(), &reader.pack())?.footer();
-    let bytes = read(reader, at, |bytes| Footer::decode(bytes, &reader.pack()).is_ok())?;
-    Footer::decode(&bytes, &reader.pack()).ok()
+    let layout = find_layout(reader.file(), &reader.pack())?;
+    let decode = |bytes: &[u8]| Footer::decode(bytes, &reader.pack()).ok();
+    // What leads to a copy may be lost, and the copy whole.
+    let second = raw(reader, layout.second_footer()).and_then(|bytes| decode(&bytes));
+    second.or_else(|| decode(&read(reader, layout.footer(), |bytes| decode(bytes).is_some())?))
 }
 
 /// Bytes of a pack that `is_whole` accepts.
@@ -50,6 +52,10 @@ fn read(
     let layout = find_layout(reader.file(), &reader.pack())?;
     if range.end > layout.described() {
         return None;
+    }
+    // What lies around it in its sectors may be lost for good.
+    if let Some(bytes) = raw(reader, range.clone()).filter(|bytes| is_whole(bytes)) {
+        return Some(bytes);
     }
     let restorer = Restorer::new(Sectors::new(reader.file(), reader.pack(), layout))?;
     let parts: Vec<(Region, Vec<u8>, bool)> = restorer
@@ -79,6 +85,16 @@ fn read(
         parts[i].1 = bytes;
         join(&parts).filter(|bytes| is_whole(bytes))
     })
+}
+
+/// Bytes as they are; none where they are not there, or cannot be read.
+fn raw(reader: &PackReader, range: std::ops::Range<u64>) -> Option<Vec<u8>> {
+    if reader.len().ok()? < range.end {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
+    reader.file().read_exact_at(&mut bytes, range.start).ok()?;
+    Some(bytes)
 }
 
 /// A pack that cannot be worked on, and why.

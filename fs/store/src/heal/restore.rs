@@ -11,14 +11,31 @@ use super::sectors::{Found, Region, Sectors};
 
 /// How often it is tried to restore a region with other shards, where the checksums of these are lost.
 const ATTEMPTS: usize = 2_000;
+/// …and with other regions of them: of these there are few where only parity is in doubt, and what is to be restored is little
+/// where it is checksums.
+const FINER_ATTEMPTS: usize = 500;
+
+/// What counts as lost, though it may be right: whole shards, and regions, by where they begin.
+#[derive(Clone, Copy, Default)]
+struct Doubted<'d> {
+    shards: &'d [usize],
+    regions: &'d [u64],
+}
+
+/// Shards that were used on their word, and where those regions of them begin.
+#[derive(Default)]
+struct Unknown {
+    shards: Vec<usize>,
+    regions: Vec<u64>,
+}
 
 /// What one shard of the stripe has in a range of columns.
 struct Part {
     bytes: Vec<u8>,
     /// Columns, counted from the range's first, that are lost.
     lost: Vec<Range<usize>>,
-    /// Whether nothing says that the others are right.
-    unknown: bool,
+    /// Where regions begin of which nothing says that they are right.
+    unknown: Vec<u64>,
 }
 
 /// Restores what is lost of a pack, as far as its parity reaches.
@@ -61,30 +78,52 @@ impl<'a> Restorer<'a> {
     /// A region's bytes, computed from the other units.
     pub(super) fn restore(&self, region: &Region) -> Found {
         // Shards whose own checksums are lost are taken at their word, and only if that fails not: some of them, then more.
-        let mut unknown = Vec::new();
-        let first = self.attempt(region, &[], &mut unknown);
-        if !matches!(first, Found::Lost) {
+        let mut unknown = Unknown::default();
+        let first = self.attempt(region, Doubted::default(), &mut unknown);
+        if !matches!(first, Found::Lost) || unknown.shards.is_empty() {
             return first;
         }
-        let mut doubted = Doubts::new(unknown, self.code.parity().saturating_sub(1));
-        std::iter::from_fn(|| doubted.next())
-            .take(ATTEMPTS)
-            .map(|doubted| self.attempt(region, &doubted, &mut Vec::new()))
+        let most = self.code.parity().saturating_sub(1);
+        let coarse = Doubts::new(unknown.shards.clone(), most);
+        let found = self.doubting(coarse, ATTEMPTS, |chosen| {
+            self.attempt(region, Doubted { shards: chosen, regions: &[] }, &mut Unknown::default())
+        });
+        if !matches!(found, Found::Lost) {
+            return found;
+        }
+        // One shard may be wrong in some columns and another in others.
+        let data_is_known = unknown.shards.iter().all(|shard| *shard >= self.code.data());
+        if !data_is_known && !self.sectors.layout().sums().contains(&region.range.start) {
+            return Found::Lost;
+        }
+        let finer = Doubts::new((0..unknown.regions.len()).collect(), 2 * self.code.parity());
+        self.doubting(finer, FINER_ATTEMPTS, |chosen| {
+            let regions: Vec<u64> = chosen.iter().map(|number| unknown.regions[*number]).collect();
+            self.attempt(region, Doubted { shards: &[], regions: &regions }, &mut Unknown::default())
+        })
+    }
+
+    /// The first attempt that succeeds.
+    fn doubting(&self, mut doubts: Doubts, most: usize, attempt: impl Fn(&[usize]) -> Found) -> Found {
+        std::iter::from_fn(|| doubts.next())
+            .take(most)
+            .map(|chosen| attempt(&chosen))
             .find(|found| !matches!(found, Found::Lost))
             .unwrap_or(Found::Lost)
     }
 
-    /// A region of the parity, computed from data alone; none where some of that is lost.
+    /// A region of the parity, computed from data alone; none where some of that is lost, or not known to be right.
     pub(super) fn parity_from_data(&self, region: &Region) -> Option<Vec<u8>> {
         let parity: Vec<usize> = (self.code.data()..self.code.data() + self.code.parity()).collect();
-        match self.attempt(region, &parity, &mut Vec::new()) {
-            Found::Whole(bytes) | Found::Unknown(bytes) => Some(bytes),
+        let mut unknown = Unknown::default();
+        match self.attempt(region, Doubted { shards: &parity, regions: &[] }, &mut unknown) {
+            Found::Whole(bytes) | Found::Unknown(bytes) => unknown.shards.is_empty().then_some(bytes),
             Found::Lost => None,
         }
     }
 
-    /// One attempt, in which the shards in `doubted` count as lost; `unknown` gets those that were used on their word.
-    fn attempt(&self, region: &Region, doubted: &[usize], unknown: &mut Vec<usize>) -> Found {
+    /// One attempt, in which what is `doubted` counts as lost; `unknown` gets what was used on its word.
+    fn attempt(&self, region: &Region, doubted: Doubted<'_>, unknown: &mut Unknown) -> Found {
         let mut bytes = Vec::with_capacity((region.range.end - region.range.start) as usize);
         let mut at = region.range.start;
         while at < region.range.end {
@@ -144,18 +183,27 @@ impl<'a> Restorer<'a> {
         &self,
         wanted: usize,
         columns: Range<u64>,
-        doubted: &[usize],
-        unknown: &mut Vec<usize>,
+        doubted: Doubted<'_>,
+        unknown: &mut Unknown,
     ) -> Option<Vec<u8>> {
         let len = (columns.end - columns.start) as usize;
         let all = self.code.data() + self.code.parity();
         let parts: Vec<Part> = (0..all)
-            .map(|number| match number == wanted || doubted.contains(&number) {
-                true => Part { bytes: Vec::new(), lost: std::iter::once(0..len).collect(), unknown: false },
-                false => self.part(number, &columns),
+            .map(|number| match number == wanted || doubted.shards.contains(&number) {
+                true => {
+                    Part { bytes: Vec::new(), lost: std::iter::once(0..len).collect(), unknown: Vec::new() }
+                }
+                false => self.part(number, &columns, doubted.regions),
             })
             .collect();
-        unknown.extend((0..all).filter(|n| parts[*n].unknown && !unknown.contains(n)).collect::<Vec<_>>());
+        for (number, part) in parts.iter().enumerate().filter(|(_, part)| !part.unknown.is_empty()) {
+            if !unknown.shards.contains(&number) {
+                unknown.shards.push(number);
+            }
+            let new: Vec<u64> =
+                part.unknown.iter().copied().filter(|at| !unknown.regions.contains(at)).collect();
+            unknown.regions.extend(new);
+        }
         let mut restored = vec![0; len];
         let mut edges: Vec<usize> =
             parts.iter().flat_map(|p| p.lost.iter().flat_map(|r| [r.start, r.end])).collect();
@@ -169,25 +217,31 @@ impl<'a> Restorer<'a> {
             let mut plans = self.plans.borrow_mut();
             let plan = plans.entry(lost).or_insert_with_key(|lost| self.code.plan(lost)).as_ref()?;
             let sources: Vec<&[u8]> = plan.sources().iter().map(|n| slice(&parts[*n].bytes, &run)).collect();
-            let mut outputs = vec![vec![0; run.len()]; plan.lost().len()];
-            plan.restore(&sources, &mut outputs);
+            // The others that are lost are not asked for: they get no room.
+            let mut outputs: Vec<&mut [u8]> = plan.lost().iter().map(|_| Default::default()).collect();
             let at = plan.lost().iter().position(|n| *n == wanted)?;
-            restored[run].copy_from_slice(&outputs[at]);
+            outputs[at] = &mut restored[run];
+            plan.restore(&sources, &mut outputs);
         }
         Some(restored)
     }
 
     /// What a shard has in a range of columns. Behind the end of what is covered there are zeros.
-    fn part(&self, number: usize, columns: &Range<u64>) -> Part {
+    fn part(&self, number: usize, columns: &Range<u64>, doubted: &[u64]) -> Part {
         let there = self.shard(number);
         let clip = |column: u64| (there.start + column).min(there.end);
         let (start, end) = (clip(columns.start), clip(columns.end));
-        let mut part = Part { bytes: vec![0; (end - start) as usize], lost: Vec::new(), unknown: false };
+        let mut part = Part { bytes: vec![0; (end - start) as usize], lost: Vec::new(), unknown: Vec::new() };
         for region in self.sectors.regions(start..end) {
             let (from, to) = (region.range.start.max(start), region.range.end.min(end));
             let at = (from - start) as usize..(to - start) as usize;
-            let found = self.sectors.read(&region);
-            part.unknown |= matches!(found, Found::Unknown(_));
+            let found = match doubted.contains(&region.range.start) {
+                true => Found::Lost,
+                false => self.sectors.read(&region),
+            };
+            if matches!(found, Found::Unknown(_)) {
+                part.unknown.push(region.range.start);
+            }
             match found {
                 Found::Whole(bytes) | Found::Unknown(bytes) => {
                     let inner = (from - region.range.start) as usize..(to - region.range.start) as usize;

@@ -97,24 +97,24 @@ impl<'a> Sectors<'a> {
 
     /// Holds a region's bytes against what is known of them.
     pub(super) fn check(&self, region: &Region, bytes: Vec<u8>) -> Found {
-        let table = SumTable { owner: &self.pack.0, first: 0 };
-        let sum = match region.kind {
-            Kind::Sums(number) => {
-                return if table.decode_block(number, &bytes).is_some() {
-                    Found::Whole(bytes)
-                } else {
-                    Found::Lost
-                };
-            }
-            Kind::Sector(number) => self.sum_of(number),
-            Kind::Parity(number) => self.parity_sum_of(number),
-        };
-        let (Kind::Sector(number) | Kind::Parity(number)) = region.kind else { return Found::Lost };
-        match sum {
-            Some(sum) if sum == sector_sum(&self.pack.0, number, &bytes) => Found::Whole(bytes),
-            Some(_) => Found::Lost,
+        match self.matches(region, &bytes) {
+            Some(true) => Found::Whole(bytes),
+            Some(false) => Found::Lost,
             None => Found::Unknown(bytes),
         }
+    }
+
+    /// Whether a region's bytes are those that were written there, where anything says so.
+    pub(super) fn matches(&self, region: &Region, bytes: &[u8]) -> Option<bool> {
+        let (number, sum) = match region.kind {
+            Kind::Sums(number) => {
+                let table = SumTable { owner: &self.pack.0, first: 0 };
+                return Some(table.decode_block(number, bytes).is_some());
+            }
+            Kind::Sector(number) => (number, self.sum_of(number)),
+            Kind::Parity(number) => (number, self.parity_sum_of(number)),
+        };
+        Some(sum? == sector_sum(&self.pack.0, number, bytes))
     }
 
     /// Bytes as they are; none where they cannot be read.

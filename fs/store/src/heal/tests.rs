@@ -197,6 +197,11 @@ proptest! {
                 let examined = examined.expect("nobody stops it");
                 prop_assert_eq!(examined.is_whole(), damaged == whole, "{:?}", examined);
                 let mended = mend(&*disk, &examined).unwrap();
+                let left = |at: usize| damaged.get(at).copied().unwrap_or(0);
+                let found = contents(&disk);
+                let invented = (0..found.len().min(whole.len()))
+                    .find(|at| found[*at] != whole[*at] && found[*at] != left(*at));
+                prop_assert_eq!(invented, None, "a byte that neither was there nor belongs there");
                 if within {
                     prop_assert_eq!(&mended.lost, &Vec::new());
                     prop_assert!(contents(&disk) == whole, "mended, and other bytes");
@@ -239,4 +244,68 @@ fn only_what_is_damaged_is_written() {
     let sector = 100_000 / SECTOR * SECTOR;
     assert_eq!(examined.damaged, vec![sector..sector + SECTOR; 1]);
     assert_eq!(mend(&*disk, &examined).unwrap().restored, examined.damaged);
+}
+
+/// Parity made of sectors that nothing speaks for any more would call whatever lies there right.
+#[test]
+fn regression_parity_is_not_computed_from_data_that_nothing_speaks_for() {
+    let (disk, sealed) = sealed(&[150_000; 20], ParityGeometry::new(16, 2));
+    let whole = contents(&disk);
+    let layout = sealed.footer.layout();
+    let mut damaged = whole.clone();
+    let spoil = |damaged: &mut Vec<u8>, at: Range<u64>| {
+        damaged[at.start as usize..at.end as usize].iter_mut().for_each(|b| *b ^= 0x55);
+    };
+    // All checksums, the parity that could restore them, and a sector of data.
+    let first = layout.sums().start % layout.stripe().unwrap().unit();
+    for unit in [0, 1] {
+        let start = layout.parity_unit(unit).start + first;
+        spoil(&mut damaged, start..start + layout.sums().end - layout.sums().start);
+    }
+    for table in [layout.sums(), layout.second_sums(), layout.parity_sums(), 5 * SECTOR..6 * SECTOR] {
+        spoil(&mut damaged, table);
+    }
+    overwrite(&disk, &damaged);
+    let examined = examine(&*disk, PACK, &mut |_| true).unwrap().unwrap();
+    assert_ne!(mend(&*disk, &examined).unwrap().lost, []);
+    let found = contents(&disk);
+    let area = layout.parity_area();
+    let wrong = (area.start..area.end).find(|at| {
+        found[*at as usize] != whole[*at as usize] && found[*at as usize] != damaged[*at as usize]
+    });
+    assert_eq!(wrong, None, "parity of what is damaged");
+}
+
+/// A copy of the footer that is whole counts, whatever else of its sectors is lost and whatever led to it.
+#[test]
+fn a_footer_is_read_wherever_a_copy_of_it_is_whole() {
+    let (disk, sealed) = sealed(&[9_000, 9_000], ParityGeometry::new(16, 2));
+    let layout = sealed.footer.layout();
+    let len = layout.file_len();
+    for copy in [layout.footer(), layout.second_footer()] {
+        let middle = layout.parity_area().start;
+        let kept = [middle..middle + TRAILER_LEN as u64, copy];
+        let whole = contents(&disk);
+        let spoil = |at: u64| if kept.iter().any(|kept| kept.contains(&at)) { 0 } else { 0x55 };
+        let damaged: Vec<u8> = (0..len).map(|at| whole[at as usize] ^ spoil(at)).collect();
+        overwrite(&disk, &damaged);
+        let reader = PackReader::open(&*disk, PACK).unwrap();
+        assert_eq!(footer(&reader).as_ref(), Some(&sealed.footer));
+        overwrite(&disk, &whole);
+    }
+}
+
+/// The checksums of the parity lost, and of each of its units another part.
+#[test]
+fn regression_parity_units_that_are_wrong_in_different_columns_restore_what_lies_in_both() {
+    let (disk, sealed) = sealed(&[2_667, 814], ParityGeometry::new(16, 2));
+    let whole = contents(&disk);
+    let layout = sealed.footer.layout();
+    let mut damaged = whole.clone();
+    let at = [0, layout.parity_unit(0).start, layout.parity_unit(1).end - 10, layout.parity_sums().start];
+    at.into_iter().for_each(|at| damaged[at as usize] ^= 1);
+    overwrite(&disk, &damaged);
+    let examined = examine(&*disk, PACK, &mut |_| true).unwrap().unwrap();
+    assert_eq!(mend(&*disk, &examined).unwrap().lost, []);
+    assert!(contents(&disk) == whole);
 }

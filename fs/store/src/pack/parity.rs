@@ -9,9 +9,10 @@ use cairn_format::{PackId, PackLayout, SECTOR, Stripe, SumTable};
 use crate::disk::DiskFile;
 use crate::pack::sums::SectorSums;
 
-/// Columns that are computed at a time. M + 1 times as many bytes of memory are all it takes, and they stay in the
-/// processor's cache.
+/// Columns that are computed at a time: what is read for them stays in the processor's cache.
 const COLUMNS: u64 = 32 << 10;
+/// Parity that is kept in memory until it is written.
+const BUFFER: u64 = 4 << 20;
 
 /// Reads what parity covers back from `file`, a range of columns after another, and writes the parity area: `head`, zeros,
 /// parity units. Gives the table of its sectors' checksums.
@@ -23,41 +24,44 @@ pub(super) fn write_parity(
 ) -> io::Result<Vec<u8>> {
     let Some(stripe) = layout.stripe() else { return Ok(Vec::new()) };
     let area = layout.parity_area();
-    let mut start = vec![0; (layout.parity_unit(0).start - area.start) as usize];
-    start[..head.len()].copy_from_slice(head);
-    file.write_at(&start, area.start)?;
-    encode(file, &stripe, |columns, number, bytes| {
-        file.write_at(bytes, layout.parity_unit(number).start + columns.start)
-    })?;
+    let units = usize::from(stripe.geometry().parity);
+    let start = (layout.parity_unit(0).start - area.start) as usize;
+    let group = (BUFFER / units as u64 / COLUMNS * COLUMNS).max(COLUMNS).min(stripe.unit());
+    for from in (0..stripe.unit()).step_by(group as usize) {
+        let width = group.min(stripe.unit() - from) as usize;
+        let mut buffer = vec![0; start + units * width];
+        buffer[..head.len()].copy_from_slice(head);
+        encode(file, &stripe, from..from + width as u64, &mut buffer[start..])?;
+        if width as u64 == stripe.unit() {
+            file.write_at(&buffer, area.start)?;
+            continue;
+        }
+        if from == 0 {
+            file.write_at(&buffer[..start], area.start)?;
+        }
+        for (number, part) in buffer[start..].chunks_exact(width).enumerate() {
+            file.write_at(part, layout.parity_unit(number).start + from)?;
+        }
+    }
     sum_up(file, pack, area)
 }
 
-/// Computes parity, and has `keep` take it: for a range of columns the bytes of each parity unit, by its number.
-pub(crate) fn encode(
-    file: &dyn DiskFile,
-    stripe: &Stripe,
-    mut keep: impl FnMut(Range<u64>, usize, &[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+/// Computes a range of columns of all parity units, into `parity`: zeros, as many for each unit.
+fn encode(file: &dyn DiskFile, stripe: &Stripe, columns: Range<u64>, parity: &mut [u8]) -> io::Result<()> {
     let (data, units) = (stripe.geometry().data.into(), stripe.geometry().parity.into());
     let code = ParityCode::new(data, units).ok_or(io::ErrorKind::InvalidInput)?;
-    let widest = COLUMNS.min(stripe.unit()) as usize;
-    let mut buffer = vec![0; widest];
-    let mut parity = vec![0; widest * units];
-    for from in (0..stripe.unit()).step_by(widest) {
-        let columns = from..(from + widest as u64).min(stripe.unit());
-        let len = (columns.end - columns.start) as usize;
-        parity.fill(0);
+    let width = (columns.end - columns.start) as usize;
+    let mut buffer = vec![0; COLUMNS.min(width as u64) as usize];
+    for at in (0..width).step_by(buffer.len().max(1)) {
+        let len = buffer.len().min(width - at);
         let mut parts: Vec<&mut [u8]> =
-            parity.chunks_exact_mut(widest).map(|unit| &mut unit[..len]).collect();
+            parity.chunks_exact_mut(width).map(|unit| &mut unit[at..at + len]).collect();
         for number in 0..stripe.filled() {
             let there = stripe.data_unit(number);
-            let start = (there.start + from).min(there.end);
-            let part = &mut buffer[..(start + len as u64).min(there.end).saturating_sub(start) as usize];
+            let start = (there.start + columns.start + at as u64).min(there.end);
+            let part = &mut buffer[..len.min((there.end - start) as usize)];
             file.read_exact_at(part, start)?;
             code.add(number, part, &mut parts);
-        }
-        for (number, part) in parts.into_iter().enumerate() {
-            keep(columns.clone(), number, part)?;
         }
     }
     Ok(())

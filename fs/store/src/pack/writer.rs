@@ -120,35 +120,37 @@ impl PackWriter {
     }
 
     fn write_end(&mut self) -> Result<(), StoreError> {
+        let pack = self.footer.pack;
         let footer = self.footer.encode();
-        let layout = PackLayout {
-            footer_offset: self.end,
-            footer_len: footer.len() as u32,
-            parity: self.footer.parity,
+        let (footer_offset, footer_len) = (self.end, footer.len() as u32);
+        let layout = PackLayout { footer_offset, footer_len, parity: self.footer.parity };
+        self.note(&footer);
+        let header = self.header(layout);
+        let trailer = Trailer { layout }.encode(&pack);
+        let sums = match layout.stripe() {
+            Some(_) => SumTable { owner: &pack.0, first: 0 }.encode(&self.sums_behind(&header)),
+            None => Vec::new(),
         };
-        self.write(&footer)?;
-        let sums = self.write_header(layout)?;
-        let trailer = Trailer { layout }.encode(&self.footer.pack);
-        if !layout.parity.is_none() {
-            let sums = SumTable { owner: &self.footer.pack.0, first: 0 }.encode(&sums);
-            self.put(&sums, layout.sums().start)?;
-            let parity_sums = write_parity(&*self.file, &self.footer.pack, &layout, &trailer)
-                .map_err(StoreError::io(unsealed_path(&self.footer.pack)))?;
-            self.put(&[parity_sums, sums].concat(), layout.parity_sums().start)?;
-        }
-        self.put(&[&footer[..], &trailer[..]].concat(), layout.second_footer().start)?;
+        self.put(&[&footer[..], &sums[..]].concat(), footer_offset)?;
+        self.put(&header, 0)?;
+        let parity_sums = write_parity(&*self.file, &pack, &layout, &trailer)
+            .map_err(StoreError::io(unsealed_path(&pack)))?;
+        self.put(&[parity_sums, sums, footer, trailer].concat(), layout.parity_sums().start)?;
         self.end = layout.file_len();
-        self.file.sync().map_err(StoreError::io(unsealed_path(&self.footer.pack)))
+        self.file.sync().map_err(StoreError::io(unsealed_path(&pack)))
     }
 
-    /// Writes the header; gives the checksums of all sectors up to the end of the footer.
-    fn write_header(&mut self, layout: PackLayout) -> Result<Vec<u64>, StoreError> {
+    fn header(&self, layout: PackLayout) -> Vec<u8> {
         let Footer { pack, store, volume, kind, .. } = self.footer;
-        let header = PackHeader { pack, store, volume, kind, layout }.encode();
-        self.put(&header, 0)?;
-        let first = [&header[..], &self.beside_header[..]].concat();
+        PackHeader { pack, store, volume, kind, layout }.encode()
+    }
+
+    /// The checksums of all sectors up to the end of the footer, once the header is known.
+    fn sums_behind(&mut self, header: &[u8]) -> Vec<u64> {
+        let pack = self.footer.pack;
+        let first = [header, &self.beside_header[..]].concat();
         let behind = std::mem::replace(&mut self.sums, SectorSums::new(&pack, 1)).finish();
-        Ok([vec![sector_sum(&pack.0, 0, &first)], behind].concat())
+        [vec![sector_sum(&pack.0, 0, &first)], behind].concat()
     }
 
     /// Gives it its name, for certain.
@@ -165,15 +167,20 @@ impl PackWriter {
         let _ = self.disk.remove(&unsealed_path(&self.footer.pack));
     }
 
-    /// Appends bytes that the footer, or parity, will speak for.
+    /// Appends bytes.
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.put(bytes, self.end)?;
+        self.note(bytes);
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Takes the checksums of bytes that come next.
+    fn note(&mut self, bytes: &[u8]) {
         let room = SECTOR as usize - PACK_HEADER_LEN - self.beside_header.len();
         let (beside, behind) = bytes.split_at(room.min(bytes.len()));
         self.beside_header.extend_from_slice(beside);
         self.sums.take(behind);
-        self.end += bytes.len() as u64;
-        Ok(())
     }
 
     fn put(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {

@@ -14,12 +14,13 @@ const GROUP_BYTES: u64 = 1 << 30;
 
 /// Whether a pack is so small that it is worth making one of several.
 pub(super) fn is_small(pack: &PackSummary, pack_size: u64, plain_limit: u64) -> bool {
-    small(pack.file_len, pack.plain_len, pack_size, plain_limit)
+    small(pack.file_len.saturating_sub(pack.spare_len), pack.plain_len, pack_size, plain_limit)
 }
 
-/// What compresses well fills no pack: it is sealed for its plain bytes, and is not small for that.
-fn small(file_len: u64, plain_len: u64, pack_size: u64, plain_limit: u64) -> bool {
-    file_len < pack_size / SMALL && plain_len < plain_limit / SMALL
+/// What compresses well fills no pack: it is sealed for its plain bytes, and is not small for that. What protects it does
+/// not make it larger.
+fn small(own_len: u64, plain_len: u64, pack_size: u64, plain_limit: u64) -> bool {
+    own_len < pack_size / SMALL && plain_len < plain_limit / SMALL
 }
 
 /// Packs to be compacted, those with the least to move last.
@@ -39,7 +40,7 @@ pub(super) fn victims(
     };
     let (mut chosen, rest): (Vec<_>, Vec<_>) = census.into_iter().partition(dead);
     let small: Vec<_> =
-        rest.into_iter().filter(|p| small(p.file_len, p.plain_len, pack_size, plain_limit)).collect();
+        rest.into_iter().filter(|p| small(p.own_len, p.plain_len, pack_size, plain_limit)).collect();
     // What is written anew anyhow takes small ones with it.
     let many = small.len() + chosen.len().min(1);
     if options.merge_small > 0 && many >= options.merge_small.max(2) {
@@ -97,7 +98,8 @@ mod tests {
     const PLAIN: u64 = 128 << 20;
 
     fn pack(n: u32, file_len: u64, live: u64) -> Census {
-        Census { pack: PackId::new(1, 1, n), file_len, plain_len: file_len * 2, live, chunks: 1000 }
+        let (own_len, plain_len) = (file_len * 7 / 8, file_len * 2);
+        Census { pack: PackId::new(1, 1, n), file_len, own_len, plain_len, live, chunks: 1000 }
     }
 
     fn numbers(mut victims: Victims, room: u64) -> Vec<u32> {

@@ -150,7 +150,7 @@ pub(crate) fn collect(core: &Core, options: &GcOptions, tell: Tell<'_>) -> Resul
     let Some(_turn) = core.collector.turn() else { return Err(GcError::Busy) };
     let before = (core.counters.packs_dropped.get(), core.counters.dropped_bytes.get());
     let progress = GcProgress::default();
-    let report = GcReport { bytes_before: core.store.usage().data, ..GcReport::default() };
+    let report = GcReport { bytes_before: bytes_of_packs(core), ..GcReport::default() };
     let mut run = Run { core, options, tell, before, since: Instant::now(), progress, report };
     match run.collect() {
         Err(error) if error.is_full() => run.report.stopped = Some(GcStop::NoRoom),
@@ -160,8 +160,13 @@ pub(crate) fn collect(core: &Core, options: &GcOptions, tell: Tell<'_>) -> Resul
     core.counters.gc_runs.add(1);
     run.report.packs_dropped = run.progress.packs_dropped;
     run.report.bytes_dropped = run.progress.bytes_dropped;
-    run.report.bytes_after = core.store.usage().data;
+    run.report.bytes_after = bytes_of_packs(core);
     Ok(run.report)
+}
+
+/// Bytes of all data packs, what protects them included.
+fn bytes_of_packs(core: &Core) -> u64 {
+    core.store.data_summaries().iter().map(|pack| pack.file_len).sum()
 }
 
 /// A run under way.

@@ -18,8 +18,9 @@ const PAGE: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Census {
     pub(super) pack: PackId,
-    /// The length of its file, and of its chunks once decoded.
+    /// The length of its file, that without what protects it, and that of its chunks once decoded.
     pub(super) file_len: u64,
+    pub(super) own_len: u64,
     pub(super) plain_len: u64,
     /// Of the file's bytes, those that live chunks answer for.
     pub(super) live: u64,
@@ -84,6 +85,7 @@ pub(super) fn survey(
         Some(Census {
             pack: pack.pack,
             file_len: pack.file_len,
+            own_len: pack.file_len.saturating_sub(pack.spare_len),
             plain_len: pack.plain_len,
             live: live.min(pack.file_len.into()) as u64,
             chunks: pack.chunks,

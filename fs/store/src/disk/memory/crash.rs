@@ -99,9 +99,9 @@ impl Survey<'_> {
             lock(found).names += 1;
             return Arc::clone(found);
         }
-        let content = {
+        let (content, bad) = {
             let node = lock(node);
-            match self.crash {
+            let content = match self.crash {
                 Crash::KeepAll => node.current.clone(),
                 Crash::DropUnsynced | Crash::DropBytes => node.durable.clone(),
                 Crash::DropNames => {
@@ -110,10 +110,11 @@ impl Survey<'_> {
                     content
                 }
                 Crash::Random(_) => self.content(&node),
-            }
+            };
+            (content, node.bad.clone())
         };
         self.allocated += content.allocated();
-        let found = Node { current: content.clone(), durable: content, names: 1, ..Node::default() };
+        let found = Node { current: content.clone(), durable: content, bad, names: 1, ..Node::default() };
         let found = Arc::new(Mutex::new(found));
         self.files.insert(Arc::as_ptr(node), Arc::clone(&found));
         found
