@@ -193,7 +193,7 @@ fn regression_what_is_written_beside_a_rotten_chunk_is_folded_and_the_journal_go
     drop(volume);
     for pack in world.packs() {
         let len = world.disk.open(&pack, Access::Read).and_then(|f| f.len()).expect("len");
-        if len > 20_000 {
+        if len > 30_000 {
             for at in (0..29_000).step_by(256) {
                 world.disk.corrupt(&pack, 400 + at, 1).expect("corrupt");
             }

@@ -54,7 +54,7 @@ fn info_tells_of_a_volume_mounted_or_not() {
         assert_eq!((&mount["read_only"], &mount["metrics"]), (&Value::Bool(false), &Value::Null));
     }
     let text = cairn("info", m.at(), &[]).ok();
-    for part in ["films", "writes         yes", "noatime,cache_size=64M", "not computed"] {
+    for part in ["films", "writes         yes", "noatime,cache_size=64M", "16+2: any 2 bad sectors"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     m.unmount();

@@ -59,6 +59,7 @@ fn what_rots_behind_a_mount_is_read_right_told_of_and_mended() {
 
     let stats = stats(&m);
     assert!(stats["heals_answered"].as_u64() > Some(0) && stats["heals_lost"] == 0, "{stats}");
+    assert_eq!(stats["heals_rewritten"], 1, "one run of bytes, one event: {stats}");
     let name = pack.file_stem().expect("has one").to_string_lossy().into_owned();
     let events = stats["heal_events"].as_array().expect("events");
     assert!(events.iter().any(|e| e["outcome"] == "answered" && e["pack"] == name.as_str()), "{stats}");

@@ -1,6 +1,7 @@
 //! How a store stands: what was healed for readers, what waits to be written back, what is lost.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::SystemTime;
 
 use cairn_format::{Footer, FrameEntry, PackId};
@@ -67,7 +68,7 @@ pub struct HealCounts {
     pub relocated: u64,
     /// Reads that parity could not answer.
     pub lost: u64,
-    /// Packs that wait to be mended.
+    /// Packs that wait to be mended, and the one that is being mended.
     pub waiting: u64,
 }
 
@@ -150,12 +151,13 @@ impl Health {
 
     /// What happened so far.
     pub fn counts(&self) -> HealCounts {
+        let mending = u64::from(self.mending().is_some());
         HealCounts {
             answered: self.answered.load(Ordering::Relaxed),
             rewritten: self.rewritten.load(Ordering::Relaxed),
             relocated: self.relocated.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
-            waiting: self.waiting().len() as u64,
+            waiting: self.waiting().len() as u64 + mending,
         }
     }
 
@@ -321,7 +323,7 @@ impl Health {
             return Ok(false);
         }
         let mended = mend(disk, &examined)?;
-        for range in &mended.restored {
+        for range in runs(&mended.restored) {
             let what = format!("{} bytes at {} written back", range.end - range.start, range.start);
             tracing::warn!("pack {pack}: {what}");
             self.tell(pack, range.start, what, HealOutcome::Rewritten);
@@ -332,7 +334,7 @@ impl Health {
         if mended.lost.is_empty() {
             self.forget_lost(pack);
         }
-        for range in &mended.lost {
+        for range in runs(&mended.lost) {
             tracing::error!(
                 "pack {pack}: {} bytes at {} are lost: parity does not reach",
                 range.end - range.start,
@@ -341,4 +343,16 @@ impl Health {
         }
         Ok(mended.relocated)
     }
+}
+
+/// Ranges in ascending order, those that touch as one.
+fn runs(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match runs.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => runs.push(range.clone()),
+        }
+    }
+    runs
 }
