@@ -96,8 +96,8 @@ impl Edit {
         path
     }
 
-    /// Has it happen to bytes of the file's. What cannot be read is another byte here.
-    fn apply(&self, bytes: &mut Option<Vec<u8>>) {
+    /// Has it happen to bytes of the file's, which were `before`. What cannot be read is another byte here.
+    fn apply(&self, before: &[u8], bytes: &mut Option<Vec<u8>>) {
         let Some(file) = bytes else { return };
         match self {
             Edit::Write(_, offset, new) => {
@@ -107,8 +107,8 @@ impl Edit {
             }
             Edit::Truncate(_, len) => file.resize(*len as usize, 0),
             Edit::Lose(_, range, _) => {
-                let end = (range.end as usize).min(file.len());
-                file[(range.start as usize).min(end)..end].iter_mut().for_each(|b| *b ^= 0xff);
+                let lost = file.iter_mut().zip(before).take(range.end as usize).skip(range.start as usize);
+                lost.for_each(|(byte, before)| *byte = !before);
             }
             Edit::Remove(_) => *bytes = None,
         }
@@ -158,6 +158,8 @@ impl Fault {
                 self.edits.push(edit);
             }
         }
+        // What is written would be there again.
+        self.edits.sort_by_key(|edit| matches!(edit, Edit::Lose(..)));
         Fault::of(format!("{}; {}", self.what, other.what), self.edits)
     }
 }
@@ -411,8 +413,9 @@ impl Layout {
 
     /// The bytes of a file after a fault; nothing where it is gone.
     fn after(&self, fault: &Fault, path: &str) -> Option<Vec<u8>> {
-        let mut bytes = Some(self.files[path].to_vec());
-        fault.edits.iter().filter(|edit| edit.path() == path).for_each(|edit| edit.apply(&mut bytes));
+        let before = &self.files[path];
+        let mut bytes = Some(before.to_vec());
+        fault.edits.iter().filter(|edit| edit.path() == path).for_each(|edit| edit.apply(before, &mut bytes));
         bytes
     }
 
@@ -639,8 +642,8 @@ impl Layout {
     pub fn draw(&self, dice: &mut Dice, older: &dyn Disk, may_err: bool) -> Fault {
         loop {
             let fault = match dice.below(16) {
-                0..=7 => self.anywhere(dice, older),
-                8 | 9 => (0..dice.below(3)).fold(self.of_pack(dice, older, may_err), |fault, _| {
+                0..=6 => self.anywhere(dice, older),
+                7..=9 => (0..dice.below(3)).fold(self.of_pack(dice, older, may_err), |fault, _| {
                     fault.and(self.of_pack(dice, older, may_err))
                 }),
                 _ => self.of_pack(dice, older, may_err),
@@ -684,7 +687,7 @@ impl Layout {
         let few = 1 + dice.below(4);
         match dice.below(10) {
             0 => {
-                let most = [1, 4, 16, 64, 400][dice.below(5) as usize];
+                let most = [1, 16, 64, 400, 2000][dice.below(5) as usize];
                 let bits = 1 + dice.below(most);
                 self.spread_flips(dice, bits)
             }
@@ -702,7 +705,7 @@ impl Layout {
             }
             5 => self.cut_short(pack, dice.below(self.files[&self.path_of(&pack)].len() as u64)),
             6 | 7 => {
-                let hole = self.hole_within(pack) / SECTOR + dice.below(2) * dice.below(sectors + 1);
+                let hole = self.hole_within(pack) / SECTOR + dice.below(4).min(1) * dice.below(sectors + 1);
                 self.hole(pack, dice.below(sectors + 1), hole)
             }
             8 if may_err => {

@@ -1,7 +1,7 @@
 //! Bytes that are lost, computed again from the stripe they are part of.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use cairn_codec::parity::{ParityCode, RestorePlan};
@@ -13,7 +13,7 @@ use super::sectors::{Found, Region, Sectors};
 const ATTEMPTS: usize = 2_000;
 /// …and with other regions of them: of these there are few where only parity is in doubt, and what is to be restored is little
 /// where it is checksums.
-const FINER_ATTEMPTS: usize = 500;
+const FINER_ATTEMPTS: usize = 100;
 
 /// What counts as lost, though it may be right: whole shards, and regions, by where they begin.
 #[derive(Clone, Copy, Default)]
@@ -45,6 +45,8 @@ pub(super) struct Restorer<'a> {
     code: ParityCode,
     /// One pattern of lost shards repeats from column to column.
     plans: RefCell<HashMap<Vec<usize>, Option<RestorePlan>>>,
+    /// Blocks of checksums that could not be restored, by where they begin: many sectors ask for one.
+    hopeless: RefCell<HashSet<u64>>,
 }
 
 impl<'a> Restorer<'a> {
@@ -53,7 +55,7 @@ impl<'a> Restorer<'a> {
         let stripe = sectors.layout().stripe()?;
         let geometry = stripe.geometry();
         let code = ParityCode::new(geometry.data.into(), geometry.parity.into())?;
-        Some(Restorer { sectors, stripe, code, plans: RefCell::default() })
+        Some(Restorer { sectors, stripe, code, plans: RefCell::default(), hopeless: RefCell::default() })
     }
 
     /// A region's bytes: as they are where they are whole, and else restored. Where nothing says whether they are right
@@ -63,16 +65,25 @@ impl<'a> Restorer<'a> {
             Found::Lost => self.restore(region),
             Found::Unknown(bytes) => match self.sectors.missing_sums(region) {
                 // The checksums are covered by parity themselves.
-                Some(sums) if matches!(self.restore(&sums), Found::Whole(_)) => {
-                    match self.sectors.check(region, bytes) {
-                        Found::Lost => self.restore(region),
-                        found => found,
-                    }
-                }
+                Some(sums) if self.restores_sums(&sums) => match self.sectors.check(region, bytes) {
+                    Found::Lost => self.restore(region),
+                    found => found,
+                },
                 _ => Found::Unknown(bytes),
             },
             whole => whole,
         }
+    }
+
+    fn restores_sums(&self, sums: &Region) -> bool {
+        if self.hopeless.borrow().contains(&sums.range.start) {
+            return false;
+        }
+        let restored = matches!(self.restore(sums), Found::Whole(_));
+        if !restored {
+            self.hopeless.borrow_mut().insert(sums.range.start);
+        }
+        restored
     }
 
     /// A region's bytes, computed from the other units.
@@ -96,6 +107,8 @@ impl<'a> Restorer<'a> {
         if !data_is_known && !self.sectors.layout().sums().contains(&region.range.start) {
             return Found::Lost;
         }
+        // What is damaged the likeliest first: parity, whose checksums are there once.
+        unknown.regions.reverse();
         let finer = Doubts::new((0..unknown.regions.len()).collect(), 2 * self.code.parity());
         self.doubting(finer, FINER_ATTEMPTS, |chosen| {
             let regions: Vec<u64> = chosen.iter().map(|number| unknown.regions[*number]).collect();
