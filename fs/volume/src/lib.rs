@@ -37,12 +37,14 @@ pub use cairn_format::{
     ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid, VolumeState,
     VolumeSuperblock,
 };
-pub use checkpoint::{ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain};
+pub use checkpoint::{
+    BaseWriter, ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain,
+};
 pub use explain::{Explanation, PackShare};
 pub use gc::{GcError, GcOptions, GcProgress, GcReport, GcStep, GcStop};
 pub use layout::{
-    CONTROL_SOCKET, ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README_PATH, STORE_DIR, VolumeLock,
-    lock_volume, store_disk,
+    CONTROL_SOCKET, ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README_PATH, STORE_DIR, SUSPECT_PATH,
+    VolumeLock, lock_volume, store_disk,
 };
 pub use make::{Made, MakeError, MakeOptions, make, make_on};
 pub use open::{

@@ -22,10 +22,9 @@ use crate::journal::JournalState;
 use crate::packs::Packs;
 use crate::progress::Progress;
 use crate::report::{CheckTotals, Finding, Findings};
-use extents::{Counts, PieceCheck};
-use overlay::Overlay;
-use state::{Entry, Walk};
-pub(crate) use state::{Record, StateCursor, hex};
+pub(crate) use extents::{Counts, PieceCheck, Wish, given_up};
+pub(crate) use overlay::Overlay;
+pub(crate) use state::{Entry, Record, StateCursor, Walk, hex};
 use tree::Tree;
 
 /// Keys between two looks at whether to stop.
@@ -43,14 +42,14 @@ pub(crate) struct Sources<'a> {
 }
 
 /// Both states, to be gone through as often as needed.
-struct Names<'a> {
-    store: &'a Store,
-    checkpoints: &'a CheckpointChain,
-    overlay: &'a Overlay,
+pub(crate) struct Names<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) checkpoints: &'a CheckpointChain,
+    pub(crate) overlay: &'a Overlay,
 }
 
 impl Names<'_> {
-    fn walk(&self) -> Result<Walk<'_>, ChainReadError> {
+    pub(crate) fn walk(&self) -> Result<Walk<'_>, ChainReadError> {
         Walk::new(self.store, self.checkpoints, self.overlay)
     }
 }

@@ -47,9 +47,9 @@ fn damage_is_4_and_names_the_file() {
     assert!(
         out(&output).lines().any(|l| l.starts_with('/') && l.contains("(chunk ") && l.contains(", pack "))
     );
-    assert!(out(&output).trim_end().ends_with("findings"), "{}", out(&output));
+    assert!(out(&output).trim_end().ends_with("findings left"), "{}", out(&output));
     let json: serde_json::Value = serde_json::from_slice(&fsck(&["--json"], &volume.dir()).stdout).unwrap();
-    assert_eq!(json["schema_version"], 1);
+    assert_eq!(json["schema_version"], 2);
     assert_eq!(json["result"], "damaged");
     assert_eq!(json["findings"][0]["severity"], "damage");
 }
@@ -111,7 +111,9 @@ fn a_mounted_volume_is_8_and_says_so() {
 #[test]
 fn wrong_usage_is_16() {
     let volume = Fixture::filled();
-    for args in [&["-p"][..], &["-a"], &["-y"], &["--nonsense"], &["-C77"]] {
+    for args in
+        [&["-n", "-p"][..], &["-y", "-p"], &["-n", "-y"], &["--zero-fill"], &["--nonsense"], &["-C77"]]
+    {
         let output = fsck(args, &volume.dir());
         assert_eq!(code(&output), 16, "{args:?}");
         assert!(!err(&output).is_empty());

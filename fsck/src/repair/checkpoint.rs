@@ -1,0 +1,106 @@
+//! A checkpoint that cannot be read: the newest state that can be had without it. An older checkpoint with the journal behind
+//! it may be as new as what is lost, if no segment was used again since. What cannot be had is lost, and told.
+
+use cairn_format::{CheckpointRef, Lsn, VolumeSuperblock};
+use cairn_store::Store;
+use cairn_volume::journal::scan_read_only_from;
+use cairn_volume::{CheckpointChain, load_chain};
+
+use super::namespace::{Ground, mend};
+use super::{Outcome, Site};
+use crate::CheckError;
+use crate::examine::Examined;
+use crate::journal::JournalState;
+use crate::namespace::Overlay;
+use crate::report::{Done, Finding};
+
+/// A state that can be had.
+struct Candidate {
+    at: CheckpointRef,
+    checkpoints: CheckpointChain,
+    journal: JournalState,
+    /// Whether the journal's records follow upon the checkpoint.
+    connected: bool,
+}
+
+impl Candidate {
+    /// Up to where it goes.
+    fn reaches(&self) -> Lsn {
+        if self.connected { self.journal.chain.last.max(self.at.lsn) } else { self.at.lsn }
+    }
+}
+
+pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, CheckError> {
+    let Examined { superblock, journal, store, checkpoints: None, .. } = &*found else {
+        return Ok(Outcome::AsFound);
+    };
+    let (Some(superblock), Some(journal), Some(store)) = (superblock, journal, store) else {
+        return Ok(Outcome::AsFound);
+    };
+    if !site.may_lose() {
+        return Ok(Outcome::AsFound);
+    }
+    let Some(best) = best(site, superblock, journal, store) else { return Ok(Outcome::AsFound) };
+    let mut overlay = Overlay::default();
+    if best.connected {
+        best.journal.replay(best.at, |mutation, at| overlay.apply(mutation, at));
+    }
+    let wanted = journal.chain.last.max(found.tip.lsn);
+    let ground = Ground {
+        superblock,
+        store,
+        tip: found.tip,
+        reached: wanted.max(best.reaches()),
+        checkpoints: &best.checkpoints,
+        journal: &best.journal,
+        overlay: &overlay,
+    };
+    mend(site, &ground)?;
+    for finding in found.findings.list.iter_mut().filter(|f| f.kind == "checkpoint") {
+        tell(finding, &best, wanted);
+    }
+    Ok(Outcome::Changed)
+}
+
+fn tell(finding: &mut Finding, best: &Candidate, wanted: Lsn) {
+    let reached = best.reaches();
+    finding.what += &match reached >= wanted {
+        true => format!(
+            "; the checkpoint at {} and the journal behind it hold the same: nothing is lost",
+            best.at.lsn
+        ),
+        false => format!(
+            "; the volume is what it was at {reached}: all that was done between that and {wanted} is lost"
+        ),
+    };
+    finding.done(Done::FellBack);
+}
+
+/// The candidate that goes furthest.
+fn best(
+    site: &Site<'_>,
+    superblock: &VolumeSuperblock,
+    journal: &JournalState,
+    store: &Store,
+) -> Option<Candidate> {
+    let packs = store.metadata_packs(superblock.uuid).into_iter().map(|(pack, _)| pack);
+    let ends = packs.filter_map(|pack| {
+        let checkpoint = store.reader(pack).and_then(|r| r.footer()).ok()?.checkpoint?;
+        (checkpoint.parts.last() == Some(&pack)).then_some(CheckpointRef { lsn: checkpoint.lsn, pack })
+    });
+    // Without any checkpoint a journal that holds all there ever was is enough.
+    let candidates = ends.chain([CheckpointRef::NONE]).filter_map(|at| {
+        let checkpoints = load_chain(store, superblock.uuid, at).ok()?;
+        let whole = |pack| site.packs.get(pack).is_some_and(|result| result.facts.bad_frames.is_empty());
+        if !checkpoints.packs().iter().all(whole) {
+            return None;
+        }
+        let floor = checkpoints.entries.last().map_or(Lsn::ZERO, |entry| entry.floor);
+        let (chain, _) = scan_read_only_from(&*site.volume, &journal.shape, floor.min(at.lsn));
+        let connected = chain.continues <= at.lsn && chain.last > at.lsn;
+        let journal = JournalState { chain, shape: journal.shape, records: 0, bytes: 0 };
+        let usable = at != CheckpointRef::NONE || (connected && journal.chain.continues == Lsn::ZERO);
+        usable.then_some(Candidate { at, checkpoints, journal, connected })
+    });
+    candidates.max_by_key(Candidate::reaches)
+}
