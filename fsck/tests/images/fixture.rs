@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cairn_format::{
     Checkpoint, CheckpointKind, CheckpointRef, Codec, Encoder, Footer, Lsn, PackId, PackKind,
@@ -12,10 +12,12 @@ use cairn_format::{
 use cairn_store::disk::FileDisk;
 use cairn_store::{PackReader, Store, StoreOptions, list_packs, pack_path, write_replicas};
 use cairn_volume::{
-    Caller, MakeOptions, OpenOptions, RecordCursor, Volume, XattrMode, load_chain, make, open,
+    Caller, FileKind, MakeOptions, OpenOptions, RecordCursor, Volume, XattrMode, load_chain, make, open,
     read_superblock,
 };
-use fsck_cairn::{CheckOptions, Finding, Quiet, Report, Severity, check_dir};
+use fsck_cairn::{
+    CheckOptions, Finding, Level, Quiet, RepairOptions, Report, Severity, check_dir, repair_dir,
+};
 use tempfile::TempDir;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0 };
@@ -23,6 +25,9 @@ const CALLER: Caller = Caller { uid: 0, gid: 0 };
 pub(crate) struct Fixture {
     temp: TempDir,
 }
+
+/// Paths below a directory, each with a file's bytes; directories before what is in them.
+type Files = Vec<(PathBuf, Option<Vec<u8>>)>;
 
 /// A key's value for each key.
 pub(crate) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -46,13 +51,46 @@ impl Fixture {
         Fixture { temp }
     }
 
-    /// A volume with some of everything, unmounted.
+    /// A volume with some of everything, unmounted. Made once, and copied.
     pub(crate) fn filled() -> Fixture {
-        let fixture = Fixture::empty();
-        let volume = fixture.open();
-        fill(&volume);
-        volume.close().unwrap();
-        fixture
+        static FILES: OnceLock<Files> = OnceLock::new();
+        Fixture::of(FILES.get_or_init(|| {
+            let fixture = Fixture::empty();
+            let volume = fixture.open();
+            fill(&volume);
+            volume.close().unwrap();
+            fixture.files()
+        }))
+    }
+
+    /// Everything in its directory.
+    fn files(&self) -> Files {
+        let mut files = Files::new();
+        let mut dirs = vec![self.dir()];
+        while let Some(dir) = dirs.pop() {
+            files.push((dir.strip_prefix(self.temp.path()).unwrap().to_owned(), None));
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else {
+                    let bytes = fs::read(&path).unwrap();
+                    files.push((path.strip_prefix(self.temp.path()).unwrap().to_owned(), Some(bytes)));
+                }
+            }
+        }
+        files
+    }
+
+    fn of(files: &Files) -> Fixture {
+        let temp = tempfile::tempdir().unwrap();
+        for (path, bytes) in files {
+            match bytes {
+                None => fs::create_dir(temp.path().join(path)).unwrap(),
+                Some(bytes) => fs::write(temp.path().join(path), bytes).unwrap(),
+            }
+        }
+        Fixture { temp }
     }
 
     /// The same, not unmounted: all is in the journal, and synced up to the last names.
@@ -81,6 +119,23 @@ impl Fixture {
 
     pub(crate) fn check(&self) -> Report {
         check_dir(&self.dir(), &CheckOptions::default(), &Quiet, &|_| {}).unwrap()
+    }
+
+    /// Repairs it, though it may say of itself that it is in order.
+    pub(crate) fn repair(&self, level: Level) -> Report {
+        self.repair_with(&RepairOptions { level, force: true, ..RepairOptions::default() })
+    }
+
+    pub(crate) fn repair_with(&self, options: &RepairOptions) -> Report {
+        repair_dir(&self.dir(), options, &Quiet, &|_| {}).unwrap()
+    }
+
+    /// All that a mount shows of it, by path.
+    pub(crate) fn tree(&self) -> BTreeMap<String, Shown> {
+        let volume = self.open();
+        let tree = tree(&volume);
+        volume.close().unwrap();
+        tree
     }
 
     /// The one finding that is worse than information, of this kind, and that there is no other such kind.
@@ -164,6 +219,49 @@ impl Fixture {
     }
 }
 
+/// What a mount shows of an inode.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Shown {
+    pub(crate) mode: u32,
+    pub(crate) nlink: u32,
+    pub(crate) size: u64,
+    /// A file's bytes or a link's target; none where they cannot be read.
+    pub(crate) content: Option<Vec<u8>>,
+    pub(crate) xattrs: Vec<u8>,
+}
+
+/// All of a volume, by path.
+pub(crate) fn tree(volume: &Volume) -> BTreeMap<String, Shown> {
+    let mut all = BTreeMap::new();
+    let mut ahead = vec![(String::new(), 1)];
+    while let Some((path, ino)) = ahead.pop() {
+        let attr = volume.getattr(ino).unwrap();
+        let content = match attr.kind {
+            FileKind::Regular => volume.read(ino, 0, 8 << 20).ok(),
+            FileKind::Symlink => volume.readlink(ino).ok(),
+            _ => Some(Vec::new()),
+        };
+        let xattrs = volume.listxattr(ino).unwrap();
+        let (mode, nlink, size) = (attr.kind.mode() | u32::from(attr.perm), attr.nlink, attr.size);
+        let shown = Shown { mode, nlink, size, content, xattrs };
+        assert!(all.len() < 10_000, "it goes round in circles");
+        if attr.kind == FileKind::Directory {
+            let mut names = Vec::new();
+            let list = &mut |item: &cairn_volume::DirItem<'_>| {
+                names.push(item.name.to_vec());
+                true
+            };
+            volume.readdir(ino, 0, list).unwrap();
+            for name in names.iter().filter(|name| ![&b"."[..], b".."].contains(&name.as_slice())) {
+                let found = volume.lookup(ino, name).unwrap().expect("what is listed is there");
+                ahead.push((format!("{path}/{}", String::from_utf8_lossy(name)), found.ino));
+            }
+        }
+        all.insert(if path.is_empty() { "/".into() } else { path }, shown);
+    }
+    all
+}
+
 /// Bytes that do not compress, the same each time.
 pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; len];
@@ -183,7 +281,7 @@ fn write(volume: &Volume, dir: u64, name: &[u8], data: &[u8]) -> u64 {
 }
 
 /// /big, /sub/deep/file (also /linked), /sub/sparse, /sub/to (a link), /empty/, /attributed
-fn fill(volume: &Volume) {
+pub(crate) fn fill(volume: &Volume) {
     write(volume, 1, b"big", &noise(150_000, 1));
     let sub = volume.mkdir(1, b"sub", 0o755, 0, &CALLER).unwrap().ino;
     let deep = volume.mkdir(sub, b"deep", 0o755, 0, &CALLER).unwrap().ino;

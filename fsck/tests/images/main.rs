@@ -1,4 +1,4 @@
-//! fsck on small volumes with one defect each: what it says, and that it changes nothing.
+//! fsck on small volumes with one defect each: what it says, that a check changes nothing, and what a repair makes of it.
 
 #![expect(clippy::unwrap_used, reason = "tests end at the first surprise")]
 
@@ -6,4 +6,5 @@ mod caches;
 mod command;
 mod fixture;
 mod namespace;
+mod repair;
 mod store;

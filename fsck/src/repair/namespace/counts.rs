@@ -92,7 +92,8 @@ impl Recount<'_> {
             FileKind::Directory => {
                 inode.parent = match () {
                     () if root => Ino::ROOT,
-                    () if named => Ino(parent),
+                    // Of several it lies where it says itself, until all but one go.
+                    () if node.names == 1 => Ino(parent),
                     () => inode.parent,
                 };
                 if named {
