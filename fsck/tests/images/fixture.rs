@@ -9,7 +9,7 @@ use cairn_format::{
     Checkpoint, CheckpointKind, CheckpointRef, Codec, Encoder, Footer, Lsn, PackId, PackKind,
     VolumeSuperblock, push_meta_record,
 };
-use cairn_store::disk::FileDisk;
+use cairn_store::disk::{Disk, FileDisk};
 use cairn_store::{PackReader, Store, StoreOptions, list_packs, pack_path, write_replicas};
 use cairn_volume::{
     Caller, FileKind, MakeOptions, OpenOptions, RecordCursor, Volume, XattrMode, load_chain, make, open,
@@ -169,35 +169,8 @@ impl Fixture {
 
     /// Rewrites the newest checkpoint as `change` leaves it: packs and superblock whole, but the state wrong.
     pub(crate) fn rewrite_state(&self, change: impl FnOnce(&mut Records)) {
-        let mut superblock = self.superblock();
-        let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: true };
-        let store = Store::open(Arc::new(self.store_disk()), options).unwrap();
-        let chain = load_chain(&store, superblock.uuid, superblock.checkpoint).unwrap();
-        let mut records = Records::new();
-        for entry in &chain.entries {
-            let mut cursor = RecordCursor::new(&store, entry.parts.clone());
-            while let Some((key, value)) = cursor.next().unwrap() {
-                match value {
-                    Some(value) => records.insert(key, value),
-                    None => records.remove(&key),
-                };
-            }
-        }
-        change(&mut records);
-        let mut frame = Encoder::new();
-        records.iter().for_each(|(key, value)| push_meta_record(&mut frame, key, Some(value)));
-        let plain = frame.finish();
-        let pack = PackId::new(7, 1, 1);
-        let mut writer = store.begin_pack(pack, PackKind::Metadata, superblock.uuid).unwrap();
-        writer.append(Codec::Raw, &plain, plain.len() as u32, Vec::new()).unwrap();
-        // Newer than the one that the journal names.
-        let lsn = Lsn(superblock.checkpoint.lsn.0 + 1000);
-        let previous = CheckpointRef::NONE;
-        let kind = CheckpointKind::Base;
-        writer.seal(Some(Checkpoint { kind, lsn, previous, floor: lsn.next(), parts: vec![pack] })).unwrap();
-        superblock.checkpoint = CheckpointRef { lsn, pack };
-        superblock.generation += 1;
-        write_replicas(&FileDisk::open(&self.dir()).unwrap(), &superblock.encode()).unwrap();
+        let disk = FileDisk::open(&self.dir()).unwrap();
+        rewrite_state(&disk, Arc::new(self.store_disk()), 1000, change);
     }
 
     /// Every file's bytes but the lock's, by path.
@@ -217,6 +190,44 @@ impl Fixture {
         }
         all
     }
+}
+
+/// Rewrites the newest checkpoint as `change` leaves it, as one that is so many records newer than any that the journal
+/// names.
+pub(crate) fn rewrite_state(
+    disk: &dyn Disk,
+    store: Arc<dyn Disk>,
+    ahead: u64,
+    change: impl FnOnce(&mut Records),
+) {
+    let mut superblock = read_superblock(disk, "v").unwrap();
+    let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: true };
+    let store = Store::open(store, options).unwrap();
+    let chain = load_chain(&store, superblock.uuid, superblock.checkpoint).unwrap();
+    let mut records = Records::new();
+    for entry in &chain.entries {
+        let mut cursor = RecordCursor::new(&store, entry.parts.clone());
+        while let Some((key, value)) = cursor.next().unwrap() {
+            match value {
+                Some(value) => records.insert(key, value),
+                None => records.remove(&key),
+            };
+        }
+    }
+    change(&mut records);
+    let mut frame = Encoder::new();
+    records.iter().for_each(|(key, value)| push_meta_record(&mut frame, key, Some(value)));
+    let plain = frame.finish();
+    let pack = PackId::new(7, 1, 1);
+    let mut writer = store.begin_pack(pack, PackKind::Metadata, superblock.uuid).unwrap();
+    writer.append(Codec::Raw, &plain, plain.len() as u32, Vec::new()).unwrap();
+    let lsn = Lsn(superblock.checkpoint.lsn.0 + ahead);
+    let previous = CheckpointRef::NONE;
+    let kind = CheckpointKind::Base;
+    writer.seal(Some(Checkpoint { kind, lsn, previous, floor: lsn.next(), parts: vec![pack] })).unwrap();
+    superblock.checkpoint = CheckpointRef { lsn, pack };
+    superblock.generation += 1;
+    write_replicas(disk, &superblock.encode()).unwrap();
 }
 
 /// What a mount shows of an inode.

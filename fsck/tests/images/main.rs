@@ -5,6 +5,7 @@
 mod caches;
 mod command;
 mod fixture;
+mod killed;
 mod namespace;
 mod repair;
 mod store;
