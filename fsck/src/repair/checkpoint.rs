@@ -1,5 +1,8 @@
 //! A checkpoint that cannot be read: the newest state that can be had without it. An older checkpoint with the journal behind
 //! it may be as new as what is lost, if no segment was used again since. What cannot be had is lost, and told.
+//!
+//! And the other way round: a checkpoint that is there, though the journal that would name it is not. Each was sealed only once
+//! the journal was certain up to it, and what it says it says without the journal.
 
 use cairn_format::{CheckpointRef, Lsn, VolumeSuperblock};
 use cairn_store::Store;
@@ -31,9 +34,11 @@ impl Candidate {
 }
 
 pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, CheckError> {
-    let Examined { superblock, journal, store, checkpoints: None, .. } = &*found else {
+    let unnamed = found.findings.list.iter().any(is_unnamed);
+    let Examined { superblock, journal, store, checkpoints, .. } = &*found;
+    if checkpoints.is_some() && !unnamed {
         return Ok(Outcome::AsFound);
-    };
+    }
     let (Some(superblock), Some(journal), Some(store)) = (superblock, journal, store) else {
         return Ok(Outcome::AsFound);
     };
@@ -46,6 +51,9 @@ pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, 
         best.journal.replay(best.at, |mutation, at| overlay.apply(mutation, at));
     }
     let wanted = journal.chain.last.max(found.tip.lsn);
+    if checkpoints.is_some() && best.reaches() <= wanted {
+        return Ok(Outcome::AsFound);
+    }
     let ground = Ground {
         superblock,
         store,
@@ -56,10 +64,20 @@ pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, 
         overlay: &overlay,
     };
     mend(site, &ground)?;
-    for finding in found.findings.list.iter_mut().filter(|f| f.kind == "checkpoint") {
-        tell(finding, &best, wanted);
+    for finding in &mut found.findings.list {
+        if is_unnamed(finding) {
+            finding.what += "; that is what the volume is now";
+            finding.done(Done::Rebuilt);
+        } else if finding.kind == "checkpoint" {
+            tell(finding, &best, wanted);
+        }
     }
     Ok(Outcome::Changed)
+}
+
+/// Whether it tells of a checkpoint beyond the journal's end.
+fn is_unnamed(finding: &Finding) -> bool {
+    finding.kind == "journal-missing" && finding.pack.is_some()
 }
 
 fn tell(finding: &mut Finding, best: &Candidate, wanted: Lsn) {

@@ -1,106 +1,15 @@
 //! Repairs that are killed, or lose their power, at any of their writes: the volume is never worse than it was, and another
 //! run ends as the first would have.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::Arc;
-
 use cairn_format::key::Key;
-use cairn_format::{DirEntry, Ino, Inode, PackKind, SEGMENT_DATA_START, View};
-use cairn_store::disk::{Access, Crash, Disk, DiskFile, Listed, MemoryDisk, Space};
+use cairn_format::{DirEntry, Ino, Inode, PackKind, View};
+use cairn_store::disk::{Crash, MemoryDisk};
 use cairn_store::{PackReader, list_packs, pack_path};
-use cairn_volume::{EngineChoice, MakeOptions, OpenError, OpenOn, OpenOptions, Volume, make_on, open_on};
-use fsck_cairn::{CheckOptions, Level, Quiet, RepairOptions, Report, check, repair};
+use fsck_cairn::Level;
 
-use crate::fixture::{Shown, fill, rewrite_state, tree};
-
-/// A directory of another disk, so that all operations of a volume are counted in one place.
-struct Below(MemoryDisk);
-
-impl Below {
-    fn path(path: &str) -> String {
-        if path.is_empty() { "store".into() } else { format!("store/{path}") }
-    }
-}
-
-impl Disk for Below {
-    fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        self.0.open(&Below::path(path), access)
-    }
-    fn create_dir(&self, path: &str) -> io::Result<()> {
-        self.0.create_dir(&Below::path(path))
-    }
-    fn list(&self, dir: &str) -> io::Result<Vec<Listed>> {
-        self.0.list(&Below::path(dir))
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(&Below::path(from), &Below::path(to))
-    }
-    fn remove(&self, path: &str) -> io::Result<()> {
-        self.0.remove(&Below::path(path))
-    }
-    fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.0.sync_dir(&Below::path(dir))
-    }
-    fn space(&self) -> io::Result<Space> {
-        self.0.space()
-    }
-}
-
-fn store(disk: &MemoryDisk) -> Arc<dyn Disk> {
-    Arc::new(Below(disk.clone()))
-}
-
-fn open(disk: &MemoryDisk) -> Result<Arc<Volume>, OpenError> {
-    open_on(OpenOn {
-        disk: Arc::new(disk.clone()),
-        store: store(disk),
-        engine: EngineChoice::Memory,
-        background: false,
-        session: 2,
-        options: OpenOptions::default(),
-        name: "memory".into(),
-    })
-}
-
-/// A volume with some of everything, still open.
-fn filled() -> (MemoryDisk, Arc<Volume>) {
-    let disk = MemoryDisk::new();
-    disk.create_dir("store").unwrap();
-    let options = MakeOptions {
-        chunk_min: 256,
-        chunk_avg: 1024,
-        chunk_max: 4096,
-        frame: 8192,
-        segment_size: 64 << 10,
-        journal_size: 1 << 20,
-        pack_size: 64 << 10,
-        ..MakeOptions::default()
-    };
-    let draw = |bytes: &mut [u8]| {
-        bytes.fill(7);
-        Ok(())
-    };
-    make_on(Arc::new(disk.clone()), store(&disk), &options, draw).unwrap();
-    let volume = open(&disk).unwrap();
-    fill(&volume);
-    (disk, volume)
-}
-
-fn fsck(disk: &MemoryDisk, level: Level) -> Result<Report, fsck_cairn::CheckError> {
-    let options = RepairOptions { level, force: true, ..RepairOptions::default() };
-    repair(Arc::new(disk.clone()), store(disk), None, &options, &Quiet)
-}
-
-fn checked(disk: &MemoryDisk) -> Report {
-    check(disk, store(disk), None, &CheckOptions::default(), &Quiet).unwrap()
-}
-
-/// What a mount shows, less what times and numbers of packs decide.
-fn shown(disk: &MemoryDisk) -> BTreeMap<String, Shown> {
-    let volume = open(&disk.fork()).unwrap();
-    tree(&volume)
-}
+use crate::fixture::{Records, rewrite_state};
+use crate::journal::damaged;
+use crate::memory::{checked, filled, fsck, open, shown, store};
 
 /// Points at which a repair is ended, of those there are: all where the environment says so.
 fn points(operations: u64) -> impl Iterator<Item = u64> {
@@ -116,6 +25,8 @@ fn end_at_any_write(spoilt: &MemoryDisk, level: Level) {
     assert!(checked(&whole).is_clean(), "{:#?}", checked(&whole).findings);
     let wanted = shown(&whole);
     let could_be_mounted = open(&spoilt.fork()).is_ok();
+    assert!(whole.operations() > 15, "{} operations", whole.operations());
+    println!("{} operations", whole.operations());
     for at in points(whole.operations()) {
         for crash in [Crash::KeepAll, Crash::DropUnsynced, Crash::Random(at)] {
             let disk = spoilt.fork();
@@ -142,12 +53,12 @@ fn end_at_any_write(spoilt: &MemoryDisk, level: Level) {
     }
 }
 
-fn entry(records: &crate::fixture::Records, dir: Ino, name: &str) -> DirEntry {
+fn entry(records: &Records, dir: Ino, name: &str) -> DirEntry {
     DirEntry::decode(&records[&Key::Name(dir, name.into(), View::LIVE).encode()]).unwrap()
 }
 
 /// Wrong counts, a name that leads nowhere, an inode without a name, a directory within itself.
-fn spoil(records: &mut crate::fixture::Records) {
+fn spoil(records: &mut Records) {
     let (empty, sub) = (entry(records, Ino::ROOT, "empty").ino, entry(records, Ino::ROOT, "sub"));
     let deep = entry(records, sub.ino, "deep").ino;
     records.remove(&Key::Inode(empty, View::LIVE).encode());
@@ -205,50 +116,7 @@ fn folding_what_a_crash_left_may_be_ended_at_any_write() {
     end_at_any_write(&disk, Level::Safe);
 }
 
-/// A volume that was not unmounted, with a byte of a synced record in the midst of its journal flipped.
-fn damaged_journal() -> MemoryDisk {
-    let (disk, volume) = filled();
-    volume.fsync(1, false).unwrap();
-    drop(volume);
-    let mut records = Vec::new();
-    for path in disk.files().into_iter().filter(|path| path.starts_with("journal/")) {
-        let file = disk.open(&path, Access::Read).unwrap();
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        file.read_exact_at(&mut bytes, 0).unwrap();
-        let at = |at: &usize| bytes[*at..].starts_with(b"CREC");
-        for at in (SEGMENT_DATA_START as usize..bytes.len() - 24).step_by(8).filter(at) {
-            let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-            records.push((number(at + 16), at, path.clone()));
-        }
-    }
-    // By segment, and place in it: the middle one of the last mount's.
-    records.retain(|(segment, ..)| *segment >= 2);
-    records.sort();
-    let (_, at, path) = &records[records.len() / 2];
-    disk.corrupt(path, *at as u64 + 50, 1).unwrap();
-    disk
-}
-
-#[test]
-fn a_journal_that_is_damaged_in_the_middle_is_given_up_behind_that_and_only_when_told() {
-    let disk = damaged_journal();
-    assert!(open(&disk.fork()).is_err(), "a mount refuses");
-    let asked = disk.fork();
-    assert!(!fsck(&asked, Level::Safe).unwrap().is_clean());
-    assert!(open(&asked).is_err());
-    let report = fsck(&disk, Level::All).unwrap();
-    let given_up: Vec<_> = report.findings.iter().filter(|f| f.kind == "journal").collect();
-    assert!(given_up[0].what.contains("are lost"), "{given_up:#?}");
-    assert!(checked(&disk).is_clean());
-    // What came before the damage is there, whole.
-    let shown = shown(&disk);
-    let big = shown["/big"].content.as_ref().unwrap();
-    assert!(big.len() >= 8 << 10 && crate::fixture::noise(150_000, 1).starts_with(big));
-    let kept = disk.files().into_iter().filter(|path| path.starts_with("fsck-undo/")).count();
-    assert!(kept > 1, "what was overwritten was copied");
-}
-
 #[test]
 fn giving_up_records_may_be_ended_at_any_write() {
-    end_at_any_write(&damaged_journal(), Level::All);
+    end_at_any_write(&damaged(), Level::All);
 }

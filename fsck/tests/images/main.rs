@@ -5,7 +5,9 @@
 mod caches;
 mod command;
 mod fixture;
+mod journal;
 mod killed;
+mod memory;
 mod namespace;
 mod repair;
 mod store;
