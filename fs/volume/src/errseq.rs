@@ -141,7 +141,11 @@ impl Core {
     pub(crate) fn note_lost(&self, (_, ino): File, run: FileRun, why: &dyn std::fmt::Display) {
         let of_journal = matches!(run.1.kind, PieceKind::Journal(_));
         if !of_journal || self.losses.note(ino, run) {
-            tracing::error!("inode {ino} cannot be read at {}: {why}", run.0);
+            let what = format!("inode {ino} cannot be read at {}: {why}", run.0);
+            tracing::error!("{what}");
+            if self.journal().is_ok() {
+                self.suspect.note(&*self.disk, &what);
+            }
         }
     }
 

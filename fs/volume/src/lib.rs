@@ -27,6 +27,7 @@ mod reserve;
 mod schedules;
 mod space;
 mod statistics;
+mod suspect;
 mod vfs;
 mod volume;
 

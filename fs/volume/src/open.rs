@@ -29,6 +29,7 @@ use crate::rebuild::{EngineKeeper, unseal};
 use crate::reserve::Reserve;
 use crate::space::SpaceGauge;
 use crate::statistics::Counters;
+use crate::suspect::Suspect;
 use crate::sync::atomic::{AtomicBool, AtomicU32};
 use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use crate::volume::{Usage, Volume};
@@ -333,6 +334,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         first_new: next,
         capabilities: AtomicBool::new(false),
         tree: Mutex::new(()),
+        suspect: Suspect::default(),
     };
     load_counts(&core, &mut state).map_err(|e| failed(e.to_string()))?;
     *core.maintainer.lock().unwrap_or_else(PoisonError::into_inner) = Maintainer::new(state);

@@ -22,9 +22,9 @@ mod undo;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_format::{VolumeState, VolumeSuperblock};
+use cairn_format::{CheckpointKind, CheckpointRef, VolumeState, VolumeSuperblock};
 use cairn_store::disk::Disk;
-use cairn_store::{Store, read_replicas};
+use cairn_store::{PackReader, Store, read_replicas};
 use cairn_volume::ENGINE_DIR;
 
 use crate::examine::{Examined, Place, examine};
@@ -181,5 +181,30 @@ fn says_it_is_in_order(volume: &dyn Disk, store: &dyn Disk) -> Option<VolumeSupe
     let replicas = read_replicas(volume, VolumeSuperblock::decode, |s| s.generation).ok()?;
     let whole = replicas.damaged.is_empty() && replicas.newest.state == VolumeState::Clean;
     let store_is_whole = || Store::superblock_of(store).is_ok_and(|replicas| replicas.damaged.is_empty());
-    (whole && store_is_whole() && suspect::noted(volume).is_none()).then_some(replicas.newest)
+    let there = || is_there(store, replicas.newest.checkpoint);
+    (whole && store_is_whole() && suspect::noted(volume).is_none() && there()).then_some(replicas.newest)
+}
+
+/// Whether a checkpoint's packs are there, and those of all it builds on, as far as their footers tell.
+fn is_there(store: &dyn Disk, tip: CheckpointRef) -> bool {
+    let mut at = tip;
+    while at != CheckpointRef::NONE {
+        let footer = PackReader::open(store, at.pack).and_then(|reader| reader.footer());
+        let Some(checkpoint) = footer.ok().and_then(|footer| footer.checkpoint) else { return false };
+        let all = checkpoint.parts.iter().all(|part| PackReader::open(store, *part).is_ok());
+        let previous = match checkpoint.kind {
+            CheckpointKind::Base => CheckpointRef::NONE,
+            CheckpointKind::Delta => checkpoint.previous,
+        };
+        // A delta's predecessor is older, and there is one: else this is no chain.
+        let ends = checkpoint.kind == CheckpointKind::Base;
+        if !all
+            || checkpoint.lsn != at.lsn
+            || (!ends && (previous.lsn >= at.lsn || previous == CheckpointRef::NONE))
+        {
+            return false;
+        }
+        at = previous;
+    }
+    true
 }

@@ -500,7 +500,17 @@ fn what_is_in_order_by_its_own_word_is_not_gone_through_by_p_unless_forced() {
     let pack = volume.footers(PackKind::Data).remove(0);
     flip(&volume.pack_path(&pack.pack), pack.frames[0].offset + 40);
     assert!(!volume.repair_with(&options).checked);
-    // …what was noted is, and so is what -f asks for.
+    // …until a mount meets it…
+    {
+        let mounted = volume.open();
+        let tree = crate::fixture::tree(&mounted);
+        assert!(tree.values().any(|shown| shown.content.is_none()));
+        mounted.close().unwrap();
+    }
+    let noted = volume.repair_with(&options);
+    assert!(noted.checked && !noted.is_clean());
+    fs::remove_file(volume.path("suspect")).unwrap();
+    // …or a check does that was asked for: what was noted is, and so is what -f asks for.
     let forced = volume.repair(Level::Safe);
     assert!(forced.checked && !forced.is_clean());
     let noted = volume.repair_with(&options);
