@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cairn_store::disk::{Access, Disk, DiskFile, Listed, MemoryDisk, Space};
 use cairn_volume::{EngineChoice, MakeOptions, OpenError, OpenOn, OpenOptions, Volume, make_on, open_on};
@@ -65,6 +65,17 @@ pub(crate) fn filled() -> (MemoryDisk, Arc<Volume>) {
     let volume = open(&disk).unwrap();
     fill(&volume);
     (disk, volume)
+}
+
+/// The same, unmounted.
+pub(crate) fn closed() -> MemoryDisk {
+    static DISK: OnceLock<MemoryDisk> = OnceLock::new();
+    let closed = DISK.get_or_init(|| {
+        let (disk, volume) = filled();
+        volume.close().unwrap();
+        disk
+    });
+    closed.fork()
 }
 
 /// An empty volume.

@@ -11,7 +11,8 @@ use cairn_format::{
 };
 use fsck_cairn::{Done, Level, RepairOptions, Report, Severity, UNDO_DIR};
 
-use crate::fixture::{Fixture, Records, Shown, flip, noise};
+use crate::fixture::{Fixture, Records, Shown, flip, noise, rewrite_state};
+use crate::memory::{checked, closed, fsck, shown, store};
 
 const LIVE: View = View::LIVE;
 
@@ -52,16 +53,19 @@ fn repaired(volume: &Fixture, level: Level) -> Report {
 /// What the state is repaired to when it is changed so, by `level`, and the finding that told of it. Without `level` being
 /// enough nothing is changed.
 fn mended(kind: &str, level: Level, done: Done, change: impl FnOnce(&mut Records)) -> (Tree, Tree) {
-    let volume = Fixture::filled();
-    let before = volume.tree();
-    volume.rewrite_state(change);
+    let disk = closed();
+    let before = shown(&disk);
+    rewrite_state(&disk, store(&disk), 1000, change);
     if level == Level::All {
-        let report = volume.repair(Level::Safe);
+        let report = fsck(&disk, Level::Safe).unwrap();
         assert!(!report.is_clean(), "-p loses nothing: {:#?}", report.findings);
     }
-    let report = repaired(&volume, level);
-    assert!(dones(&report, kind).contains(&done), "{:#?}", report.findings);
-    (before, volume.tree())
+    let report = fsck(&disk, level).unwrap();
+    assert!(report.is_clean() && dones(&report, kind).contains(&done), "{:#?}", report.findings);
+    assert!(checked(&disk).is_clean(), "{:#?}", checked(&disk).findings);
+    // Nothing is left that another run would do.
+    assert_eq!(fsck(&disk, level).unwrap().corrected(), 0);
+    (before, shown(&disk))
 }
 
 /// That nothing differs but the paths that `differ`.
