@@ -9,5 +9,6 @@ mod journal;
 mod killed;
 mod memory;
 mod namespace;
+mod random;
 mod repair;
 mod store;
