@@ -7,6 +7,7 @@ mod command;
 mod fixture;
 mod journal;
 mod killed;
+mod many;
 mod memory;
 mod namespace;
 mod random;
