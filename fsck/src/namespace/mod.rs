@@ -25,6 +25,7 @@ use crate::report::{CheckTotals, Finding, Findings};
 pub(crate) use extents::{Counts, PieceCheck, Wish, given_up};
 pub(crate) use overlay::Overlay;
 pub(crate) use state::{Entry, Record, StateCursor, Walk, hex};
+pub(crate) use tree::FIRST_INO;
 use tree::Tree;
 
 /// Keys between two looks at whether to stop.

@@ -78,7 +78,7 @@ fn same_but(before: &Tree, after: &Tree, differ: &[&str]) {
 
 #[test]
 fn counts_are_corrected_and_nothing_else_is() {
-    let changes: [(&str, fn(&mut Records)); 11] = [
+    let changes: [(&str, fn(&mut Records)); 12] = [
         ("link-count", |records| {
             let big = entry(records, Ino::ROOT, "big").ino;
             inode(records, big, |inode| inode.nlink = 2);
@@ -118,6 +118,9 @@ fn counts_are_corrected_and_nothing_else_is() {
         }),
         ("next-inode", |records| {
             records.insert(Key::NextInode.encode(), 5u64.to_le_bytes().to_vec());
+        }),
+        ("next-inode", |records| {
+            records.insert(Key::NextInode.encode(), (1u64 << 50).to_le_bytes().to_vec());
         }),
         ("orphan", |records| {
             let big = entry(records, Ino::ROOT, "big").ino;

@@ -9,7 +9,7 @@ use cairn_format::{
 };
 use cairn_volume::ChainReadError;
 
-use crate::namespace::Names;
+use crate::namespace::{FIRST_INO, Names};
 
 /// What was seen of an inode.
 mod seen {
@@ -304,8 +304,8 @@ impl Survey {
 
     /// The first number that no inode has, nor had.
     pub(super) fn next_ino(&self) -> u64 {
-        const FIRST: u64 = 16;
-        self.next_ino.min(Ino::MAX.0).max(self.highest + 1).max(FIRST)
+        let said = if self.next_ino <= Ino::MAX.0 { self.next_ino } else { 0 };
+        said.max(self.highest + 1).max(FIRST_INO)
     }
 
     /// An inode that is made up.
