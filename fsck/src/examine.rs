@@ -63,6 +63,11 @@ pub(crate) fn examine(
 }
 
 impl Examined {
+    /// Whether the newest checkpoint cannot be read, or not all of it.
+    pub(crate) fn checkpoint_is_lost(&self) -> bool {
+        self.checkpoints.is_none() || self.findings.list.iter().any(|finding| finding.kind == "checkpoint")
+    }
+
     fn go_through(
         &mut self,
         place: &Place<'_>,

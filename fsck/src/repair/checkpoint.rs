@@ -35,8 +35,9 @@ impl Candidate {
 
 pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, CheckError> {
     let unnamed = found.findings.list.iter().any(is_unnamed);
-    let Examined { superblock, journal, store, checkpoints, .. } = &*found;
-    if checkpoints.is_some() && !unnamed {
+    let lost = found.checkpoint_is_lost();
+    let Examined { superblock, journal, store, .. } = &*found;
+    if !lost && !unnamed {
         return Ok(Outcome::AsFound);
     }
     let (Some(superblock), Some(journal), Some(store)) = (superblock, journal, store) else {
@@ -51,7 +52,7 @@ pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, 
         best.journal.replay(best.at, |mutation, at| overlay.apply(mutation, at));
     }
     let wanted = journal.chain.last.max(found.tip.lsn);
-    if checkpoints.is_some() && best.reaches() <= wanted {
+    if !lost && best.reaches() <= wanted {
         return Ok(Outcome::AsFound);
     }
     let ground = Ground {

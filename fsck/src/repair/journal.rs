@@ -31,7 +31,7 @@ pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, 
     let nothing_to_do = found.clean && lost == 0 && !orphans;
     // Without permission to lose anything, what is damaged stays as it is.
     let may = site.may_lose() || lost + other == 0;
-    if site.unfoldable || nothing_to_do || !may || found.checkpoints.is_none() {
+    if site.unfoldable || nothing_to_do || !may || found.checkpoint_is_lost() {
         return Ok(Outcome::AsFound);
     }
     keep_what_is_given_up(site, found, lost > 0)?;

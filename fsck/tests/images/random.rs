@@ -139,7 +139,7 @@ fn is_in_order_afterwards(seed: u64) {
     let mut touched = HashSet::new();
     rewrite_state(&disk, store(&disk), 1000, |records| touched = spoil(records, &mut Dice(seed)));
     // What -p does is never worse than nothing.
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         fsck(&disk, Level::Safe).unwrap();
     }
     let report = fsck(&disk, Level::All).unwrap();

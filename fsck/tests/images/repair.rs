@@ -18,6 +18,8 @@ const LIVE: View = View::LIVE;
 
 type Tree = BTreeMap<String, Shown>;
 
+type Change = fn(&mut Records);
+
 fn entry(records: &Records, dir: Ino, name: &str) -> DirEntry {
     DirEntry::decode(&records[&Key::Name(dir, name.into(), LIVE).encode()]).unwrap()
 }
@@ -78,7 +80,7 @@ fn same_but(before: &Tree, after: &Tree, differ: &[&str]) {
 
 #[test]
 fn counts_are_corrected_and_nothing_else_is() {
-    let changes: [(&str, fn(&mut Records)); 12] = [
+    let changes: [(&str, Change); 12] = [
         ("link-count", |records| {
             let big = entry(records, Ino::ROOT, "big").ino;
             inode(records, big, |inode| inode.nlink = 2);
@@ -139,7 +141,7 @@ fn counts_are_corrected_and_nothing_else_is() {
 
 #[test]
 fn a_directory_and_its_order_are_made_to_agree() {
-    let changes: [fn(&mut Records); 4] = [
+    let changes: [Change; 4] = [
         |records| {
             let cookie = entry(records, Ino::ROOT, "big").cookie;
             records.remove(&Key::Order(Ino::ROOT, cookie, LIVE).encode());
@@ -311,7 +313,7 @@ fn a_directory_keeps_the_one_of_its_names_that_it_says_itself() {
 
 #[test]
 fn what_belongs_to_nothing_goes() {
-    let changes: [(&str, fn(&mut Records)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("xattr", |records| {
             records.insert(Key::Xattr(Ino(4711), b"user.x".to_vec(), LIVE).encode(), b"y".to_vec());
         }),

@@ -89,7 +89,7 @@ pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, 
     else {
         return Ok(Outcome::AsFound);
     };
-    if !wanted || checkpoints.entries.is_empty() {
+    if !wanted || found.checkpoint_is_lost() || checkpoints.entries.is_empty() {
         return Ok(Outcome::AsFound);
     }
     let mut overlay = Overlay::default();
