@@ -178,6 +178,23 @@ fn two_names_in_one_place_of_the_order_get_one_each() {
 }
 
 #[test]
+fn a_place_behind_all_others_leaves_room_for_lost_and_found() {
+    let (before, after) = mended("no-name", Level::All, Done::Moved, |records| {
+        for (name, cookie) in [("big", u64::MAX), ("empty", i64::MAX as u64)] {
+            let found = entry(records, Ino::ROOT, name);
+            records.remove(&Key::Order(Ino::ROOT, found.cookie, LIVE).encode());
+            let placed = DirEntry { cookie, ..found };
+            records.insert(Key::Name(Ino::ROOT, name.into(), LIVE).encode(), placed.encode());
+        }
+        let attributed = entry(records, Ino::ROOT, "attributed");
+        records.remove(&Key::Name(Ino::ROOT, b"attributed".to_vec(), LIVE).encode());
+        records.remove(&Key::Order(Ino::ROOT, attributed.cookie, LIVE).encode());
+    });
+    assert_eq!((&before["/big"], &before["/empty"]), (&after["/big"], &after["/empty"]));
+    assert!(after.keys().any(|path| path.starts_with("/lost+found/#")));
+}
+
+#[test]
 fn what_the_order_lists_and_nothing_names_goes_where_nothing_lacks_a_name() {
     let (before, after) = mended("order", Level::Safe, Done::Corrected, |records| {
         let big = entry(records, Ino::ROOT, "big");

@@ -28,6 +28,9 @@ pub(super) struct Plan {
     pub(super) lost_found: Option<Ino>,
 }
 
+/// Places in an order are LSNs where they come from; one from here on is none, and nothing would fit behind it.
+const COOKIE_LIMIT: u64 = 1 << 62;
+
 /// A name: its directory, itself, and what it says.
 type Named = (Ino, Vec<u8>, DirEntry);
 
@@ -137,6 +140,9 @@ impl Plan {
     }
 
     fn note_cookie(&mut self, dir: Ino, cookie: u64) {
+        if cookie >= COOKIE_LIMIT {
+            return;
+        }
         let highest = self.cookies.entry(dir.0).or_default();
         *highest = (*highest).max(cookie);
     }
@@ -144,7 +150,7 @@ impl Plan {
     /// A place in a directory's order behind all others, and not before `least`.
     pub(super) fn next_cookie(&mut self, dir: Ino, least: u64) -> u64 {
         let highest = self.cookies.entry(dir.0).or_default();
-        *highest = highest.saturating_add(1).max(least).min(i64::MAX as u64);
+        *highest = highest.saturating_add(1).max(least);
         *highest
     }
 
@@ -293,13 +299,12 @@ impl Plan {
 
     /// Writes a directory's names, each with a place of its own in the order.
     fn order_of(&mut self, dir: Ino, mut all: Vec<(Vec<u8>, DirEntry)>) {
-        const LIMIT: u64 = i64::MAX as u64;
         all.sort_by(|a, b| (a.1.cookie, &a.0).cmp(&(b.1.cookie, &b.0)));
-        let highest = all.iter().map(|(_, entry)| entry.cookie).filter(|cookie| *cookie < LIMIT).max();
+        let highest = all.iter().map(|(_, entry)| entry.cookie).filter(|cookie| *cookie < COOKIE_LIMIT).max();
         self.note_cookie(dir, highest.unwrap_or(0));
         let mut last = None;
         for (name, mut entry) in all {
-            if last == Some(entry.cookie) || entry.cookie >= LIMIT {
+            if last == Some(entry.cookie) || entry.cookie >= COOKIE_LIMIT {
                 entry.cookie = self.next_cookie(dir, 0);
             } else {
                 last = Some(entry.cookie);
