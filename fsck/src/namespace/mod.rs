@@ -5,6 +5,7 @@ mod extents;
 mod order;
 mod overlay;
 mod paths;
+mod salvage;
 mod state;
 mod tree;
 
@@ -24,6 +25,7 @@ use crate::progress::Progress;
 use crate::report::{CheckTotals, Finding, Findings};
 pub(crate) use extents::{Counts, PieceCheck, Wish, given_up};
 pub(crate) use overlay::Overlay;
+pub(crate) use salvage::{Gap, Skip, gaps};
 pub(crate) use state::{Entry, Record, StateCursor, Walk, hex};
 pub(crate) use tree::FIRST_INO;
 use tree::Tree;
@@ -47,11 +49,13 @@ pub(crate) struct Names<'a> {
     pub(crate) store: &'a Store,
     pub(crate) checkpoints: &'a CheckpointChain,
     pub(crate) overlay: &'a Overlay,
+    /// Frames of the checkpoints that are left out.
+    pub(crate) skip: &'a Skip,
 }
 
 impl Names<'_> {
     pub(crate) fn walk(&self) -> Result<Walk<'_>, ChainReadError> {
-        Walk::new(self.store, self.checkpoints, self.overlay)
+        Walk::new(self.store, self.checkpoints, self.overlay, self.skip)
     }
 }
 
@@ -68,7 +72,9 @@ pub(crate) fn check_namespace(
     if !sources.clean {
         sources.journal.replay(tip, |mutation, at| overlay.apply(mutation, at));
     }
-    let names = Names { store: sources.store, checkpoints: sources.checkpoints, overlay: &overlay };
+    let skip = Skip::new();
+    let names =
+        Names { store: sources.store, checkpoints: sources.checkpoints, overlay: &overlay, skip: &skip };
     let mut check = Check {
         tree: Tree::default(),
         counts: Counts::default(),

@@ -9,12 +9,12 @@ use cairn_store::Store;
 use cairn_volume::journal::scan_read_only_from;
 use cairn_volume::{CheckpointChain, load_chain};
 
-use super::namespace::{Ground, mend};
+use super::namespace::{Ground, mend, unreadable};
 use super::{Outcome, Site};
 use crate::CheckError;
 use crate::examine::Examined;
 use crate::journal::JournalState;
-use crate::namespace::Overlay;
+use crate::namespace::{Overlay, Skip, gaps};
 use crate::report::{Done, Finding};
 
 /// A state that can be had.
@@ -24,6 +24,8 @@ struct Candidate {
     journal: JournalState,
     /// Whether the journal's records follow upon the checkpoint.
     connected: bool,
+    /// Frames of its base that cannot be read.
+    skip: Skip,
 }
 
 impl Candidate {
@@ -47,6 +49,8 @@ pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, 
         return Ok(Outcome::AsFound);
     }
     let Some(best) = best(site, superblock, journal, store) else { return Ok(Outcome::AsFound) };
+    let base = best.checkpoints.entries.first().map_or(&[][..], |entry| &entry.parts);
+    let gaps = gaps(store, base, &best.skip).map_err(unreadable)?;
     let mut overlay = Overlay::default();
     if best.connected {
         best.journal.replay(best.at, |mutation, at| overlay.apply(mutation, at));
@@ -63,6 +67,10 @@ pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, 
         checkpoints: &best.checkpoints,
         journal: &best.journal,
         overlay: &overlay,
+        skip: &best.skip,
+        gaps: &gaps,
+        // What does not fit together then is found, told and mended in the next round.
+        may_lose: false,
     };
     mend(site, &ground)?;
     for finding in &mut found.findings.list {
@@ -83,6 +91,12 @@ fn is_unnamed(finding: &Finding) -> bool {
 
 fn tell(finding: &mut Finding, best: &Candidate, wanted: Lsn) {
     let reached = best.reaches();
+    if !best.skip.is_empty() {
+        finding.what += &format!(
+            "; without {} of its frames: names, inodes, attributes and extents in them are lost, but for what else tells of them",
+            best.skip.len()
+        );
+    }
     finding.what += &match reached >= wanted {
         true => format!(
             "; the checkpoint at {} and the journal behind it hold the same: nothing is lost",
@@ -110,16 +124,30 @@ fn best(
     // Without any checkpoint a journal that holds all there ever was is enough.
     let candidates = ends.chain([CheckpointRef::NONE]).filter_map(|at| {
         let checkpoints = load_chain(store, superblock.uuid, at).ok()?;
-        let whole = |pack| site.packs.get(pack).is_some_and(|result| result.facts.bad_frames.is_empty());
-        if !checkpoints.packs().iter().all(whole) {
-            return None;
-        }
+        let skip = bad_frames(site, &checkpoints)?;
         let floor = checkpoints.entries.last().map_or(Lsn::ZERO, |entry| entry.floor);
         let (chain, _) = scan_read_only_from(&*site.volume, &journal.shape, floor.min(at.lsn));
         let connected = chain.continues <= at.lsn && chain.last > at.lsn;
         let journal = JournalState { chain, shape: journal.shape, records: 0, bytes: 0 };
         let usable = at != CheckpointRef::NONE || (connected && journal.chain.continues == Lsn::ZERO);
-        usable.then_some(Candidate { at, checkpoints, journal, connected })
+        usable.then_some(Candidate { at, checkpoints, journal, connected, skip })
     });
-    candidates.max_by_key(Candidate::reaches)
+    // A state that was, rather than a newer one with holes.
+    candidates.max_by_key(|candidate| (candidate.skip.is_empty(), candidate.reaches()))
+}
+
+/// The frames of a chain that cannot be read; none where those are not the base's alone: without a frame of a delta what is
+/// older would pass for what is newer.
+fn bad_frames(site: &Site<'_>, checkpoints: &CheckpointChain) -> Option<Skip> {
+    let mut skip = Skip::new();
+    for (number, entry) in checkpoints.entries.iter().enumerate() {
+        for pack in &entry.parts {
+            let bad = &site.packs.get(pack)?.facts.bad_frames;
+            if number > 0 && !bad.is_empty() {
+                return None;
+            }
+            skip.extend(bad.keys().map(|frame| (*pack, *frame)));
+        }
+    }
+    Some(skip)
 }

@@ -215,12 +215,15 @@ pub(crate) fn rewrite_state(
         }
     }
     change(&mut records);
-    let mut frame = Encoder::new();
-    records.iter().for_each(|(key, value)| push_meta_record(&mut frame, key, Some(value)));
-    let plain = frame.finish();
     let pack = PackId::new(7, 1, 1);
     let mut writer = store.begin_pack(pack, PackKind::Metadata, superblock.uuid).unwrap();
-    writer.append(Codec::Raw, &plain, plain.len() as u32, Vec::new()).unwrap();
+    // In several frames, as the base of a large volume.
+    for some in records.iter().collect::<Vec<_>>().chunks(3) {
+        let mut frame = Encoder::new();
+        some.iter().for_each(|(key, value)| push_meta_record(&mut frame, key, Some(value)));
+        let plain = frame.finish();
+        writer.append(Codec::Raw, &plain, plain.len() as u32, Vec::new()).unwrap();
+    }
     let lsn = Lsn(superblock.checkpoint.lsn.0 + ahead);
     let previous = CheckpointRef::NONE;
     let kind = CheckpointKind::Base;

@@ -8,8 +8,8 @@ use cairn_store::{PackReader, list_packs, pack_path};
 use cairn_volume::{Caller, Volume};
 use fsck_cairn::{Done, Level, Report, Severity};
 
-use crate::fixture::noise;
-use crate::memory::{checked, filled, fsck, made, open, shown, store};
+use crate::fixture::{noise, rewrite_state};
+use crate::memory::{checked, closed, filled, fsck, made, open, shown, store};
 
 /// The records of segments from number 2 on (mkfs wrote the first), in their order: path, and place.
 fn records(disk: &MemoryDisk) -> Vec<(String, usize)> {
@@ -229,4 +229,51 @@ fn where_nothing_can_be_had_nothing_is_changed() {
     assert!(!report.is_clean() && report.corrected() == 0, "{:#?}", report.findings);
     let after: Vec<_> = disk.files().into_iter().filter(|path| path != "suspect").collect();
     assert_eq!(after, before);
+}
+
+#[test]
+fn without_a_part_of_the_checkpoint_the_rest_is_there_and_no_byte_is_wrong() {
+    let disk = closed();
+    rewrite_state(&disk, store(&disk), 1000, |_| {});
+    for pack in metadata(&disk).iter().filter(|pack| **pack != PackId::new(7, 1, 1)) {
+        disk.remove(&format!("store/{}", pack_path(pack))).unwrap();
+    }
+    let before = shown(&disk);
+    let path = format!("store/{}", pack_path(&PackId::new(7, 1, 1)));
+    let footer = PackReader::open(&*store(&disk), PackId::new(7, 1, 1)).unwrap().footer().unwrap();
+    assert!(footer.frames.len() > 5);
+    for (number, frame) in footer.frames.iter().enumerate() {
+        let disk = disk.fork();
+        // One frame, and every third time the next one, too.
+        let last = if number % 3 == 0 { footer.frames.get(number + 1) } else { None };
+        for frame in [frame].into_iter().chain(last) {
+            disk.corrupt(&path, frame.offset + u64::from(frame.len) - 1, 1).unwrap();
+        }
+        assert!(!fsck(&disk, Level::Safe).unwrap().is_clean());
+        let report = fsck(&disk, Level::All).unwrap();
+        assert_eq!(dones(&report, "checkpoint"), [Done::FellBack], "{:#?}", report.findings);
+        assert!(left(&report).iter().all(|f| f.kind == "lost-bytes"), "{number}: {:#?}", left(&report));
+        let again = checked(&disk);
+        assert!(left(&again).iter().all(|f| f.kind == "lost-bytes"), "{number}: {:#?}", left(&again));
+        let after = shown(&disk);
+        for (path, is) in after.iter().filter(|(_, is)| is.mode & 0o170_000 == 0o100_000) {
+            let was = match before.get(path) {
+                Some(was) => was.content == is.content,
+                None => before.values().any(|was| was.content == is.content),
+            };
+            assert!(is.content.is_none() || was, "{number}: {path} is not what it was");
+        }
+        // What is not there any more, or cannot be read, is told.
+        for (path, was) in &before {
+            let whole = after.get(path).is_some_and(|is| is.content == was.content);
+            let told = report.findings.iter().any(|f| {
+                f.paths.contains(path)
+                    || path.starts_with(&format!("{}/", f.paths.first().map_or("?", |p| p)))
+            });
+            let moved = after.iter().any(|(path, is)| {
+                path.starts_with("/lost+found/") && is.content == was.content && is.mode == was.mode
+            });
+            assert!(whole || told || moved, "{number}: {path} is gone and nobody was told");
+        }
+    }
 }

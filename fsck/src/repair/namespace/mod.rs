@@ -6,6 +6,7 @@
 
 mod counts;
 mod lost_found;
+mod missing;
 mod plan;
 mod survey;
 mod write;
@@ -18,7 +19,7 @@ use super::{Outcome, Site};
 use crate::CheckError;
 use crate::examine::Examined;
 use crate::journal::JournalState;
-use crate::namespace::{Names, Overlay};
+use crate::namespace::{Gap, Names, Overlay, Skip};
 use crate::report::{Done, Finding, Severity};
 use plan::Plan;
 use survey::Survey;
@@ -67,11 +68,16 @@ pub(super) struct Ground<'a> {
     pub(super) checkpoints: &'a CheckpointChain,
     pub(super) journal: &'a JournalState,
     pub(super) overlay: &'a Overlay,
+    /// Frames of the checkpoint that cannot be read, and what is missing because of that.
+    pub(super) skip: &'a Skip,
+    pub(super) gaps: &'a [Gap],
+    /// Whether anything may be lost by mending it.
+    pub(super) may_lose: bool,
 }
 
 impl Ground<'_> {
     fn names(&self) -> Names<'_> {
-        Names { store: self.store, checkpoints: self.checkpoints, overlay: self.overlay }
+        Names { store: self.store, checkpoints: self.checkpoints, overlay: self.overlay, skip: self.skip }
     }
 }
 
@@ -97,8 +103,18 @@ pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, 
         journal.replay(found.tip, |mutation, at| overlay.apply(mutation, at));
     }
     let reached = journal.chain.last.max(found.tip.lsn);
-    let ground =
-        Ground { superblock, store, tip: found.tip, reached, checkpoints, journal, overlay: &overlay };
+    let ground = Ground {
+        superblock,
+        store,
+        tip: found.tip,
+        reached,
+        checkpoints,
+        journal,
+        overlay: &overlay,
+        skip: &Skip::new(),
+        gaps: &[],
+        may_lose: site.may_lose(),
+    };
     let mended = mend(site, &ground)?;
     for finding in &mut found.findings.list {
         let Some(mut done) = remedy(finding, site) else { continue };
@@ -131,7 +147,7 @@ fn remedy(finding: &Finding, site: &Site<'_>) -> Option<Done> {
 
 /// Writes the namespace down as it should be, and has the superblock name it.
 pub(super) fn mend(site: &mut Site<'_>, ground: &Ground<'_>) -> Result<Mended, CheckError> {
-    let mut survey = Survey::new(&ground.names(), site.may_lose()).map_err(unreadable)?;
+    let mut survey = Survey::new(&ground.names(), ground.may_lose, ground.gaps).map_err(unreadable)?;
     let plan = Plan::new(&ground.names(), &mut survey, ground).map_err(unreadable)?;
     let (rebuilt, moved) = (plan.rebuilt(), plan.moved());
     write::write(site, ground, &plan, &mut survey)?;
@@ -139,6 +155,6 @@ pub(super) fn mend(site: &mut Site<'_>, ground: &Ground<'_>) -> Result<Mended, C
 }
 
 /// It could be read a moment ago, by the check.
-fn unreadable(error: ChainReadError) -> CheckError {
+pub(super) fn unreadable(error: ChainReadError) -> CheckError {
     CheckError::Io { path: "store".into(), error: std::io::Error::other(error.to_string()) }
 }

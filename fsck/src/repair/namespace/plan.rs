@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use cairn_format::key::{Key, is_name};
-use cairn_format::{DirEntry, FileKind, Ino, Inode, OrderedEntry, Timestamp, View};
+use cairn_format::{DirEntry, FileKind, Ino, Inode, OrderedEntry, Piece, Timestamp, View, encode_pieces};
 use cairn_volume::ChainReadError;
 
 use super::survey::{Survey, live};
 use super::{Ground, lost_found};
-use crate::namespace::Names;
+use crate::namespace::{Names, given_up};
 
 /// Keys, each with its new value.
 pub(super) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -51,6 +51,10 @@ impl Plan {
             lost_found::move_in(&mut plan, survey, ground);
         }
         plan.make_inodes(survey);
+        for (ino, range, len) in std::mem::take(&mut survey.missing.lost) {
+            let piece = Piece { len, kind: given_up(len) };
+            plan.put(Key::Extent(ino, range, View::LIVE), encode_pieces(&[piece]));
+        }
         Ok(plan)
     }
 

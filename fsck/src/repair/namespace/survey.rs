@@ -9,7 +9,8 @@ use cairn_format::{
 };
 use cairn_volume::ChainReadError;
 
-use crate::namespace::{FIRST_INO, Names};
+use super::missing::Missing;
+use crate::namespace::{FIRST_INO, Gap, Names};
 
 /// What was seen of an inode.
 mod seen {
@@ -70,6 +71,7 @@ pub(super) struct Survey {
     next_ino: u64,
     /// The lowest LSN that an extent names, if any does.
     pub(super) lowest: Option<Lsn>,
+    pub(super) missing: Missing,
     /// Whether anything may be lost: what is missing is made up for, or given up.
     pub(super) may_lose: bool,
 }
@@ -89,7 +91,7 @@ fn entry_hash(ino: Ino, kind: FileKind, cookie: u64, name: &[u8]) -> u64 {
 
 impl Survey {
     /// Goes through all keys.
-    pub(super) fn new(names: &Names<'_>, may_lose: bool) -> Result<Survey, ChainReadError> {
+    pub(super) fn new(names: &Names<'_>, may_lose: bool, gaps: &[Gap]) -> Result<Survey, ChainReadError> {
         let mut survey = Survey {
             nodes: HashMap::new(),
             dirs: HashMap::new(),
@@ -97,6 +99,7 @@ impl Survey {
             highest: 0,
             next_ino: 0,
             lowest: None,
+            missing: Missing::new(gaps),
             may_lose,
         };
         let mut walk = names.walk()?;
@@ -105,6 +108,8 @@ impl Survey {
                 survey.key(&key, value);
             }
         }
+        let Survey { missing, nodes, .. } = &mut survey;
+        missing.settle(|ino| nodes.get(&ino).is_some_and(|node| node.seen & seen::INODE != 0));
         survey.settle();
         Ok(survey)
     }
@@ -151,6 +156,7 @@ impl Survey {
         node.seen |= seen::EXTENTS;
         match decode_pieces(value) {
             Ok(pieces) => {
+                self.missing.note(ino, range, &pieces);
                 let mut at = range * EXTENT_RANGE;
                 for piece in &pieces {
                     at += u64::from(piece.len);
@@ -176,6 +182,9 @@ impl Survey {
         node.links = u16::try_from(inode.nlink).unwrap_or(u16::MAX);
         if kind == FileKind::Directory {
             self.dirs.entry(ino.0).or_default().claimed = inode.parent.0;
+        }
+        if kind == FileKind::Regular {
+            self.missing.inode(ino, &inode);
         }
         if let Some(senseless) = self.senseless.get_mut(&ino.0) {
             senseless.size = inode.size;

@@ -58,7 +58,7 @@ fn write_base(
         sum: DefaultHasher::new(),
     };
     survey.count_anew();
-    let wish = Wish { give_up: site.may_lose(), zero: site.options.zero_fill };
+    let wish = Wish { give_up: ground.may_lose, zero: ground.may_lose && site.options.zero_fill };
     let pieces =
         PieceCheck { packs: &site.packs, footers: Footers::new(site.store.clone()), journal: ground.journal };
     let mut recount = Recount { survey, counts: Counts::default(), pieces, wish };
