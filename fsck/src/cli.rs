@@ -5,25 +5,31 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Check a cairn volume that is not mounted.
+/// Check a cairn volume that is not mounted, and repair it where -p or -y says so.
 ///
-/// Reads everything: superblocks, journal, each pack's every byte, the namespace, and the caches. Changes nothing. Exit
-/// codes: 0 nothing is lost, 4 something is, 8 it could not be checked, 16 wrong usage, 32 interrupted.
+/// Reads everything: superblocks, journal, each pack's every byte, the namespace, and the caches. Changes nothing unless it is
+/// told to. Exit codes, which add up: 0 nothing is wrong, 1 something was corrected, 4 something is lost, 8 it could not be
+/// checked, 16 wrong usage, 32 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "fsck.cairn", disable_version_flag = true)]
 pub(crate) struct Args {
     /// The volume's directory.
     pub(crate) dir: PathBuf,
-    /// Change nothing: what is done anyway.
-    #[arg(short = 'n')]
+    /// Change nothing: what is done unless -p, -a or -y is given.
+    #[arg(short = 'n', conflicts_with_all = ["preen", "yes", "zero_fill"])]
     pub(crate) no: bool,
-    /// Repair what is safe to repair (-a is the same): not built yet.
-    #[arg(short = 'p', visible_short_alias = 'a')]
+    /// Repair what can be repaired without losing anything. A volume that was unmounted in order, and of which nobody noted
+    /// damage, is not even checked, unless with -f.
+    #[arg(short = 'p', visible_short_alias = 'a', conflicts_with_all = ["yes", "zero_fill"])]
     pub(crate) preen: bool,
-    /// Repair everything: not built yet.
+    /// Repair everything that makes the volume usable, though it may mean to give up what cannot be had back: what that was
+    /// is told.
     #[arg(short = 'y')]
     pub(crate) yes: bool,
-    /// Check even if the volume seems clean: what is done anyway.
+    /// With -y: have bytes that are lost read as zeros instead of an error. Nobody can tell them from zeros afterwards.
+    #[arg(long, requires = "yes")]
+    pub(crate) zero_fill: bool,
+    /// Check even if the volume seems clean.
     #[arg(short = 'f')]
     pub(crate) force: bool,
     /// Tell each step, and what was gone through.

@@ -1,4 +1,4 @@
-//! `fsck.cairn`: reads the arguments, checks, tells what was found.
+//! `fsck.cairn`: reads the arguments, checks or repairs, tells what was found and done.
 
 mod bar;
 mod cli;
@@ -13,11 +13,12 @@ use std::time::Instant;
 
 use bar::Bar;
 use cli::Args;
-use fsck_cairn::{CheckError, CheckOptions, check_dir};
+use fsck_cairn::{CheckError, CheckOptions, Level, RepairOptions, Report, check_dir, repair_dir};
 
-/// The exit codes of fsck(8).
+/// The exit codes of fsck(8), which add up.
 mod exit {
     pub(crate) const CLEAN: u8 = 0;
+    pub(crate) const CORRECTED: u8 = 1;
     pub(crate) const UNCORRECTED: u8 = 4;
     pub(crate) const OPERATIONAL: u8 = 8;
     pub(crate) const USAGE: u8 = 16;
@@ -53,12 +54,6 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<u8, (u8, String)> {
-    if args.preen || args.yes {
-        let why = "this version only checks: repairing (-p, -a, -y) is not built yet; use -n";
-        return Err((exit::USAGE, why.into()));
-    }
-    // A check is always full, and never changes anything.
-    let _ = (args.force, args.no);
     let dir = args.dir.display().to_string();
     let cancelled = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -68,7 +63,14 @@ fn run(args: &Args) -> Result<u8, (u8, String)> {
     let bar = Bar::new(dir.clone(), args.verbose, args.progress, cancelled).map_err(|e| (exit::USAGE, e))?;
     let since = Instant::now();
     let tell = |text: &str| eprintln!("fsck.cairn: {text}");
-    let checked = check_dir(&args.dir, &CheckOptions::default(), &bar, &tell);
+    let checked = match level(args) {
+        None => check_dir(&args.dir, &CheckOptions::default(), &bar, &tell),
+        Some(level) => {
+            let options =
+                RepairOptions { level, force: args.force, zero_fill: args.zero_fill, scratch: None };
+            repair_dir(&args.dir, &options, &bar, &tell)
+        }
+    };
     bar.finish();
     let report = checked.map_err(|error| match error {
         CheckError::Cancelled => (exit::CANCELLED, format!("{dir}: {error}")),
@@ -87,5 +89,20 @@ fn run(args: &Args) -> Result<u8, (u8, String)> {
         }
         _ => {}
     }
-    Ok(if report.is_clean() { exit::CLEAN } else { exit::UNCORRECTED })
+    Ok(code(&report))
+}
+
+/// How much may be repaired; none where nothing is to be changed. (`-n` says what is so anyway.)
+fn level(args: &Args) -> Option<Level> {
+    match (args.preen, args.yes, args.no) {
+        (_, true, _) => Some(Level::All),
+        (true, false, _) => Some(Level::Safe),
+        (false, false, _) => None,
+    }
+}
+
+fn code(report: &Report) -> u8 {
+    let corrected = if report.corrected() > 0 { exit::CORRECTED } else { exit::CLEAN };
+    let left = if report.is_clean() { exit::CLEAN } else { exit::UNCORRECTED };
+    corrected | left
 }

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use fsck_cairn::{CheckTotals, Finding, Report, Severity};
+use fsck_cairn::{CheckTotals, Done, Finding, Report, Severity};
 use serde::Serialize;
 
 /// Version of the JSON document.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -19,7 +19,11 @@ struct Document<'a> {
     totals: &'a CheckTotals,
     findings: &'a [Finding],
     seconds: f64,
-    /// `clean` or `damaged`.
+    /// Whether it was gone through: not where a volume says of itself that it is in order, and -f was not given.
+    checked: bool,
+    /// How many findings something was done about.
+    corrected: usize,
+    /// `clean`, `corrected` or `damaged`: whether nothing is wrong, nothing is any more, or something is still.
     result: &'static str,
 }
 
@@ -34,7 +38,13 @@ pub(crate) fn json(dir: &str, report: &Report, took: Duration) -> Result<String,
         totals: &report.totals,
         findings: &report.findings,
         seconds: took.as_secs_f64(),
-        result: if report.is_clean() { "clean" } else { "damaged" },
+        checked: report.checked,
+        corrected: report.corrected(),
+        result: match (report.is_clean(), report.corrected()) {
+            (false, _) => "damaged",
+            (true, 0) => "clean",
+            (true, _) => "corrected",
+        },
     };
     Ok(serde_json::to_string(&document).map_err(|e| e.to_string())? + "\n")
 }
@@ -50,16 +60,23 @@ pub(crate) fn text(dir: &str, report: &Report, took: Duration, verbose: bool) ->
     }
     let t = &report.totals;
     let seconds = took.as_secs_f64();
+    let corrected = match report.corrected() {
+        0 => String::new(),
+        n => format!("{} corrected, ", counted(n as u64, "finding")),
+    };
     // Writing to a string does not fail.
     let _ = match report.count(Severity::Damage) {
+        0 if !report.checked => {
+            writeln!(out, "{dir}: clean: it was unmounted in order, and not gone through (-f does)")
+        }
         0 => writeln!(
             out,
-            "{dir}: clean, {} files, {} in {}, checked in {seconds:.1} s",
+            "{dir}: {corrected}clean, {} files, {} in {}, checked in {seconds:.1} s",
             t.files,
             size(t.pack_bytes),
             counted(t.packs, "pack"),
         ),
-        damaged => writeln!(out, "{dir}: DAMAGED: {}", counted(damaged as u64, "finding")),
+        damaged => writeln!(out, "{dir}: {corrected}DAMAGED: {} left", counted(damaged as u64, "finding")),
     };
     out
 }
@@ -101,8 +118,25 @@ fn line(finding: &Finding) -> String {
     if let Some(advice) = finding.advice {
         out += &format!("; {advice}");
     }
+    if let Some(done) = finding.done {
+        out += &format!(": {}", said(done));
+    }
     out.push('\n');
     out
+}
+
+fn said(done: Done) -> &'static str {
+    match done {
+        Done::Rewritten => "WRITTEN AGAIN",
+        Done::Corrected => "CORRECTED",
+        Done::Removed => "REMOVED",
+        Done::Rebuilt => "MADE AGAIN",
+        Done::Moved => "MOVED TO lost+found",
+        Done::Folded => "FOLDED",
+        Done::GivenUp => "GIVEN UP",
+        Done::FellBack => "FELL BACK",
+        Done::Zeroed => "ZEROED",
+    }
 }
 
 fn totals(t: &CheckTotals) -> String {

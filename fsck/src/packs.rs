@@ -1,6 +1,6 @@
 //! The packs: every frame of every one read, checked, decoded, and each chunk hashed anew.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,21 +26,39 @@ pub(crate) struct PackFacts {
     /// The frames that cannot be read, each with the reason.
     pub(crate) bad_frames: BTreeMap<u32, String>,
     /// Chunks, by frame and slot, whose bytes are not what their ids say.
-    pub(crate) bad_chunks: BTreeMap<(u32, u32), String>,
+    pub(crate) bad_chunks: BTreeSet<(u32, u32)>,
 }
 
-/// All packs of a store.
-pub(crate) type Packs = HashMap<PackId, PackFacts>;
+/// A pack that was gone through.
+#[derive(Default)]
+pub(crate) struct PackResult {
+    pub(crate) facts: PackFacts,
+    /// The length of its file then.
+    len: u64,
+    findings: Vec<Finding>,
+    /// Findings beyond [`FINDINGS_MAX`].
+    left_out: u64,
+    frames: u64,
+    chunks: u64,
+    plain_bytes: u64,
+}
 
-/// Reads all packs, on all cores.
+/// Findings of one pack that are told one by one: a store that is lost as a whole has millions of chunks.
+const FINDINGS_MAX: usize = 200;
+
+/// All packs of a store.
+pub(crate) type Packs = HashMap<PackId, PackResult>;
+
+/// Reads all packs that are not among `known` yet, on all cores; `known` is what there is behind that.
 pub(crate) fn check_packs(
     disk: &Arc<dyn Disk>,
     superblock: &StoreSuperblock,
     index: &Index,
+    known: &mut Packs,
     totals: &mut CheckTotals,
     findings: &mut Findings,
     progress: &dyn Progress,
-) -> Result<Packs, CheckError> {
+) -> Result<(), CheckError> {
     progress.step("packs");
     let listing = match list_packs(&**disk) {
         Ok(listing) => listing,
@@ -52,16 +70,18 @@ pub(crate) fn check_packs(
     note_leftovers(&listing, findings);
     totals.packs = listing.packs.len() as u64;
     totals.pack_bytes = listing.packs.iter().map(|(_, len)| len).sum();
-    progress.expect(totals.pack_bytes);
-
     let there: HashSet<PackId> = listing.packs.iter().map(|(pack, _)| *pack).collect();
+    known.retain(|pack, _| there.contains(pack));
+    let is_known = |(pack, len): &(PackId, u64)| known.get(pack).is_some_and(|result| result.len == *len);
+    let ahead: Vec<_> = listing.packs.iter().filter(|listed| !is_known(listed)).collect();
+    progress.expect(ahead.iter().map(|(_, len)| len).sum());
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(listing.packs.len());
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(ahead.len());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((pack, len)) = listing.packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((pack, len)) = ahead.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if progress.is_cancelled() {
                         return;
                     }
@@ -75,17 +95,23 @@ pub(crate) fn check_packs(
     if progress.is_cancelled() {
         return Err(CheckError::Cancelled);
     }
-    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.sort_by_key(|(pack, _)| *pack);
-    let mut packs = Packs::with_capacity(results.len());
+    known.extend(results.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let mut results: Vec<_> = known.iter().collect();
+    results.sort_by_key(|(pack, _)| **pack);
     for (pack, result) in results {
         totals.frames += result.frames;
         totals.chunks += result.chunks;
         totals.plain_bytes += result.plain_bytes;
-        result.findings.into_iter().for_each(|finding| findings.push(finding));
-        packs.insert(pack, result.facts);
+        result.findings.iter().for_each(|finding| findings.push(finding.clone()));
+        if result.left_out > 0 {
+            let what = format!("{} more findings in the pack are not listed", result.left_out);
+            findings
+                .push(Finding::damage("more", what).pack(*pack).file(format!("store/{}", pack_path(pack))));
+        }
     }
-    Ok(packs)
+    // They are those of the index, which may be another the next time.
+    known.values_mut().for_each(|result| result.findings.retain(|finding| finding.kind != "index-slot"));
+    Ok(())
 }
 
 fn note_leftovers(listing: &PackListing, findings: &mut Findings) {
@@ -101,15 +127,6 @@ fn note_leftovers(listing: &PackListing, findings: &mut Findings) {
     }
 }
 
-#[derive(Default)]
-struct PackResult {
-    facts: PackFacts,
-    findings: Vec<Finding>,
-    frames: u64,
-    chunks: u64,
-    plain_bytes: u64,
-}
-
 /// The check of one pack.
 struct PackCheck<'a> {
     pack: PackId,
@@ -121,7 +138,7 @@ struct PackCheck<'a> {
 
 impl<'a> PackCheck<'a> {
     fn new(pack: PackId, len: u64, store: &'a StoreSuperblock, progress: &'a dyn Progress) -> Self {
-        PackCheck { pack, len, store, progress, result: PackResult::default() }
+        PackCheck { pack, len, store, progress, result: PackResult { len, ..PackResult::default() } }
     }
 
     fn run(&mut self, disk: &dyn Disk, slots: &[IndexSlot], there: &HashSet<PackId>) {
@@ -142,6 +159,10 @@ impl<'a> PackCheck<'a> {
     }
 
     fn damage(&mut self, kind: &'static str, offset: u64, what: String) {
+        if self.result.findings.len() >= FINDINGS_MAX {
+            self.result.left_out += 1;
+            return;
+        }
         let finding = Finding::damage(kind, what).pack(self.pack).at(offset);
         self.result.findings.push(finding.file(format!("store/{}", pack_path(&self.pack))));
     }
@@ -256,9 +277,9 @@ impl<'a> PackCheck<'a> {
                 cairn_codec::chunk_id(&self.store.chunk_key, bytes) == chunk.id
             });
             if !whole {
-                let what = "its bytes are not those that its id stands for".to_owned();
+                let what = "its bytes are not those that its id stands for";
                 self.damage("chunk", entry.offset, format!("frame {number}, slot {slot}: {what}"));
-                self.result.facts.bad_chunks.insert((number, slot), what);
+                self.result.facts.bad_chunks.insert((number, slot));
             }
         }
     }

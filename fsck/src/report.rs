@@ -18,6 +18,30 @@ pub enum Severity {
     Damage,
 }
 
+/// What was done about a finding. The words stay the same in all versions.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Done {
+    /// Written again from a copy that is whole.
+    Rewritten,
+    /// Counted anew, or made to say what the rest says.
+    Corrected,
+    /// Taken away: a cache, something left over, or what led nowhere.
+    Removed,
+    /// Made again from what is left of it.
+    Rebuilt,
+    /// Given a name in `lost+found`.
+    Moved,
+    /// What was journalled was folded, as a mount does.
+    Folded,
+    /// Lost for good: the volume goes on without it.
+    GivenUp,
+    /// The volume is what an older checkpoint says.
+    FellBack,
+    /// Bytes that are lost read as zeros from now on.
+    Zeroed,
+}
+
 /// One thing that was found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
@@ -46,6 +70,8 @@ pub struct Finding {
     pub what: String,
     /// What to do about it.
     pub advice: Option<&'static str>,
+    /// What was done about it.
+    pub done: Option<Done>,
 }
 
 impl Finding {
@@ -64,7 +90,20 @@ impl Finding {
             file_offset: None,
             what: what.into(),
             advice: None,
+            done: None,
         }
+    }
+
+    /// Notes what was done about it: nobody else has to do anything.
+    pub(crate) fn done(&mut self, done: Done) {
+        (self.done, self.advice) = (Some(done), None);
+    }
+
+    /// Whether this is the same finding, whatever was done about it.
+    fn is(&self, other: &Finding) -> bool {
+        let place = |f: &Finding| (f.kind, f.inode, f.offset, f.length, f.file_offset);
+        place(self) == place(other)
+            && (&self.pack, &self.file, &self.chunk) == (&other.pack, &other.file, &other.chunk)
     }
 
     /// Something lost.
@@ -152,9 +191,18 @@ impl Findings {
         }
     }
 
+    /// All of them, the worst first, behind those that something was done about before.
+    pub(crate) fn finish_after(mut self, mut done: Vec<Finding>) -> Vec<Finding> {
+        // What is found again was not mended, whatever was tried.
+        done.retain(|finding| !self.list.iter().any(|left| left.is(finding)));
+        done.append(&mut self.list);
+        self.list = done;
+        self.finish()
+    }
+
     /// All of them, the worst first.
     pub(crate) fn finish(mut self) -> Vec<Finding> {
-        self.list.sort_by_key(|f| std::cmp::Reverse(f.severity));
+        self.list.sort_by_key(|f| (f.done.is_none(), std::cmp::Reverse(f.severity)));
         if self.left_out > 0 {
             let severity = if self.left_out_damage { Severity::Damage } else { Severity::Info };
             let what = format!("{} more findings are not listed", self.left_out);
@@ -202,18 +250,25 @@ pub struct Report {
     pub label: String,
     /// What was gone through.
     pub totals: CheckTotals,
-    /// What was found, the worst first.
+    /// What was found: first what something was done about, each part with the worst first.
     pub findings: Vec<Finding>,
+    /// Whether it was gone through at all: not where a volume says of itself that it is in order, and that was enough.
+    pub checked: bool,
 }
 
 impl Report {
-    /// Whether nothing is lost: information and wrong caches do not count.
+    /// Whether nothing is lost, or no longer: information and wrong caches do not count.
     pub fn is_clean(&self) -> bool {
         self.count(Severity::Damage) == 0
     }
 
-    /// How many findings are as severe as that.
+    /// How many findings are as severe as that, and nothing was done about them.
     pub fn count(&self, severity: Severity) -> usize {
-        self.findings.iter().filter(|f| f.severity == severity).count()
+        self.findings.iter().filter(|f| f.severity == severity && f.done.is_none()).count()
+    }
+
+    /// How many findings something was done about.
+    pub fn corrected(&self) -> usize {
+        self.findings.iter().filter(|f| f.done.is_some()).count()
     }
 }

@@ -51,7 +51,10 @@ fn none<T>(place: &str, error: StoreError, findings: &mut Findings) -> Result<Op
         StoreError::Superblock { error: newer @ FormatError::NewerVersion { .. }, .. } => {
             Err(CheckError::Newer(newer.to_string()))
         }
-        StoreError::Io { path, error } if error.kind() != io::ErrorKind::NotFound => {
+        // One that is longer than any superblock is damaged; that is the error without a kind.
+        StoreError::Io { path, error }
+            if ![io::ErrorKind::NotFound, io::ErrorKind::Other].contains(&error.kind()) =>
+        {
             Err(CheckError::Io { path: format!("{place}{path}"), error })
         }
         error => {

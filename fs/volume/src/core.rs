@@ -24,6 +24,7 @@ use crate::request;
 use crate::reserve::Reserve;
 use crate::space::SpaceGauge;
 use crate::statistics::Counters;
+use crate::suspect::Suspect;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use crate::vfs::Error;
@@ -125,6 +126,8 @@ pub(crate) struct Core {
     pub(crate) on_concluded: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Serialises renames of directories, so that no two of them make a cycle.
     pub(crate) tree: Mutex<()>,
+    /// Whether it was noted that something is wrong with the volume.
+    pub(crate) suspect: Suspect,
 }
 
 impl Core {

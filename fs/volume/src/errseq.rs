@@ -145,7 +145,11 @@ impl Core {
                 PieceKind::Chunk(piece) => format!(", chunk {}", piece.chunk),
                 _ => String::new(),
             };
-            tracing::error!("{} cannot be read at {}{chunk}: {why}", self.called(ino), run.0);
+            let what = format!("{} cannot be read at {}{chunk}: {why}", self.called(ino), run.0);
+            tracing::error!("{what}");
+            if self.journal().is_ok() {
+                self.suspect.note(&*self.disk, &what);
+            }
         }
     }
 

@@ -21,6 +21,9 @@ pub const ENGINE_DIR: &str = "engine";
 pub const LOCK_PATH: &str = "lock";
 /// The socket by which commands reach the daemon of a mount.
 pub const CONTROL_SOCKET: &str = "control.sock";
+/// A note that something is wrong with the volume, which a mount makes that met damage: `fsck.cairn -p` does not take the
+/// volume for whole then.
+pub const SUSPECT_PATH: &str = "suspect";
 /// A page for people who find the directory.
 pub const README_PATH: &str = "README";
 
@@ -40,6 +43,8 @@ Check it while unmounted:     fsck.cairn THIS-DIRECTORY
   reserve                         room for a full disk; may be deleted
   lock, control.sock              who has it mounted, and how commands reach the mount
   log                             what the mount's daemon had to say
+  suspect                         that a mount met damage: fsck.cairn looks closer, and removes it
+  fsck-undo/                      what fsck.cairn overwrote or took away; may be deleted
 
 To copy a volume, copy the whole directory while it is not mounted.
 ";

@@ -29,6 +29,7 @@ mod reserve;
 mod schedules;
 mod space;
 mod statistics;
+mod suspect;
 mod vfs;
 mod volume;
 
@@ -40,12 +41,14 @@ pub use cairn_format::{
     VolumeSuperblock,
 };
 pub use cairn_store::heal::{HealCounts, HealEvent, HealMode, HealOutcome};
-pub use checkpoint::{ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain};
+pub use checkpoint::{
+    BaseWriter, ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain,
+};
 pub use explain::{Explanation, PackShare};
 pub use gc::{GcError, GcOptions, GcProgress, GcReport, GcStep, GcStop};
 pub use layout::{
-    CONTROL_SOCKET, ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README_PATH, STORE_DIR, VolumeLock,
-    lock_volume, store_disk,
+    CONTROL_SOCKET, ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README_PATH, STORE_DIR, SUSPECT_PATH,
+    VolumeLock, lock_volume, store_disk,
 };
 pub use make::{Made, MakeError, MakeOptions, make, make_on};
 pub use open::{

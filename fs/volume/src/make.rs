@@ -14,14 +14,14 @@ use cairn_store::{Store, StoreError, write_replicas};
 
 use crate::journal::{JOURNAL_DIR, make_segment};
 use crate::layout::{
-    ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README, README_PATH, STORE_DIR, lock_volume,
+    ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README, README_PATH, STORE_DIR, SUSPECT_PATH, lock_volume,
 };
 use crate::open::{EngineChoice, OpenError, OpenOn, OpenOptions, open, open_on};
 
 /// Segments made at once; others follow when they are needed.
 const FIRST_SEGMENTS: u32 = 4;
 /// Names that a volume's directory may hold, and that replacing one removes.
-const OWN_NAMES: [&str; 12] = [
+const OWN_NAMES: [&str; 14] = [
     "superblock",
     "superblock.backup",
     "superblock.new",
@@ -34,6 +34,8 @@ const OWN_NAMES: [&str; 12] = [
     "control.sock",
     "log",
     "reserve",
+    SUSPECT_PATH,
+    "fsck-undo",
 ];
 
 /// What a volume is to be.

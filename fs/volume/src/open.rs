@@ -30,6 +30,7 @@ use crate::rebuild::{EngineKeeper, unseal};
 use crate::reserve::Reserve;
 use crate::space::SpaceGauge;
 use crate::statistics::Counters;
+use crate::suspect::Suspect;
 use crate::sync::atomic::{AtomicBool, AtomicU32};
 use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use crate::volume::{Usage, Volume};
@@ -169,6 +170,7 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
     let tip = superblock.checkpoint.max(chain.checkpoint.0);
     let clean = superblock.state == VolumeState::Clean && superblock.checkpoint == tip;
     let mut useless = false;
+    let strict = !on.options.read_only && !on.options.past_damage;
     match error {
         None => {}
         // A clean volume's checkpoint holds everything.
@@ -179,9 +181,12 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
         Some(ChainError::Io { path, reason }) => {
             return Err(OpenError::Failed { dir: name.clone(), reason: format!("{path}: {reason}") });
         }
+        Some(error) if on.options.past_damage => {
+            tracing::warn!("{name}: what follows is given up: {error}")
+        }
         Some(error) => return Err(damaged(error.to_string())),
     }
-    if chain.files == 0 {
+    if chain.files == 0 && !on.options.past_damage {
         return Err(damaged("its journal has no segments".into()));
     }
     if let Some(tail) = &chain.tail {
@@ -195,24 +200,21 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
     // Everything from the floor on must be there, or the volume would be older than it was.
     let complete = clean || chain.reaches(tip, floor);
     let short = !clean && chain.last < tip.lsn && chain.last != Lsn::ZERO;
-    if (!complete || short) && !on.options.read_only {
+    if (!complete || short) && strict {
         return Err(damaged(format!(
             "its journal holds records {} to {}, the checkpoint at {} needs those from {floor} on",
             chain.continues, chain.last, tip.lsn
         )));
     }
     // What is whole stays until it is trimmed: the next mount wants to see where this one began.
-    if superblock.state == VolumeState::Mounted
-        && chain.last.epoch() < superblock.epoch
-        && !on.options.read_only
-    {
+    if superblock.state == VolumeState::Mounted && chain.last.epoch() < superblock.epoch && strict {
         let (last, epoch) = (chain.last, superblock.epoch);
         return Err(damaged(format!("its journal ends at {last}, the records of mount {epoch} are missing")));
     }
     if useless {
         chain.discard();
     } else if chain.continues > tip.lsn {
-        // Mounted read-only. Without those in between, these records would make a state that never was.
+        // Mounted read-only, or past damage. Without those in between, these records would make a state that never was.
         tracing::error!(
             "{name}: records {} to {} follow upon some that are missing",
             chain.continues,
@@ -222,7 +224,7 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
     }
     let reached = chain.last.max(tip.lsn);
     if let Some(lsn) = sealed_beyond(&store, superblock.uuid, &checkpoints, reached)
-        && !on.options.read_only
+        && strict
     {
         return Err(damaged(format!("its journal ends at {reached}, but a checkpoint of {lsn} was written")));
     }
@@ -338,6 +340,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         first_new: next,
         capabilities: AtomicBool::new(false),
         tree: Mutex::new(()),
+        suspect: Suspect::default(),
     };
     load_counts(&core, &mut state).map_err(|e| failed(e.to_string()))?;
     *core.maintainer.lock().unwrap_or_else(PoisonError::into_inner) = Maintainer::new(state);

@@ -2,26 +2,31 @@
 
 use std::collections::HashMap;
 
-use cairn_format::{ChunkPiece, EXTENT_RANGE, Ino, PackId, PackKind, PackRefs, Piece, PieceKind, Totals};
+use cairn_format::{
+    ChunkId, ChunkPiece, EXTENT_RANGE, Ino, PackId, PackKind, PackRefs, Piece, PieceKind, Totals,
+};
 
 use crate::footers::Footers;
 use crate::journal::JournalState;
-use crate::packs::Packs;
+use crate::packs::{PackResult, Packs};
 use crate::report::{Finding, Findings};
+
+/// The pack that bytes lie in which a repair found to be lost: there is none of this name, and never will be.
+pub(crate) const GIVEN_UP: PackId = PackId([0; 16]);
 
 /// What to do about file bytes that are gone.
 const RESTORE: &str = "copy the file back from a backup";
 
 /// What the extents of the checkpoint's state add up to. Checkpoints keep these counts, the journal does not.
 #[derive(Default)]
-pub(super) struct Counts {
-    pub(super) refs: HashMap<PackId, PackRefs>,
-    pub(super) totals: Totals,
+pub(crate) struct Counts {
+    pub(crate) refs: HashMap<PackId, PackRefs>,
+    pub(crate) totals: Totals,
 }
 
 impl Counts {
     /// Counts an extent's pieces; gives the stored bytes that they answer for.
-    pub(super) fn add(&mut self, pieces: &[Piece]) -> u64 {
+    pub(crate) fn add(&mut self, pieces: &[Piece]) -> u64 {
         let mut stored = 0;
         for piece in pieces {
             if piece.kind != PieceKind::Hole {
@@ -37,7 +42,7 @@ impl Counts {
     }
 
     /// Compares a pack's count, which is then done with.
-    pub(super) fn pack(&mut self, pack: PackId, says: PackRefs, findings: &mut Findings) {
+    pub(crate) fn pack(&mut self, pack: PackId, says: PackRefs, findings: &mut Findings) {
         let counted = self.refs.remove(&pack).unwrap_or_default();
         if counted != says {
             let what = format!(
@@ -49,7 +54,7 @@ impl Counts {
     }
 
     /// The packs that the checkpoint does not count, though extents name them.
-    pub(super) fn finish(self, says: Totals, findings: &mut Findings) {
+    pub(crate) fn finish(self, says: Totals, findings: &mut Findings) {
         let mut rest: Vec<_> = self.refs.into_iter().collect();
         rest.sort_unstable_by_key(|(pack, _)| *pack);
         for (pack, refs) in rest {
@@ -69,16 +74,38 @@ impl Counts {
     }
 }
 
+/// What may become of bytes that are lost.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wish {
+    /// Journalled ones may be given up: they are never looked for again, and reading them is an error.
+    pub(crate) give_up: bool,
+    /// All of them may read as zeros.
+    pub(crate) zero: bool,
+}
+
+/// Bytes that are lost: reading them is an error for good.
+pub(crate) fn given_up(len: u32) -> PieceKind {
+    PieceKind::Chunk(ChunkPiece {
+        chunk: ChunkId([0; 32]),
+        pack: GIVEN_UP,
+        frame: 0,
+        slot: 0,
+        offset: 0,
+        chunk_len: len,
+        stored: len,
+    })
+}
+
 /// Looks at where extents lead.
-pub(super) struct PieceCheck<'a> {
-    pub(super) packs: &'a Packs,
-    pub(super) footers: Footers,
-    pub(super) journal: &'a JournalState,
+pub(crate) struct PieceCheck<'a> {
+    pub(crate) packs: &'a Packs,
+    pub(crate) footers: Footers,
+    pub(crate) journal: &'a JournalState,
 }
 
 impl PieceCheck<'_> {
     /// Checks the pieces of one range; gives where in the file the last that is no hole ends.
-    pub(super) fn range(&mut self, ino: Ino, range: u64, pieces: &[Piece], findings: &mut Findings) -> u64 {
+    pub(crate) fn range(&mut self, ino: Ino, range: u64, pieces: &[Piece], findings: &mut Findings) -> u64 {
         let Some(start) = range.checked_mul(EXTENT_RANGE).filter(|start| *start <= i64::MAX as u64) else {
             let what = format!("bytes in range {range}, behind what a file can hold");
             findings.push(Finding::damage("extents", what).inode(ino));
@@ -111,10 +138,33 @@ impl PieceCheck<'_> {
         end
     }
 
+    /// Where a piece's bytes should be said to be instead; nothing where that is as it should be, or not wished for.
+    pub(crate) fn mended(&mut self, piece: &Piece, wish: Wish) -> Option<PieceKind> {
+        let lost = || if wish.zero { PieceKind::Hole } else { given_up(piece.len) };
+        match &piece.kind {
+            PieceKind::Hole => None,
+            PieceKind::Journal(place) => {
+                let wrong =
+                    (wish.zero || wish.give_up) && self.journal.check_payload(place, piece.len).is_some();
+                wrong.then(lost)
+            }
+            PieceKind::Chunk(chunk) => match self.chunk(chunk)?.kind {
+                "stored-share" => {
+                    let (_, stored) = self.footers.chunk(chunk.pack, chunk.frame, chunk.slot).ok()?;
+                    Some(PieceKind::Chunk(ChunkPiece { stored, ..*chunk }))
+                }
+                _ => wish.zero.then_some(PieceKind::Hole),
+            },
+        }
+    }
+
     fn chunk(&mut self, piece: &ChunkPiece) -> Option<Finding> {
         let lost =
             |what: String| Some(Finding::damage("lost-bytes", what).chunk(piece.chunk).pack(piece.pack));
-        let Some(facts) = self.packs.get(&piece.pack) else {
+        if piece.pack == GIVEN_UP {
+            return lost("its bytes were lost, and given up by a repair".into());
+        }
+        let Some(PackResult { facts, .. }) = self.packs.get(&piece.pack) else {
             return lost("its pack is missing".into());
         };
         match facts.described {
@@ -125,7 +175,7 @@ impl PieceCheck<'_> {
         if let Some(reason) = facts.bad_frames.get(&piece.frame) {
             return lost(format!("its frame cannot be read: {reason}"));
         }
-        if facts.bad_chunks.contains_key(&(piece.frame, piece.slot)) {
+        if facts.bad_chunks.contains(&(piece.frame, piece.slot)) {
             return lost("its chunk is not what its id says".into());
         }
         let (chunk, stored) = match self.footers.chunk(piece.pack, piece.frame, piece.slot) {

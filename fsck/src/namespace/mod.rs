@@ -5,6 +5,7 @@ mod extents;
 mod order;
 mod overlay;
 mod paths;
+mod salvage;
 mod state;
 mod tree;
 
@@ -22,10 +23,11 @@ use crate::journal::JournalState;
 use crate::packs::Packs;
 use crate::progress::Progress;
 use crate::report::{CheckTotals, Finding, Findings};
-use extents::{Counts, PieceCheck};
-use overlay::Overlay;
-use state::{Entry, Walk};
-pub(crate) use state::{Record, StateCursor, hex};
+pub(crate) use extents::{Counts, PieceCheck, Wish, given_up};
+pub(crate) use overlay::Overlay;
+pub(crate) use salvage::{Gap, Skip, gaps};
+pub(crate) use state::{Entry, Record, StateCursor, Walk, hex};
+pub(crate) use tree::FIRST_INO;
 use tree::Tree;
 
 /// Keys between two looks at whether to stop.
@@ -43,15 +45,17 @@ pub(crate) struct Sources<'a> {
 }
 
 /// Both states, to be gone through as often as needed.
-struct Names<'a> {
-    store: &'a Store,
-    checkpoints: &'a CheckpointChain,
-    overlay: &'a Overlay,
+pub(crate) struct Names<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) checkpoints: &'a CheckpointChain,
+    pub(crate) overlay: &'a Overlay,
+    /// Frames of the checkpoints that are left out.
+    pub(crate) skip: &'a Skip,
 }
 
 impl Names<'_> {
-    fn walk(&self) -> Result<Walk<'_>, ChainReadError> {
-        Walk::new(self.store, self.checkpoints, self.overlay)
+    pub(crate) fn walk(&self) -> Result<Walk<'_>, ChainReadError> {
+        Walk::new(self.store, self.checkpoints, self.overlay, self.skip)
     }
 }
 
@@ -68,7 +72,9 @@ pub(crate) fn check_namespace(
     if !sources.clean {
         sources.journal.replay(tip, |mutation, at| overlay.apply(mutation, at));
     }
-    let names = Names { store: sources.store, checkpoints: sources.checkpoints, overlay: &overlay };
+    let skip = Skip::new();
+    let names =
+        Names { store: sources.store, checkpoints: sources.checkpoints, overlay: &overlay, skip: &skip };
     let mut check = Check {
         tree: Tree::default(),
         counts: Counts::default(),

@@ -10,6 +10,7 @@ use cairn_store::Store;
 use cairn_volume::{ChainReadError, CheckpointChain, RecordCursor};
 
 use super::overlay::{Overlay, Pending};
+use super::salvage::Skip;
 
 /// A key and its value.
 pub(crate) type Record = (Vec<u8>, Vec<u8>);
@@ -33,8 +34,17 @@ pub(crate) struct StateCursor<'a> {
 
 impl<'a> StateCursor<'a> {
     pub(crate) fn new(store: &'a Store, chain: &CheckpointChain) -> Result<Self, ChainReadError> {
+        StateCursor::without(store, chain, &Skip::new())
+    }
+
+    /// The same without some frames.
+    pub(crate) fn without(
+        store: &'a Store,
+        chain: &CheckpointChain,
+        skip: &Skip,
+    ) -> Result<Self, ChainReadError> {
         let layers = chain.entries.iter().map(|entry| Layer {
-            cursor: RecordCursor::new(store, entry.parts.clone()),
+            cursor: RecordCursor::without(store, entry.parts.clone(), skip.clone()),
             pack: entry.at.pack,
             value: None,
         });
@@ -107,8 +117,9 @@ impl<'a> Walk<'a> {
         store: &'a Store,
         chain: &CheckpointChain,
         overlay: &'a Overlay,
+        skip: &Skip,
     ) -> Result<Self, ChainReadError> {
-        let mut state = StateCursor::new(store, chain)?;
+        let mut state = StateCursor::without(store, chain, skip)?;
         let ahead = state.next()?;
         Ok(Walk { state, ahead, overlay, pending: overlay.keys.iter().peekable() })
     }

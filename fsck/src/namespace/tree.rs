@@ -7,6 +7,9 @@ use cairn_format::{DirEntry, FileKind, Ino, Inode, OrderedEntry, View};
 
 use crate::report::{CheckTotals, Finding, Findings};
 
+/// The first inode number that is given out.
+pub(crate) const FIRST_INO: u64 = 16;
+
 /// What was seen of an inode.
 mod seen {
     pub(super) const INODE: u8 = 1;
@@ -244,7 +247,10 @@ impl Tree {
         if root.is_none_or(|node| node.kind != code(FileKind::Directory)) {
             findings.push(Finding::damage("root", "there is no root directory").inode(Ino::ROOT));
         }
-        if self.next_ino.is_none_or(|next| next <= self.highest) {
+        if let Some(next) = self.next_ino.filter(|next| !(FIRST_INO..=Ino::MAX.0).contains(next)) {
+            let what = format!("the next inode would have number {next}, which none can have");
+            findings.push(Finding::damage("next-inode", what));
+        } else if self.next_ino.is_none_or(|next| next <= self.highest) {
             let what = format!(
                 "inode numbers below {} are reserved, but inode {} is there",
                 self.next_ino.unwrap_or(0),

@@ -47,9 +47,9 @@ fn damage_is_4_and_names_the_file() {
     assert!(
         out(&output).lines().any(|l| l.starts_with('/') && l.contains("(chunk ") && l.contains(", pack "))
     );
-    assert!(out(&output).trim_end().ends_with("findings"), "{}", out(&output));
+    assert!(out(&output).trim_end().ends_with("findings left"), "{}", out(&output));
     let json: serde_json::Value = serde_json::from_slice(&fsck(&["--json"], &volume.dir()).stdout).unwrap();
-    assert_eq!(json["schema_version"], 1);
+    assert_eq!(json["schema_version"], 2);
     assert_eq!(json["result"], "damaged");
     assert_eq!(json["findings"][0]["severity"], "damage");
 }
@@ -111,11 +111,40 @@ fn a_mounted_volume_is_8_and_says_so() {
 #[test]
 fn wrong_usage_is_16() {
     let volume = Fixture::filled();
-    for args in [&["-p"][..], &["-a"], &["-y"], &["--nonsense"], &["-C77"]] {
+    for args in
+        [&["-n", "-p"][..], &["-y", "-p"], &["-n", "-y"], &["--zero-fill"], &["--nonsense"], &["-C77"]]
+    {
         let output = fsck(args, &volume.dir());
         assert_eq!(code(&output), 16, "{args:?}");
         assert!(!err(&output).is_empty());
     }
     let version = Command::new(env!("CARGO_BIN_EXE_fsck-cairn")).arg("-V").output().unwrap();
     assert_eq!(code(&version), 0);
+}
+
+#[test]
+fn what_is_corrected_is_1_and_what_is_left_4_and_both_add_up() {
+    let volume = Fixture::filled_without_parity();
+    assert!(out(&fsck(&["-p"], &volume.dir())).contains("clean: it was unmounted in order"));
+    flip(&volume.path("superblock"), 200);
+    let output = fsck(&["-p"], &volume.dir());
+    assert_eq!(code(&output), 1, "{}", out(&output));
+    assert!(out(&output).contains("WRITTEN AGAIN") && out(&output).contains(": 1 finding corrected, clean"));
+    assert_eq!(code(&fsck(&["-f", "-a"], &volume.dir())), 0);
+    // Lost bytes stay lost, unless somebody wants zeros.
+    let pack = volume.footers(cairn_format::PackKind::Data).remove(0);
+    flip(&volume.pack_path(&pack.pack), pack.frames[0].offset + 40);
+    flip(&volume.path("superblock.backup"), 200);
+    let output = fsck(&["-y", "--json"], &volume.dir());
+    assert_eq!(code(&output), 5, "{}", out(&output));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&json["result"], &json["checked"], &json["corrected"]),
+        (&"damaged".into(), &true.into(), &1.into())
+    );
+    assert_eq!(json["findings"][0]["done"], "rewritten");
+    assert_eq!(code(&fsck(&["-n"], &volume.dir())), 4);
+    // The frame itself is damaged still, though nothing names it any more: the next fold or collection is rid of it.
+    let output = fsck(&["-y", "--zero-fill"], &volume.dir());
+    assert!(out(&output).contains("ZEROED"), "{}", out(&output));
 }

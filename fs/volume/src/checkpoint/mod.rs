@@ -21,6 +21,7 @@ use crate::sync::PoisonError;
 use merge::merge;
 pub use read::{ChainEntry, ChainReadError, CheckpointChain, RecordCursor, load_chain};
 pub(crate) use read::{FillError, fill_engine};
+pub use write::BaseWriter;
 use write::{Plan, write_checkpoint};
 
 /// A base is written again when the deltas behind it have grown to this share of it, in percent…

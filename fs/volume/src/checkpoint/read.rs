@@ -101,6 +101,8 @@ pub fn load_chain(
 pub struct RecordCursor<'a> {
     store: &'a Store,
     parts: std::vec::IntoIter<PackId>,
+    /// Frames that are left out.
+    skip: HashSet<(PackId, u32)>,
     pack: Option<(PackId, PackReader, std::vec::IntoIter<FrameEntry>)>,
     records: std::vec::IntoIter<Change>,
 }
@@ -108,7 +110,12 @@ pub struct RecordCursor<'a> {
 impl<'a> RecordCursor<'a> {
     /// Over a checkpoint's packs.
     pub fn new(store: &'a Store, parts: Vec<PackId>) -> Self {
-        RecordCursor { store, parts: parts.into_iter(), pack: None, records: Vec::new().into_iter() }
+        RecordCursor::without(store, parts, HashSet::new())
+    }
+
+    /// The same without some frames, by pack and number: what else there is of a checkpoint that cannot be read whole.
+    pub fn without(store: &'a Store, parts: Vec<PackId>, skip: HashSet<(PackId, u32)>) -> Self {
+        RecordCursor { store, parts: parts.into_iter(), skip, pack: None, records: Vec::new().into_iter() }
     }
 
     fn load(&mut self) -> Result<bool, ChainReadError> {
@@ -126,8 +133,10 @@ impl<'a> RecordCursor<'a> {
             }
             let Some(pack) = self.parts.next() else { return Ok(false) };
             let reader = self.store.reader(pack)?;
-            let frames = reader.footer()?.frames.into_iter();
-            self.pack = Some((pack, reader, frames));
+            let frames = reader.footer()?.frames.into_iter().enumerate();
+            let kept = frames.filter(|(number, _)| !self.skip.contains(&(pack, *number as u32)));
+            let kept: Vec<_> = kept.map(|(_, entry)| entry).collect();
+            self.pack = Some((pack, reader, kept.into_iter()));
         }
     }
 

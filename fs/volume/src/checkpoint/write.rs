@@ -5,14 +5,16 @@ use std::ops::ControlFlow;
 
 use cairn_codec::Compressor;
 use cairn_format::{
-    Checkpoint, CheckpointKind, CheckpointRef, Compression, Encoder, Lsn, PackId, PackKind, push_meta_record,
+    Checkpoint, CheckpointKind, CheckpointRef, Compression, Encoder, Lsn, PackId, PackKind, ParityGeometry,
+    Uuid, push_meta_record,
 };
-use cairn_store::{PackWriter, StoreError};
+use cairn_store::{PackWriter, Store, StoreError};
 
 use super::MaintainError;
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::namespace::NamespaceError;
+use crate::open::metadata_parity;
 
 /// Plain bytes of a metadata frame.
 const FRAME: usize = 256 << 10;
@@ -20,6 +22,7 @@ const FRAME: usize = 256 << 10;
 const COMPRESSION: Compression = Compression::Zstd(3);
 
 /// The checkpoint to write.
+#[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub(super) kind: CheckpointKind,
     pub(super) lsn: Lsn,
@@ -41,7 +44,9 @@ pub(super) fn write_checkpoint(
     plan: &Plan,
     changes: &BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 ) -> Result<Written, MaintainError> {
-    let mut writer = RecordWriter::new(core, plan);
+    let mut names = || core.packs.next();
+    let mut writer =
+        RecordWriter::new(&core.store, (core.uuid, core.writing.metadata_parity()), &mut names, *plan);
     match plan.kind {
         CheckpointKind::Delta => {
             for (key, value) in changes {
@@ -82,10 +87,41 @@ fn write_base(
     Ok(())
 }
 
+/// Writes a checkpoint from records that somebody else has, in ascending order of their keys: as a mount writes one, for
+/// who repairs a volume that nobody has mounted. It is certain when it is finished, and nothing refers to it then.
+pub struct BaseWriter<'a>(RecordWriter<'a>);
+
+impl<'a> BaseWriter<'a> {
+    /// Begins a base at `lsn` in packs that `names` gives names to, which nobody had before. `floor` is the lowest LSN
+    /// that its records name, or the one behind `lsn`; `parity` what data packs of the volume have.
+    pub fn new(
+        store: &'a Store,
+        (volume, parity): (Uuid, ParityGeometry),
+        (lsn, floor): (Lsn, Lsn),
+        names: &'a mut dyn FnMut() -> PackId,
+    ) -> BaseWriter<'a> {
+        let plan = Plan { kind: CheckpointKind::Base, lsn, floor, previous: CheckpointRef::NONE };
+        BaseWriter(RecordWriter::new(store, (volume, metadata_parity(parity)), names, plan))
+    }
+
+    /// The next record.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.0.push(key, Some(value))
+    }
+
+    /// Seals its packs, and syncs them; gives what leads to them.
+    pub fn finish(self) -> Result<CheckpointRef, StoreError> {
+        self.0.finish().map(|written| written.at)
+    }
+}
+
 /// Collects records into frames, and frames into packs.
 struct RecordWriter<'a> {
-    core: &'a Core,
-    plan: &'a Plan,
+    store: &'a Store,
+    volume: Uuid,
+    parity: ParityGeometry,
+    names: &'a mut dyn FnMut() -> PackId,
+    plan: Plan,
     compressor: Compressor,
     frame: Encoder,
     open: Option<PackWriter>,
@@ -94,12 +130,19 @@ struct RecordWriter<'a> {
 }
 
 impl<'a> RecordWriter<'a> {
-    fn new(core: &'a Core, plan: &'a Plan) -> Self {
-        let compressor = Compressor::new(COMPRESSION);
+    fn new(
+        store: &'a Store,
+        (volume, parity): (Uuid, ParityGeometry),
+        names: &'a mut dyn FnMut() -> PackId,
+        plan: Plan,
+    ) -> Self {
         RecordWriter {
-            core,
+            store,
+            volume,
+            parity,
+            names,
             plan,
-            compressor,
+            compressor: Compressor::new(COMPRESSION),
             frame: Encoder::new(),
             open: None,
             sealed: Vec::new(),
@@ -125,16 +168,13 @@ impl<'a> RecordWriter<'a> {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         let plain = std::mem::take(&mut self.frame).finish();
-        let full = self.open.as_ref().is_some_and(|pack| pack.len() >= self.core.store.pack_size());
+        let full = self.open.as_ref().is_some_and(|pack| pack.len() >= self.store.pack_size());
         if full && let Some(pack) = self.open.take() {
             self.seal(pack, Vec::new())?;
         }
         let mut pack = match self.open.take() {
             Some(pack) => pack,
-            None => {
-                let Core { store, packs, uuid, writing, .. } = self.core;
-                store.begin_pack(packs.next(), PackKind::Metadata, *uuid, writing.metadata_parity())?
-            }
+            None => self.store.begin_pack((self.names)(), PackKind::Metadata, self.volume, self.parity)?,
         };
         let (codec, stored) = self.compressor.encode(&plain);
         let appended = pack.append(codec, &stored, plain.len() as u32, Vec::new());
@@ -143,11 +183,11 @@ impl<'a> RecordWriter<'a> {
     }
 
     fn seal(&mut self, pack: PackWriter, parts: Vec<PackId>) -> Result<(), StoreError> {
-        let Plan { kind, lsn, floor, previous } = *self.plan;
+        let Plan { kind, lsn, floor, previous } = self.plan;
         let sealed = pack.seal(Some(Checkpoint { kind, lsn, previous, floor, parts }))?;
         self.bytes += sealed.file_len;
         self.sealed.push(sealed.footer.pack);
-        self.core.store.publish(&sealed, None);
+        self.store.publish(&sealed, None);
         Ok(())
     }
 

@@ -153,8 +153,9 @@ impl Window {
                     self.read.extend_from_slice(&bytes);
                     self.runs.push(next);
                 }
-                Ok(None) => return Ok(false),
-                Err(error) => {
+                Ok(None) if !is_still_said(core, run, &next)? => return Ok(false),
+                unreadable => {
+                    let error = unreadable.err().unwrap_or_else(|| "its pack is missing".into());
                     core.note_lost(run.file, next, &format_args!("folding: {error}"));
                     // What is in a pack already need not be folded: what surrounds it is cut without it.
                     if let PieceKind::Chunk(_) = next.1.kind {
@@ -233,6 +234,13 @@ fn first_cut(core: &Core, run: &Taken, start: u64) -> Result<u64, NamespaceError
         Some((at, Run { kind: PieceKind::Chunk(_), .. })) => *at,
         _ => start,
     })
+}
+
+/// Whether the file still says of a run of a chunk that it lies where it was not found: then it did not move, its pack is
+/// missing.
+fn is_still_said(core: &Core, run: &Taken, looked: &FileRun) -> Result<bool, NamespaceError> {
+    let is_chunk = matches!(looked.1.kind, PieceKind::Chunk(_));
+    Ok(is_chunk && runs(core, run, looked.0, looked.1.len)? == [*looked])
 }
 
 /// The next byte from `at` on, before `end`, that is in no hole.

@@ -21,7 +21,7 @@ use cairn_store::disk::{Disk, DiskFile};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use answers::{Answers, Collected};
-pub use replay::{Chain, ChainError, ScannedRecord, scan, scan_read_only};
+pub use replay::{Chain, ChainError, ScannedRecord, scan, scan_read_only, scan_read_only_from};
 pub(crate) use segment::make_segment;
 use segment::{PREFIX_MAX, SegmentFile, write_header};
 

@@ -98,14 +98,22 @@ struct Walked {
 /// Reads the whole journal. `error` comes with what could be read, for fsck.
 pub fn scan(disk: &dyn Disk, shape: &JournalShape) -> (Chain, Option<ChainError>) {
     let mut chain = Chain::default();
-    let error = scan_into(disk, shape, &mut chain, true).err();
+    let error = scan_into(disk, shape, &mut chain, true, None).err();
     (chain, error)
 }
 
 /// As [`scan`], but opens nothing for writing and removes nothing: what it gives cannot be resumed.
 pub fn scan_read_only(disk: &dyn Disk, shape: &JournalShape) -> (Chain, Option<ChainError>) {
     let mut chain = Chain::default();
-    let error = scan_into(disk, shape, &mut chain, false).err();
+    let error = scan_into(disk, shape, &mut chain, false, None).err();
+    (chain, error)
+}
+
+/// As [`scan_read_only`], but with what lies from `floor` on, though a checkpoint made it superfluous: as far as its segments
+/// were not used again since.
+pub fn scan_read_only_from(disk: &dyn Disk, shape: &JournalShape, floor: Lsn) -> (Chain, Option<ChainError>) {
+    let mut chain = Chain::default();
+    let error = scan_into(disk, shape, &mut chain, false, Some(floor)).err();
     (chain, error)
 }
 
@@ -114,6 +122,7 @@ fn scan_into(
     shape: &JournalShape,
     chain: &mut Chain,
     writes: bool,
+    wanted: Option<Lsn>,
 ) -> Result<(), ChainError> {
     let io = |path: &str| {
         let path = path.to_owned();
@@ -161,12 +170,12 @@ fn scan_into(
     found.iter().for_each(|f| chain.note_header(&f.header));
     // Segments that a checkpoint made superfluous and nobody used again since: a later one begins below what anybody
     // needs. A journal holds many of them, so they are not gone through.
-    let floor = chain.checkpoint.1;
+    let floor = wanted.unwrap_or(chain.checkpoint.1);
     let first = found.iter().rposition(|f| f.header.continues < floor).unwrap_or(0);
     chain.unused.extend(found.drain(..first).map(|f| (f.path, f.file)));
     let mut walked: Vec<_> = found.into_iter().map(|f| walk(f, shape, chain)).collect();
     // The same, as their records tell.
-    let floor = chain.checkpoint.1;
+    let floor = wanted.unwrap_or(chain.checkpoint.1);
     for old in walked.extract_if(.., |w| w.segment.last < floor) {
         chain.unused.push((old.segment.path, old.segment.file));
     }

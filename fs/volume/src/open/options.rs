@@ -45,6 +45,9 @@ pub struct OpenOptions {
     pub parity: Option<ParityGeometry>,
     /// Another process served this mount and died, or made way: its place is taken.
     pub takeover: Option<Takeover>,
+    /// What the journal should hold and does not is given up: the volume goes on from the last record that follows upon
+    /// the others. For who repairs it, and has said so.
+    pub past_damage: bool,
 }
 
 /// What a process needs to take another's place at a mount that goes on.
@@ -113,6 +116,7 @@ impl Default for OpenOptions {
             heal: HealMode::default(),
             parity: None,
             takeover: None,
+            past_damage: false,
         }
     }
 }

@@ -1,0 +1,55 @@
+//! The note by which a volume knows that something may be wrong with it: a mount that met damage writes it, and so does a
+//! repair that left some. Without it, `-p` takes a volume that was unmounted in order for whole.
+
+use std::io;
+
+use cairn_store::disk::{Disk, read_small, replace_small};
+use cairn_volume::SUSPECT_PATH;
+
+use super::Site;
+use crate::CheckError;
+use crate::examine::Examined;
+use crate::report::{Done, Finding, Findings};
+
+/// What the note says, if there is one.
+pub(crate) fn noted(disk: &dyn Disk) -> Option<String> {
+    match read_small(disk, SUSPECT_PATH, 4096) {
+        Ok(bytes) => Some(String::from_utf8_lossy(&bytes).trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        // One that cannot be read is one all the same.
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Tells of the note.
+pub(crate) fn tell(disk: &dyn Disk, findings: &mut Findings) {
+    if let Some(said) = noted(disk) {
+        findings
+            .push(Finding::info("suspect", format!("damage was noted before: {said}")).file(SUSPECT_PATH));
+    }
+}
+
+/// Notes that damage is `left`, or that there is none any more.
+pub(super) fn run(site: &Site<'_>, left: usize, found: &mut Examined) -> Result<(), CheckError> {
+    let said = noted(&*site.volume);
+    let io = CheckError::io(SUSPECT_PATH);
+    match (left, said) {
+        (0, None) => Ok(()),
+        (0, Some(_)) => {
+            site.volume.remove(SUSPECT_PATH).and_then(|()| site.volume.sync_dir("")).map_err(io)?;
+            found
+                .findings
+                .list
+                .iter_mut()
+                .filter(|f| f.kind == "suspect")
+                .for_each(|f| f.done(Done::Removed));
+            Ok(())
+        }
+        // A mount's note says more.
+        (_, Some(_)) => Ok(()),
+        (left, None) => {
+            let note = format!("fsck.cairn left {left} findings\n");
+            replace_small(&*site.volume, SUSPECT_PATH, note.as_bytes()).map_err(io)
+        }
+    }
+}
