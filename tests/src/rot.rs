@@ -540,7 +540,8 @@ impl Layout {
         Ok(())
     }
 
-    fn check_whole(&self, path: &str, disk: &dyn Disk) -> Result<(), String> {
+    /// That a file's bytes are what they were.
+    pub fn check_whole(&self, path: &str, disk: &dyn Disk) -> Result<(), String> {
         let found = read_file(disk, path).map_err(|e| format!("{path} after mending: {e}"))?;
         let before = &self.files[path];
         let first = before.iter().zip(&found).position(|(a, b)| a != b);

@@ -369,6 +369,11 @@ fn faults() -> u64 {
     std::env::var("CAIRN_FAULTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
 }
 
+/// The number of the first volume: `CAIRN_SEED`, so that a long run makes others.
+fn first_seed() -> u64 {
+    std::env::var("CAIRN_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
 #[test]
 fn what_rots_is_named_or_costs_nothing_and_never_gives_a_wrong_byte() {
     let _watchdog = watch("the test of bit rot", 20 + faults() / 1000);
@@ -376,14 +381,15 @@ fn what_rots_is_named_or_costs_nothing_and_never_gives_a_wrong_byte() {
     let counts = Counts::default();
     let failures = Mutex::new(Vec::new());
     let images = faults().div_ceil(FAULTS_TO_AN_IMAGE);
-    let next = AtomicU64::new(0);
+    let (first, next) = (first_seed(), AtomicU64::new(0));
     let cores = thread::available_parallelism().map_or(1, |n| n.get());
     thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= images || failures.lock().expect("no panic").len() > 20 {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = first + number;
+                    if number >= images || failures.lock().expect("no panic").len() > 20 {
                         return;
                     }
                     let life = [Life::Young, Life::Killed, Life::Unmounted][seed as usize % 3];
