@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use cairn_format::{Footer, FrameEntry, PackId};
 
-use super::{examine, mend};
+use super::{Examined, Mended, examine, mend};
 use crate::disk::Disk;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
@@ -77,6 +77,8 @@ pub struct Health {
     /// Packs that somebody met damage in.
     waiting: Mutex<BTreeSet<PackId>>,
     events: Mutex<VecDeque<HealEvent>>,
+    /// Held by whoever writes to a pack.
+    mending: Mutex<()>,
     answered: AtomicU64,
     rewritten: AtomicU64,
     relocated: AtomicU64,
@@ -90,6 +92,7 @@ impl Health {
             chunk_key,
             waiting: Mutex::default(),
             events: Mutex::default(),
+            mending: Mutex::default(),
             answered: AtomicU64::new(0),
             rewritten: AtomicU64::new(0),
             relocated: AtomicU64::new(0),
@@ -223,7 +226,15 @@ impl Health {
         if examined.is_whole() {
             return Ok(false);
         }
-        let mended = mend(disk, &examined)?;
+        self.write_back(disk, &examined).map(|mended| mended.relocated)
+    }
+
+    /// Writes back what can be restored of a pack, and tells of it.
+    pub(crate) fn write_back(&self, disk: &dyn Disk, examined: &Examined) -> Result<Mended, StoreError> {
+        let pack = examined.pack;
+        // Two that write the same pack to another place would be in each other's way.
+        let _turn = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mended = mend(disk, examined)?;
         let outcome = if mended.relocated { HealOutcome::Relocated } else { HealOutcome::Rewritten };
         for range in &mended.restored {
             let what = format!("{} bytes at {} written back", range.end - range.start, range.start);
@@ -237,6 +248,12 @@ impl Health {
                 range.start
             );
         }
-        Ok(mended.relocated)
+        self.waiting().remove(&pack);
+        Ok(mended)
+    }
+
+    /// The packs that damage was met in and that nobody has looked through since.
+    pub fn waiting_packs(&self) -> Vec<PackId> {
+        self.waiting().iter().copied().collect()
     }
 }
