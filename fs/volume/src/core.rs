@@ -21,6 +21,7 @@ use crate::open::Writing;
 use crate::rebuild::EngineKeeper;
 use crate::request;
 use crate::reserve::Reserve;
+use crate::scrub::Scrubber;
 use crate::space::SpaceGauge;
 use crate::statistics::Counters;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -109,6 +110,8 @@ pub(crate) struct Core {
     pub(crate) kept: Reserve,
     /// Who collects garbage, and what there is to collect.
     pub(crate) collector: Collector,
+    /// Who scrubs.
+    pub(crate) scrubber: Scrubber,
     /// Inode numbers from here on were given out by this mount.
     pub(crate) first_new: u64,
     /// Whether this mount gave any file capabilities.

@@ -25,6 +25,7 @@ mod request;
 mod reserve;
 #[cfg(all(test, feature = "schedules"))]
 mod schedules;
+mod scrub;
 mod space;
 mod statistics;
 mod vfs;
@@ -50,6 +51,9 @@ pub use open::{
     read_superblock, superblock, usage_offline,
 };
 pub use request::Request;
+pub use scrub::{
+    ScrubDamage, ScrubError, ScrubFile, ScrubOptions, ScrubProgress, ScrubReport, ScrubStep, ScrubStop,
+};
 pub use statistics::Statistics;
 pub use vfs::{
     Allocate, Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode,

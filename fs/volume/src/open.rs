@@ -329,6 +329,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         on_concluded: OnceLock::new(),
         kept,
         collector: Collector::new(on.options.collect),
+        scrubber: Default::default(),
         first_new: next,
         capabilities: AtomicBool::new(false),
         tree: Mutex::new(()),
