@@ -352,7 +352,9 @@ impl Run<'_> {
     }
 
     fn go_through(&mut self, book: &mut Book, ahead: &[(PackId, u64)]) -> Result<(), ScrubError> {
-        let work = Work::new(self.core, self.options, self.repair, ahead);
+        // One that no clock can tell never comes.
+        let until = self.options.max_duration.and_then(|most| self.since.checked_add(most));
+        let work = Work::new(self.core, self.options, self.repair, ahead, until);
         let mut unsaved = 0;
         let mut saved = Instant::now();
         work.run(&mut |looked| {
@@ -367,12 +369,13 @@ impl Run<'_> {
             }
             self.progress.bytes = work.bytes();
             self.progress.packs = self.report.packs;
-            if self.told(ScrubStep::Packs) {
-                work.stop(self.report.stopped == Some(ScrubStop::Time));
+            self.told(ScrubStep::Packs);
+            if self.is_cut() {
+                work.stop();
             }
         })?;
-        // The last packs may have come to their end all the same.
-        if self.report.packs + work.gone() == ahead.len() as u64 && !self.is_cut() {
+        // The last packs may have come to their end all the same; whoever asked it to end is asked again.
+        if self.report.packs + work.gone() == ahead.len() as u64 {
             self.report.stopped = None;
         }
         Ok(())

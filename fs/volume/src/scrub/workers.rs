@@ -35,8 +35,8 @@ pub(super) struct Work<'a> {
     done: AtomicU64,
     gone: AtomicU64,
     stopped: AtomicBool,
-    /// Ends once one pack was looked through.
-    late: AtomicBool,
+    /// Ends then, once one pack was looked through.
+    until: Option<Instant>,
     /// Before this nothing is read, so that it is not more than may be.
     not_before: Mutex<Instant>,
 }
@@ -47,6 +47,7 @@ impl<'a> Work<'a> {
         options: &'a ScrubOptions,
         repair: bool,
         ahead: &'a [(PackId, u64)],
+        until: Option<Instant>,
     ) -> Work<'a> {
         Work {
             core,
@@ -58,7 +59,7 @@ impl<'a> Work<'a> {
             done: AtomicU64::new(0),
             gone: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
-            late: AtomicBool::new(false),
+            until,
             not_before: Mutex::new(Instant::now()),
         }
     }
@@ -73,15 +74,15 @@ impl<'a> Work<'a> {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// Has it end: at once, or when `late` not before one pack was looked through.
-    pub(super) fn stop(&self, late: bool) {
-        let flag = if late { &self.late } else { &self.stopped };
-        flag.store(true, Ordering::Relaxed);
+    /// Has it end.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
     fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
-            || (self.late.load(Ordering::Relaxed) && self.done.load(Ordering::Relaxed) > 0)
+            || (self.done.load(Ordering::Relaxed) > 0
+                && self.until.is_some_and(|until| Instant::now() >= until))
     }
 
     /// Looks through all packs; `each` is called with what came of each, and now and then without.
