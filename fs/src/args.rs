@@ -42,6 +42,8 @@ pub(crate) enum Verb {
     Why(WhyArgs),
     /// Give back the room of what was deleted: rewrite packs that are partly dead, and make small ones one.
     Gc(GcArgs),
+    /// Read everything, write back what is damaged, and name what is lost.
+    Scrub(ScrubArgs),
     /// Have another build of cairn go on with a mount that is in use.
     Upgrade(UpgradeArgs),
 }
@@ -145,6 +147,35 @@ pub(crate) struct GcArgs {
     /// End after this time, as in 90s, 10m or 2h; the next run goes on.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) max_duration: Option<Duration>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `cairn scrub`.
+#[derive(Args, Debug)]
+pub(crate) struct ScrubArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+    /// Decode everything, too, and hold each chunk against its id.
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// Only what this file, or the files below this directory, are stored in: a path from the volume's root, or one
+    /// where it is mounted.
+    #[arg(long = "path", value_name = "PATH")]
+    pub(crate) only: Option<PathBuf>,
+    /// Only packs that damage was met in before.
+    #[arg(long)]
+    pub(crate) errors_only: bool,
+    /// Read so many megabytes a second at most.
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
+    /// End after this time, as in 90s, 10m or 2h, once one pack was looked through; the next run goes on.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) max_duration: Option<Duration>,
+    /// Only look: what is damaged stays as it is.
+    #[arg(long)]
+    pub(crate) no_repair: bool,
     /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,

@@ -63,6 +63,7 @@ fn cairn(arguments: Vec<OsString>) -> ExitCode {
         Verb::Stats(args) => cmd::stats::run(args),
         Verb::Why(args) => cmd::why::run(args),
         Verb::Gc(args) => cmd::gc::run(args),
+        Verb::Scrub(args) => cmd::scrub::run(args),
         Verb::Upgrade(args) => cmd::upgrade::run(args),
     };
     finish("cairn", result, |code| u8::try_from(code).unwrap_or(1))

@@ -33,6 +33,7 @@ fn main_sections() -> Vec<Section> {
             .item("store/packs/", "the files' bytes and the directory tree: never delete them")
             .item("store/superblock*", "what the store is; two copies")
             .item("store/index, engine/", "caches: rebuilt at the next mount if they are missing")
+            .item("store/scrub", "when each pack was last scrubbed: a cache")
             .item("lock, control.sock", "who has it mounted, and how commands reach the mount")
             .item("log, log.1", "what the mount's daemon had to say"),
         environment(),
@@ -74,6 +75,30 @@ fn verb_sections(verb: &str) -> Vec<Section> {
             ),
             exit_status(),
         ],
+        "scrub" => vec![
+            Section::new("WHAT HAPPENS")
+                .text(
+                    "Every byte of every pack is read from the disk, past the page cache, and held against its checksum; what \
+                     is damaged is written back from parity. What parity does not reach is told, with the files that it is \
+                     lost to. Both copies of the superblocks, the journal's closed segments and the engine's values are \
+                     looked at, too. With --deep everything is decoded as well, and each chunk held against its id.",
+                )
+                .text(
+                    "The pack comes first that was not looked through for longest. A run that ends early, or is killed, is \
+                     gone on with by the next. In a mounted volume one thread reads, and leaves three quarters of the disk's \
+                     time to others while they ask for something; in one that is not mounted there is a thread for each core. \
+                     Nothing is written with --no-repair, and where the mount takes no writes.",
+                ),
+            Section::new("OUTPUT").text(
+                "Sectors of 4 KiB: how many were checked, were damaged and are right again (corrected), are damaged still \
+                 (uncorrected), and how many there are in all. What is damaged still is listed, and the files by path, with \
+                 offset and length of what is lost.",
+            ),
+            Section::new("SYSTEMD").text(
+                "The timer cairn-scrub@NAME.timer scrubs once a month what /etc/cairn/NAME.conf names.",
+            ),
+            exit_status().item("3", "of a scrub: something is damaged still"),
+        ],
         _ => vec![exit_status()],
     };
     if let Some(lines) = example(verb) {
@@ -90,6 +115,10 @@ fn example(verb: &str) -> Option<&'static str> {
         "sync" => Some("cairn sync /mnt/photos"),
         "df" => Some("cairn df --json /mnt/photos"),
         "gc" => Some("cairn gc /mnt/photos --max-duration 10m"),
+        "scrub" => Some(
+            "cairn scrub /mnt/photos\ncairn scrub /srv/photos --deep --path holidays/2019\n\
+             cairn scrub /mnt/photos --rate 50 --max-duration 2h",
+        ),
         "info" => Some("cairn info /srv/photos"),
         "stats" => Some("cairn stats /mnt/photos --interval 1"),
         "upgrade" => {

@@ -15,6 +15,7 @@ mod core {
     mod model;
     mod order;
     mod rot;
+    mod scrub;
     mod sentences;
     mod smoke;
     mod threads;

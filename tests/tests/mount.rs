@@ -52,6 +52,8 @@ mod power;
 mod ranges;
 #[path = "mount/rot.rs"]
 mod rot;
+#[path = "mount/scrub.rs"]
+mod scrub;
 #[path = "mount/semantics.rs"]
 mod semantics;
 #[path = "mount/sparse.rs"]

@@ -23,6 +23,8 @@ pub enum Domain {
     Sums,
     /// The chunk index's snapshot.
     Index,
+    /// How far scrubs of a store are.
+    Scrub,
 }
 
 /// The place that bytes are sealed to: 64-bit XXH3 checksums, seeded by domain, owner (a volume, store
@@ -47,6 +49,7 @@ impl Seal {
             Domain::Sector => *b"sector  ",
             Domain::Sums => *b"sums    ",
             Domain::Index => *b"index   ",
+            Domain::Scrub => *b"scrub   ",
         };
         let mut key = [0; 32];
         key[..8].copy_from_slice(&name);

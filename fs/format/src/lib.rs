@@ -13,6 +13,7 @@ mod layout;
 mod namespace;
 mod pack;
 mod parity;
+mod scrub;
 mod snapshot;
 mod superblock;
 mod wire;
@@ -34,6 +35,7 @@ pub use pack::{
     Replaced, TRAILER_LEN, Trailer,
 };
 pub use parity::{SECTOR, Stripe, SumTable, sector_sum};
+pub use scrub::{ScrubEntry, ScrubOutcome, ScrubState};
 pub use snapshot::{IndexSlot, IndexSnapshot, PackSummary};
 pub use superblock::{
     ChunkSizes, Compression, Geometry, ParityGeometry, SUPERBLOCK_LEN, StoreSuperblock, VolumeState,

@@ -5,6 +5,7 @@ pub(crate) mod gc;
 pub(crate) mod info;
 pub(crate) mod mount;
 pub(crate) mod remount;
+pub(crate) mod scrub;
 pub(crate) mod stats;
 pub(crate) mod sync;
 pub(crate) mod umount;

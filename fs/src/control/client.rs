@@ -11,10 +11,10 @@ use nix::sys::statvfs::statvfs;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{GcRequest, Request, read_line, with_address};
+use super::{GcRequest, Request, ScrubRequest, read_line, with_address};
 use crate::failure::Failure;
 use crate::mountinfo;
-use crate::report::{GcProgressReport, GcRunReport};
+use crate::report::{GcProgressReport, GcRunReport, ScrubProgressReport, ScrubRunReport};
 
 /// A connection to the daemon that holds a volume.
 pub(crate) struct Client {
@@ -80,6 +80,30 @@ impl Client {
     pub(crate) fn heal(&mut self, mode: HealMode) -> Result<(), Failure> {
         let heal = Some(crate::report::heal_name(mode).to_string());
         self.request(&Request { heal, ..Request::of("heal") }, &mut |_| {}).map(drop)
+    }
+
+    /// Has the volume scrubbed; `progress` is told how far that is.
+    pub(crate) fn scrub(
+        &mut self,
+        how: &ScrubRequest,
+        progress: &mut dyn FnMut(&ScrubProgressReport),
+    ) -> Result<ScrubRunReport, Failure> {
+        let request = Request { scrub: Some(how.clone()), ..Request::of("scrub") };
+        let (mut damage, mut files) = (Vec::new(), Vec::new());
+        let mut answer = self.request(&request, &mut |news| {
+            if news["event"] != "scrub" {
+                return;
+            }
+            if let Ok(told) = serde_json::from_value(news["progress"].clone()) {
+                progress(&told);
+            } else if let Ok(told) = serde_json::from_value(news["damage"].clone()) {
+                damage.push(told);
+            } else if let Ok(told) = serde_json::from_value(news["file"].clone()) {
+                files.push(told);
+            }
+        })?;
+        let run: ScrubRunReport = self.taken("scrub", answer["scrub"].take())?;
+        Ok(ScrubRunReport { damage, files, ..run })
     }
 
     /// Has the daemon make way for another program, and waits until it is about to.

@@ -35,6 +35,8 @@ struct Request {
     cmd: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gc: Option<GcRequest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scrub: Option<ScrubRequest>,
     /// What `upgrade` is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     program: Option<PathBuf>,
@@ -45,7 +47,7 @@ struct Request {
 
 impl Request {
     fn of(cmd: &str) -> Request {
-        Request { v: VERSION, cmd: cmd.to_string(), gc: None, program: None, heal: None }
+        Request { v: VERSION, cmd: cmd.to_string(), gc: None, scrub: None, program: None, heal: None }
     }
 }
 
@@ -57,6 +59,25 @@ pub(crate) struct GcRequest {
     pub(crate) threshold: Option<u8>,
     /// The run ends after so many seconds.
     pub(crate) max_seconds: Option<f64>,
+}
+
+/// How a volume is to be scrubbed. While that goes on the daemon sends `{"v":1,"event":"scrub","progress":{…}}`, and before
+/// its answer a line with `damage` or `file` for each that is damaged still; a connection that is closed ends the run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ScrubRequest {
+    /// Chunks are held against their ids, too.
+    pub(crate) deep: bool,
+    /// Only what is stored of this path, from the volume's root.
+    pub(crate) path: Option<PathBuf>,
+    /// Only packs that damage was met in.
+    pub(crate) errors_only: bool,
+    /// Megabytes a second.
+    pub(crate) rate: Option<u64>,
+    /// The run ends after so many seconds.
+    pub(crate) max_seconds: Option<f64>,
+    /// Nothing is written.
+    pub(crate) look_only: bool,
 }
 
 /// Calls `f` with a path that leads to the socket in `dir` and is short enough for a socket's address.

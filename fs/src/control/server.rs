@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cairn_volume::{GcProgress, Volume};
+use cairn_volume::{GcProgress, ScrubOptions, ScrubProgress, Volume};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::{GcRequest, Info, NAME, Request, VERSION, read_line, with_address};
-use crate::report::{GcProgressReport, GcRunReport, StatsTold, UsageReport, heal_mode};
+use super::{GcRequest, Info, NAME, Request, ScrubRequest, VERSION, read_line, with_address};
+use crate::report::{
+    GcProgressReport, GcRunReport, ScrubProgressReport, ScrubRunReport, StatsTold, UsageReport, heal_mode,
+};
 
 /// Connections served at a time; one more is closed at once.
 const MAX_CONNECTIONS: usize = 32;
@@ -152,6 +154,7 @@ fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
         };
         let answered = request.and_then(|request| match request.cmd.as_str() {
             "gc" => collect(&request.gc.unwrap_or_default(), shared, stream),
+            "scrub" => scrub(&request.scrub.unwrap_or_default(), shared, stream),
             _ => answer(&request, shared),
         });
         let agreed = answered.is_ok();
@@ -187,6 +190,37 @@ fn collect(how: &GcRequest, shared: &Shared, mut to: &UnixStream) -> Result<Valu
         Ok(report) => Ok(json!({ "gc": GcRunReport::from(report) })),
         Err(e) => Err(format!("{dir}: garbage could not be collected: {e}; nothing is lost, see {dir}/log")),
     }
+}
+
+/// Scrubs until that is done or nobody wants to hear of it any more.
+fn scrub(how: &ScrubRequest, shared: &Shared, mut to: &UnixStream) -> Result<Value, String> {
+    if let Err(e) = rustix::process::nice(GC_NICENESS) {
+        debug!("scrubbing has the priority of everything else: {e}");
+    }
+    let mut send = |field: &str, value: Value| {
+        let news = json!({ "v": VERSION, "event": "scrub", field: value });
+        to.write_all(format!("{news}\n").as_bytes()).is_ok()
+    };
+    let mut told: Option<Instant> = None;
+    let mut tell = |progress: &ScrubProgress| {
+        if told.is_some_and(|at| at.elapsed() < NEWS_EVERY) {
+            return true;
+        }
+        told = Some(Instant::now());
+        send("progress", json!(ScrubProgressReport::from(*progress)))
+    };
+    // One thread, so that the disk's time is left to whoever works with the mount.
+    let options = ScrubOptions { threads: 1, gentle: true, ..how.options() };
+    let report = shared.volume.scrub(&options, &mut tell);
+    let mut run = ScrubRunReport::from(report.map_err(|e| crate::cmd::scrub::failed(&shared.info.dir, &e))?);
+    // A line each: together they may be longer than a line may be.
+    for damage in std::mem::take(&mut run.damage) {
+        send("damage", json!(damage));
+    }
+    for file in std::mem::take(&mut run.files) {
+        send("file", json!(file));
+    }
+    Ok(json!({ "scrub": run }))
 }
 
 fn parse(line: &str) -> Result<Request, String> {

@@ -5,7 +5,7 @@ use std::io;
 use cairn_format::{FormatError, SUPERBLOCK_LEN};
 
 use crate::StoreError;
-use crate::disk::{Disk, read_small, replace_small};
+use crate::disk::{Access, Disk, read_small, replace_small};
 
 /// The files of a superblock's replicas, in the order they are written.
 pub const REPLICA_PATHS: [&str; 2] = ["superblock", "superblock.backup"];
@@ -65,4 +65,48 @@ pub fn read_replicas<T>(
 /// Rewrites the replicas one after another: at each moment one is whole.
 pub fn write_replicas(disk: &dyn Disk, bytes: &[u8]) -> Result<(), StoreError> {
     REPLICA_PATHS.iter().try_for_each(|path| replace_small(disk, path, bytes).map_err(StoreError::io(*path)))
+}
+
+/// A replica that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadReplica {
+    /// Its file.
+    pub path: &'static str,
+    /// Why.
+    pub reason: String,
+    /// Whether it was written again.
+    pub corrected: bool,
+}
+
+/// Reads each replica past the page cache. With `repair` one that is not `usable` is replaced by `right`, which is what the
+/// caller knows the superblock to be; one of a newer format never is.
+pub fn check_replicas(
+    disk: &dyn Disk,
+    usable: impl Fn(&[u8]) -> Result<(), FormatError>,
+    right: &[u8],
+    repair: bool,
+) -> Vec<BadReplica> {
+    let read = |path| {
+        disk.open(path, Access::Read)?.forget(0..SUPERBLOCK_LEN as u64);
+        read_small(disk, path, SUPERBLOCK_LEN as u64)
+    };
+    let mut bad = Vec::new();
+    for path in REPLICA_PATHS {
+        let (reason, newer) = match read(path).map(|bytes| usable(&bytes)) {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => (error.to_string(), matches!(error, FormatError::NewerVersion { .. })),
+            Err(error) => (error.to_string(), false),
+        };
+        let corrected = repair
+            && !newer
+            && match replace_small(disk, path, right) {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::error!("{path} cannot be written again: {error}");
+                    false
+                }
+            };
+        bad.push(BadReplica { path, reason, corrected });
+    }
+    bad
 }

@@ -12,10 +12,10 @@ use cairn_format::{
 
 use crate::caches::ByteLru;
 use crate::disk::{Disk, replace_small};
-use crate::heal::{HealMode, Health};
+use crate::heal::{Examined, HealMode, Health, Mended};
 use crate::hub::{Hub, is_data};
 use crate::pack::unsealed_path;
-use crate::replicas::{read_replicas, write_replicas};
+use crate::replicas::{BadReplica, check_replicas, read_replicas, write_replicas};
 use crate::{
     DecodedFrame, Located, PackReader, PackWriter, Pins, ReadError, SealedPack, StoreError, pack_path,
 };
@@ -446,6 +446,27 @@ impl Store {
             Err(StoreError::Read(ReadError::Missing { .. })) if !self.hub.knows(&pack) => Ok(true),
             mended => mended.map(|_| true),
         }
+    }
+
+    /// Writes back what [`crate::heal::examine`] found to be damaged of a pack, as far as it can be restored.
+    pub fn mend(&self, examined: &Examined) -> Result<Mended, StoreError> {
+        let known = self.hub.knows(&examined.pack);
+        let mended = self.health.write_back(&*self.disk, examined);
+        // As after [`Store::mend_next`].
+        self.open_packs.remove(0, &examined.pack);
+        // Not one that was never known: files may lie in a pack whose footer could not be read.
+        if mended.as_ref().is_ok_and(|mended| mended.relocated) && known && !self.hub.knows(&examined.pack) {
+            // It was dropped meanwhile, and its copy took over the name.
+            self.drop_pack(&examined.pack)?;
+        }
+        mended
+    }
+
+    /// Holds both replicas of the store's superblock against what was read of it; with `repair` one that cannot be used
+    /// is written again.
+    pub fn check_superblock(&self, repair: bool) -> Vec<BadReplica> {
+        let usable = |bytes: &[u8]| StoreSuperblock::decode(bytes).map(drop);
+        check_replicas(&*self.disk, usable, &self.superblock.encode(), repair)
     }
 
     /// Reads bytes of a chunk: `out.len()` of them, from `from` bytes behind the start of the piece. Where its frame cannot

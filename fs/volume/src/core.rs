@@ -22,6 +22,7 @@ use crate::open::Writing;
 use crate::rebuild::EngineKeeper;
 use crate::request;
 use crate::reserve::Reserve;
+use crate::scrub::Scrubber;
 use crate::space::SpaceGauge;
 use crate::statistics::Counters;
 use crate::suspect::Suspect;
@@ -113,6 +114,8 @@ pub(crate) struct Core {
     pub(crate) collector: Collector,
     /// The file that the log named last.
     pub(crate) last_named: LastNamed,
+    /// Who scrubs.
+    pub(crate) scrubber: Scrubber,
     /// Inode numbers from here on were given out by this mount.
     pub(crate) first_new: u64,
     /// Whether this mount gave any file capabilities.

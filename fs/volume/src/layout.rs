@@ -40,6 +40,7 @@ Check it while unmounted:     fsck.cairn THIS-DIRECTORY
   store/packs/                    the files' bytes and the directory tree: NEVER delete them
   store/superblock*               what the store is; two copies
   store/index, engine/            caches: rebuilt at the next mount if they are missing
+  store/scrub                     when each pack was last scrubbed: a cache
   reserve                         room for a full disk; may be deleted
   lock, control.sock              who has it mounted, and how commands reach the mount
   log                             what the mount's daemon had to say

@@ -27,6 +27,7 @@ mod request;
 mod reserve;
 #[cfg(all(test, feature = "schedules"))]
 mod schedules;
+mod scrub;
 mod space;
 mod statistics;
 mod suspect;
@@ -57,6 +58,9 @@ pub use open::{
 };
 pub use parity::{guarantee, longest_hole, parity_name, parse_parity};
 pub use request::Request;
+pub use scrub::{
+    ScrubDamage, ScrubError, ScrubFile, ScrubOptions, ScrubProgress, ScrubReport, ScrubStep, ScrubStop,
+};
 pub use statistics::Statistics;
 pub use vfs::{
     Allocate, Attr, Caller, DirItem, Error, RenameMode, SeekTo, SetAttr, StatFs, TimeChange, XattrMode,

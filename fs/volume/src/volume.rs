@@ -6,9 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cairn_format::{Compression, Geometry, ParityGeometry, PieceKind, Uuid, VolumeState, VolumeSuperblock};
+use cairn_format::{
+    Compression, Geometry, PackId, ParityGeometry, PieceKind, Uuid, VolumeState, VolumeSuperblock,
+};
 use cairn_store::heal::{HealEvent, HealMode};
-use cairn_store::write_replicas;
+use cairn_store::{check_replicas, write_replicas};
 
 use crate::core::{Core, Log};
 use crate::explain::Explanation;
@@ -17,6 +19,7 @@ use crate::layout::{ENGINE_DIR, VolumeLock};
 use crate::maintenance::{fold_all, maintain, run};
 use crate::open::Dedup;
 use crate::request::{self, Request};
+use crate::scrub::{ScrubError, ScrubOptions, ScrubProgress, ScrubReport};
 use crate::statistics::Statistics;
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{Arc, Mutex, PoisonError};
@@ -452,6 +455,27 @@ impl Volume {
         collect(&self.core, options, progress)
     }
 
+    /// Reads packs from the disk and holds all of them against their checksums, the one first that was not for longest;
+    /// writes back what is damaged, and names what cannot be. `progress` is called now and then, with no lock held, and says
+    /// whether to go on; the next run goes on where one was stopped, or killed. Other operations go on meanwhile.
+    pub fn scrub(
+        &self,
+        options: &ScrubOptions,
+        progress: &mut dyn FnMut(&ScrubProgress) -> bool,
+    ) -> Result<ScrubReport, ScrubError> {
+        let superblocks = |repair| {
+            let superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
+            let usable = |bytes: &[u8]| VolumeSuperblock::decode(bytes).map(drop);
+            check_replicas(&*self.core.disk, usable, &superblock.encode(), repair)
+        };
+        crate::scrub::scrub(&self.core, options, &superblocks, progress)
+    }
+
+    /// When each of `packs` was last scrubbed, in seconds since 1970, where that is known.
+    pub fn verified(&self, packs: &[PackId]) -> Vec<Option<u64>> {
+        crate::scrub::verified(&self.core.store, packs)
+    }
+
     /// One round of what a thread does elsewhere: for volumes opened without one.
     pub fn maintain(&self) -> Result<bool, Error> {
         let maintained = maintain(&self.core, true);
@@ -548,6 +572,7 @@ impl Volume {
         self.core.signal.stop();
         self.core.collector.interrupt();
         self.core.store.health().wake();
+        self.core.scrubber.wait();
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // A panic in it was caught and logged there.
             let _ = thread.join();

@@ -39,12 +39,13 @@ fn pack_seal(position: u64) -> Seal {
 pub fn superblocks(input: &[u8]) {
     let mut choices = Choices::new(input);
     let seal = Seal::new(Domain::Superblock, &[0; 16], 0);
-    match choices.byte() % 6 {
+    match choices.byte() % 7 {
         0 => {
             let rest = choices.rest();
             let _ = VolumeSuperblock::decode(rest);
             let _ = StoreSuperblock::decode(rest);
             let _ = IndexSnapshot::decode(rest, &OWNER);
+            let _ = ScrubState::decode(rest, &OWNER);
         }
         1 => {
             let body = choices.rest();
@@ -61,6 +62,14 @@ pub fn superblocks(input: &[u8]) {
             }
         }
         3 => replicas(&mut choices, &seal),
+        4 => {
+            let seal = Seal::new(Domain::Scrub, &OWNER.0, 0);
+            let bytes = sealed_as_long(choices.rest(), b"CAIRNSCR", &seal);
+            if let Ok(found) = ScrubState::decode(&bytes, &OWNER) {
+                let again = found.encode();
+                assert_eq!(again[..again.len() - 8], bytes[..bytes.len() - 8]);
+            }
+        }
         _ => {
             let seal = Seal::new(Domain::Index, &OWNER.0, 0);
             let bytes = sealed_as_long(choices.rest(), b"CAIRNIDX", &seal);

@@ -224,6 +224,19 @@ fn index() -> IndexSnapshot {
     }
 }
 
+fn scrub_state() -> ScrubState {
+    let entry = |pack, outcome, deep| ScrubEntry { pack, verified: 1_700_000_000, round: 6, outcome, deep };
+    ScrubState {
+        store: STORE,
+        round: 7,
+        unfinished: true,
+        packs: vec![
+            entry(pack(), ScrubOutcome::Whole, true),
+            entry(checkpoint().pack, ScrubOutcome::Uncorrected, false),
+        ],
+    }
+}
+
 fn seal_at(bytes: &mut [u8], at: usize, seal: &Seal, end: usize) {
     if let (true, Some(behind)) = (end <= bytes.len(), end.checked_sub(at + 8)) {
         let sum = seal.sum_parts(&[&bytes[..at], &bytes[at + 8..at + 8 + behind]]);
@@ -387,6 +400,12 @@ fn samples() -> Vec<Sample> {
             |e| index().encode_into(e),
             |bytes| same(IndexSnapshot::decode(bytes, &STORE), index()),
             |bytes| seal_last(bytes, &Seal::new(Domain::Index, &STORE.0, 0)),
+        ),
+        sample(
+            "Scrub state",
+            |e| scrub_state().encode_into(e),
+            |bytes| same(ScrubState::decode(bytes, &STORE), scrub_state()),
+            |bytes| seal_last(bytes, &Seal::new(Domain::Scrub, &STORE.0, 0)),
         ),
     ];
     for (name, piece) in [
@@ -573,6 +592,7 @@ fn bytes_in_another_place_do_not_pass_for_those_that_belong_there() {
     bad(PackHeader::decode(&pack_header().encode(), &other).expect_err("another pack"));
     bad(SegmentHeader::decode(&segment_header().encode(), &STORE).expect_err("another volume"));
     bad(IndexSnapshot::decode(&index().encode(), &VOLUME).expect_err("another store"));
+    bad(ScrubState::decode(&scrub_state().encode(), &VOLUME).expect_err("another store"));
     let (head, mutations) = record();
     let sums = payload_sums(&VOLUME, &payload());
     let prefix = Record::encode_prefix(&VOLUME, &head, &Mutation::encode_all(&mutations), &sums);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use cairn_format::{Footer, FrameEntry, PackId};
 
-use super::{examine, mend};
+use super::{Examined, Mended, examine, mend};
 use crate::disk::Disk;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -88,6 +88,8 @@ pub struct Health {
     /// Whether there are any: nearly always not, and every read asks.
     any_lost: AtomicBool,
     events: Mutex<VecDeque<HealEvent>>,
+    /// Held by whoever writes to a pack.
+    writing: Mutex<()>,
     answered: AtomicU64,
     rewritten: AtomicU64,
     relocated: AtomicU64,
@@ -105,6 +107,7 @@ impl Health {
             known_lost: Mutex::default(),
             any_lost: AtomicBool::new(false),
             events: Mutex::default(),
+            writing: Mutex::default(),
             answered: AtomicU64::new(0),
             rewritten: AtomicU64::new(0),
             relocated: AtomicU64::new(0),
@@ -322,7 +325,15 @@ impl Health {
             self.forget_lost(pack);
             return Ok(false);
         }
-        let mended = mend(disk, &examined)?;
+        self.write_back(disk, &examined).map(|mended| mended.relocated)
+    }
+
+    /// Writes back what can be restored of a pack, and tells of it.
+    pub(crate) fn write_back(&self, disk: &dyn Disk, examined: &Examined) -> Result<Mended, StoreError> {
+        let pack = examined.pack;
+        // Two that write the same pack to another place would be in each other's way.
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mended = mend(disk, examined)?;
         for range in runs(&mended.restored) {
             let what = format!("{} bytes at {} written back", range.end - range.start, range.start);
             tracing::warn!("pack {pack}: {what}");
@@ -341,7 +352,13 @@ impl Health {
                 range.start
             );
         }
-        Ok(mended.relocated)
+        self.waiting().remove(&pack);
+        Ok(mended)
+    }
+
+    /// The packs that damage was met in and that nobody has looked through since.
+    pub fn waiting_packs(&self) -> Vec<PackId> {
+        self.waiting().iter().copied().collect()
     }
 }
 

@@ -172,7 +172,7 @@ impl Core {
     }
 
     /// What somebody asked of the volume, as a number that changes with it.
-    fn activity(&self) -> u64 {
+    pub(crate) fn activity(&self) -> u64 {
         let c = &self.counters;
         [&c.reads, &c.writes, &c.records, &c.fsyncs].iter().map(|count| count.get()).sum()
     }

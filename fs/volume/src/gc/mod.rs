@@ -21,6 +21,7 @@ use cairn_format::{PackId, PackSummary};
 pub(crate) use background::{Collector, run};
 use choose::{Victims, victims};
 use moving::Mover;
+pub(crate) use survey::each_page;
 use survey::{Census, survey, surveyable};
 
 use crate::checkpoint::MaintainError;

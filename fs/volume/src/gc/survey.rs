@@ -97,12 +97,22 @@ pub(super) fn survey(
 /// Calls `each` with all extents of the engine, some at a time, until it says true.
 pub(super) fn each_extent_page(
     core: &Core,
-    mut each: impl FnMut(&[(Vec<u8>, Vec<u8>)]) -> bool,
+    each: impl FnMut(&[(Vec<u8>, Vec<u8>)]) -> bool,
 ) -> Result<(), MaintainError> {
     let (from, to) = key::all_tagged(tag::EXTENT);
-    let mut next = Some(from);
+    each_page(core, &from, &to, each)
+}
+
+/// Calls `each` with all keys of the engine in `from..to`, some at a time, until it says true.
+pub(crate) fn each_page(
+    core: &Core,
+    from: &[u8],
+    to: &[u8],
+    mut each: impl FnMut(&[(Vec<u8>, Vec<u8>)]) -> bool,
+) -> Result<(), MaintainError> {
+    let mut next = Some(from.to_vec());
     while let Some(from) = next {
-        let (page, rest) = core.look(|ns| ns.engine_page(&from, &to, PAGE))?;
+        let (page, rest) = core.look(|ns| ns.engine_page(&from, to, PAGE))?;
         if each(&page) {
             break;
         }

@@ -6,6 +6,7 @@
 
 mod answers;
 mod replay;
+mod reread;
 mod segment;
 
 use std::collections::VecDeque;
@@ -22,6 +23,7 @@ use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use answers::{Answers, Collected};
 pub use replay::{Chain, ChainError, ScannedRecord, scan, scan_read_only, scan_read_only_from};
+pub(crate) use reread::reread;
 pub(crate) use segment::make_segment;
 use segment::{PREFIX_MAX, SegmentFile, write_header};
 

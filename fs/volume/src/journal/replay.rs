@@ -269,7 +269,7 @@ fn synced_behind(segment: &SegmentFile, end: u32, shape: &JournalShape) -> Lsn {
 }
 
 /// That all of a record's payload is what was written.
-fn check_payload(
+pub(super) fn check_payload(
     ahead: &mut ReadAhead<'_>,
     offset: u32,
     record: &Record,
@@ -287,7 +287,7 @@ fn check_payload(
     Ok(())
 }
 
-fn end_of(offset: u32, record: &Record) -> u32 {
+pub(super) fn end_of(offset: u32, record: &Record) -> u32 {
     // A record that decoded lies within its segment.
     (u64::from(offset) + record.head.record_len()).next_multiple_of(RECORD_ALIGN.into()) as u32
 }

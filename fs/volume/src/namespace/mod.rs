@@ -271,6 +271,16 @@ impl Namespace {
         }
     }
 
+    /// Calls `each` with all runs that the layers' extents name: whose they are, and where in the file.
+    pub(crate) fn each_run_of_overlay(&self, mut each: impl FnMut(Ino, u64, &Run)) {
+        let layers = self.layers();
+        for layer in layers.frozen.as_deref().into_iter().chain([&layers.active]) {
+            for ((_, ino), extents) in layer.all_extents() {
+                extents.iter().for_each(|(offset, run)| each(*ino, offset, run));
+            }
+        }
+    }
+
     /// What the layers answer for of a file's stored bytes, beyond what its inode in the engine says.
     pub(crate) fn overlay_stored(&self, view: View, ino: Ino) -> u64 {
         let layers = self.layers();

@@ -1,0 +1,118 @@
+//! When each pack was last looked through, as the store remembers it.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cairn_format::{PackId, ScrubEntry, ScrubOutcome, ScrubState, Uuid};
+use cairn_store::disk::{read_small, replace_small};
+use cairn_store::{Store, StoreError};
+
+use super::look::Looked;
+
+/// The file, in the store's directory.
+const PATH: &str = "scrub";
+/// The longest that is read: two million packs are 64 TiB and more.
+const LONGEST: u64 = 64 << 20;
+/// How often it is written at least, while packs are looked through.
+pub(super) const SAVE_EVERY: Duration = Duration::from_secs(30);
+/// A round that was not ended goes on, but for packs that were looked through longer ago than this.
+const ROUND_MOST: u64 = 30 * 86_400;
+
+/// What is known of packs.
+pub(super) struct Book {
+    store: Uuid,
+    round: u32,
+    unfinished: bool,
+    entries: HashMap<PackId, ScrubEntry>,
+}
+
+impl Book {
+    /// What the last scrub left; nothing where that cannot be read, which only forgets.
+    pub(super) fn load(store: &Store) -> Book {
+        let read = read_small(store.disk().as_ref(), PATH, LONGEST)
+            .map_err(|e| (e.kind() != std::io::ErrorKind::NotFound).then(|| e.to_string()));
+        let state =
+            read.and_then(|bytes| ScrubState::decode(&bytes, &store.uuid()).map_err(|e| Some(e.to_string())));
+        let state = state.unwrap_or_else(|reason| {
+            if let Some(reason) = reason {
+                tracing::warn!("when packs were last scrubbed is forgotten, {PATH} cannot be used: {reason}");
+            }
+            ScrubState { store: store.uuid(), round: 0, unfinished: false, packs: Vec::new() }
+        });
+        let entries = state.packs.into_iter().map(|entry| (entry.pack, entry)).collect();
+        Book { store: store.uuid(), round: state.round, unfinished: state.unfinished, entries }
+    }
+
+    /// Forgets packs that are not there any more.
+    pub(super) fn keep(&mut self, listed: &[(PackId, u64)]) {
+        let there: HashSet<PackId> = listed.iter().map(|(pack, _)| *pack).collect();
+        self.entries.retain(|pack, _| there.contains(pack));
+    }
+
+    /// When a pack was last looked through.
+    pub(super) fn verified(&self, pack: &PackId) -> Option<u64> {
+        self.entries.get(pack).map(|entry| entry.verified)
+    }
+
+    /// Whether something was wrong with a pack when it was last looked through.
+    pub(super) fn met_damage(&self, pack: &PackId) -> bool {
+        self.entries.get(pack).is_some_and(|entry| entry.outcome != ScrubOutcome::Whole)
+    }
+
+    /// Goes on with the round that was not ended, or begins one: the packs that are left to be looked through in it.
+    pub(super) fn begin_round(&mut self, listed: &[(PackId, u64)], deep: bool) -> Vec<(PackId, u64)> {
+        let now = now();
+        let is_done = |pack: &PackId| {
+            self.entries.get(pack).is_some_and(|entry| {
+                let recent = now.checked_sub(entry.verified).is_some_and(|age| age <= ROUND_MOST);
+                self.unfinished && entry.round == self.round && recent && (entry.deep || !deep)
+            })
+        };
+        let left: Vec<_> = listed.iter().filter(|(pack, _)| !is_done(pack)).copied().collect();
+        if self.unfinished && !left.is_empty() {
+            return left;
+        }
+        self.round = self.round.wrapping_add(1);
+        self.unfinished = true;
+        listed.to_vec()
+    }
+
+    /// All packs were looked through.
+    pub(super) fn end_round(&mut self) {
+        self.unfinished = false;
+    }
+
+    /// Those that were never looked through come first, the largest of them before the others; then those that were
+    /// longest ago.
+    pub(super) fn oldest_first(&self, mut packs: Vec<(PackId, u64)>) -> Vec<(PackId, u64)> {
+        packs.sort_by_key(|(pack, len)| (self.verified(pack).unwrap_or(0), Reverse(*len), *pack));
+        packs
+    }
+
+    /// Notes what came of looking through a pack.
+    pub(super) fn note(&mut self, looked: &Looked, deep: bool) {
+        let entry = ScrubEntry {
+            pack: looked.pack,
+            verified: now(),
+            round: self.round,
+            outcome: looked.outcome(),
+            deep,
+        };
+        self.entries.insert(looked.pack, entry);
+    }
+
+    /// Writes it down.
+    pub(super) fn save(&mut self, store: &Store) -> Result<(), StoreError> {
+        let mut packs: Vec<_> = self.entries.values().copied().collect();
+        packs.sort_by_key(|entry| entry.pack);
+        let state = ScrubState { store: self.store, round: self.round, unfinished: self.unfinished, packs };
+        replace_small(store.disk().as_ref(), PATH, &state.encode())
+            .map_err(|error| StoreError::Io { path: PATH.into(), error })
+    }
+}
+
+fn now() -> u64 {
+    // A clock that stands before 1970 makes every pack one that was never looked through.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
