@@ -113,7 +113,8 @@ pub(super) fn look(
         Err(ReadError::Missing { .. }) => return None,
         Err(error) => {
             looked.checked = len.div_ceil(SECTOR);
-            looked.leave(&[0..len.max(1)], &format!("nothing of it can be used: {error}"));
+            let all = 0..len.max(1);
+            looked.leave(std::slice::from_ref(&all), &format!("nothing of it can be used: {error}"));
         }
     }
     if deep && !looked.is_uncorrected() && !looked.look_deeper(store, go_on) {
@@ -155,7 +156,8 @@ impl Looked {
         let (footer, reader) = match read {
             Ok(found) => found,
             Err(error) => {
-                self.leave(&[0..1], &error.to_string());
+                let start = 0..1;
+                self.leave(std::slice::from_ref(&start), &error.to_string());
                 return true;
             }
         };
