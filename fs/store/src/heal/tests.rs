@@ -302,7 +302,8 @@ fn regression_parity_units_that_are_wrong_in_different_columns_restore_what_lies
     let whole = contents(&disk);
     let layout = sealed.footer.layout();
     let mut damaged = whole.clone();
-    let at = [0, layout.parity_unit(0).start, layout.parity_unit(1).end - 10, layout.parity_sums().start];
+    let (first, second) = (layout.parity_unit(0).start, layout.parity_unit(1).start + 4_050);
+    let at = [0, first, second, layout.parity_sums().start];
     at.into_iter().for_each(|at| damaged[at as usize] ^= 1);
     overwrite(&disk, &damaged);
     let examined = examine(&*disk, PACK, &mut |_| true).unwrap().unwrap();
