@@ -142,7 +142,10 @@ fn processor() -> io::Result<f64> {
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
-fn packs(volume: &Path) -> io::Result<(Arc<FileDisk>, Vec<(PackId, u64)>)> {
+/// Packs, with the lengths of their files.
+type Packs = Vec<(PackId, u64)>;
+
+fn packs(volume: &Path) -> io::Result<(Arc<FileDisk>, Packs)> {
     let disk = Arc::new(FileDisk::open(&volume.join("store"))?);
     let listing = list_packs(&*disk).map_err(other)?;
     Ok((disk, listing.packs))
