@@ -523,6 +523,9 @@ pub(crate) struct PackReport {
     pub(crate) pack: String,
     /// Bytes of the file in it.
     pub(crate) bytes: u64,
+    /// When it was last scrubbed, in seconds since 1970; none where that is not known.
+    #[serde(default)]
+    pub(crate) verified: Option<u64>,
 }
 
 impl From<Explanation> for WhyReport {
@@ -561,7 +564,11 @@ impl From<Explanation> for WhyReport {
             packs: packs
                 .iter()
                 .take(WHY_PACKS)
-                .map(|share| PackReport { pack: share.pack.to_string(), bytes: share.bytes })
+                .map(|share| PackReport {
+                    pack: share.pack.to_string(),
+                    bytes: share.bytes,
+                    verified: share.verified,
+                })
                 .collect(),
         }
     }
@@ -591,7 +598,8 @@ mod tests {
 
     #[test]
     fn a_file_in_many_packs_names_the_largest_shares_and_counts_all() {
-        let share = |n: u32| PackShare { pack: PackId::new(1, 2, n), bytes: u64::from(1000 - n) };
+        let share =
+            |n: u32| PackShare { pack: PackId::new(1, 2, n), bytes: u64::from(1000 - n), verified: None };
         let explanation = Explanation {
             size: 4000,
             journalled: 1000,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::args::WhyArgs;
 use crate::failure::{self, Failure};
 use crate::mountinfo::{self, Mount};
-use crate::output::{count, percent, print, print_json, rows};
+use crate::output::{count, date, percent, print, print_json, rows};
 use crate::places::cannot_reach;
 use crate::report::WhyReport;
 use crate::size::human;
@@ -143,6 +143,7 @@ fn lines(why: &WhyReport) -> Vec<(&'static str, String)> {
         lines.push(("made of", distinct));
         lines.push(("shared", shared(why)));
         lines.push(("lies in", packs(why)));
+        lines.push(("scrubbed", scrubbed(why)));
     }
     if let Some(compression) = &why.compression {
         lines.push(("compression", compression.clone()));
@@ -164,6 +165,12 @@ fn shared(why: &WhyReport) -> String {
             count(sharers, "other file", "other files")
         ),
     }
+}
+
+/// When all of its packs had been.
+fn scrubbed(why: &WhyReport) -> String {
+    let oldest = why.packs.iter().map(|share| share.verified).min().flatten();
+    oldest.map_or("not yet".to_string(), |when| date(i64::try_from(when).unwrap_or(i64::MAX)))
 }
 
 fn packs(why: &WhyReport) -> String {
@@ -195,7 +202,9 @@ mod tests {
             compression: Some("zstd:3".into()),
             ratio: Some(2.0),
             pack_count: 5,
-            packs: (0..5).map(|n| PackReport { pack: format!("p{n}"), bytes: 2 << 20 }).collect(),
+            packs: (0..5)
+                .map(|n| PackReport { pack: format!("p{n}"), bytes: 2 << 20, verified: None })
+                .collect(),
         }
     }
 

@@ -49,6 +49,8 @@ pub struct PackShare {
     pub pack: PackId,
     /// Bytes of the file in it.
     pub bytes: u64,
+    /// When it was last scrubbed, in seconds since 1970, where that is known.
+    pub verified: Option<u64>,
 }
 
 /// How the files of a volume use some chunks.
@@ -75,6 +77,9 @@ impl Core {
         let mut explanation = Explanation { size, ..Explanation::default() };
         explanation.compression = Some(compression.map_or(self.writing.compression, |p| p.compression));
         let used = explanation.add_runs(&runs);
+        let packs: Vec<PackId> = explanation.packs.iter().map(|share| share.pack).collect();
+        let verified = crate::scrub::verified(&self.store, &packs);
+        explanation.packs.iter_mut().zip(verified).for_each(|(share, when)| share.verified = when);
         let sharing = self.sharing(ino, used.keys().copied(), until)?;
         explanation.shared = runs.iter().map(|(_, run)| shared_bytes(run, &sharing)).sum();
         explanation.sharers = sharing.sharers.len() as u64;
@@ -165,7 +170,8 @@ impl Explanation {
         }
         self.chunks = used.len() as u64;
         self.unique = used.values().sum();
-        self.packs = packs.into_iter().map(|(pack, bytes)| PackShare { pack, bytes }).collect();
+        self.packs =
+            packs.into_iter().map(|(pack, bytes)| PackShare { pack, bytes, verified: None }).collect();
         self.packs.sort_by_key(|share| (std::cmp::Reverse(share.bytes), share.pack));
         used
     }

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cairn_format::{Compression, Geometry, PackId, PieceKind, Uuid, VolumeState, VolumeSuperblock};
+use cairn_format::{Compression, Geometry, PieceKind, Uuid, VolumeState, VolumeSuperblock};
 use cairn_store::{check_replicas, write_replicas};
 
 use crate::core::{Core, Log};
@@ -437,11 +437,6 @@ impl Volume {
             check_replicas(&*self.core.disk, usable, &superblock.encode(), repair)
         };
         crate::scrub::scrub(&self.core, options, &superblocks, progress)
-    }
-
-    /// When each of `packs` was last scrubbed, in seconds since 1970, where that is known.
-    pub fn verified(&self, packs: &[PackId]) -> Vec<Option<u64>> {
-        crate::scrub::verified(&self.core.store, packs)
     }
 
     /// One round of what a thread does elsewhere: for volumes opened without one.
