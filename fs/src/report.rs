@@ -612,6 +612,9 @@ pub(crate) struct PackReport {
     /// The parity it carries, as in `16+2`, or `none`; `null` where that cannot be read.
     #[serde(default)]
     pub(crate) parity: Option<String>,
+    /// When it was last scrubbed, in seconds since 1970; none where that is not known.
+    #[serde(default)]
+    pub(crate) verified: Option<u64>,
 }
 
 impl From<Explanation> for WhyReport {
@@ -654,6 +657,7 @@ impl From<Explanation> for WhyReport {
                     pack: share.pack.to_string(),
                     bytes: share.bytes,
                     parity: share.parity.map(parity_name),
+                    verified: share.verified,
                 })
                 .collect(),
         }
@@ -701,8 +705,12 @@ mod tests {
 
     #[test]
     fn a_file_in_many_packs_names_the_largest_shares_and_counts_all() {
-        let share =
-            |n: u32| PackShare { pack: PackId::new(1, 2, n), bytes: u64::from(1000 - n), parity: None };
+        let share = |n: u32| PackShare {
+            pack: PackId::new(1, 2, n),
+            bytes: u64::from(1000 - n),
+            parity: None,
+            verified: None,
+        };
         let explanation = Explanation {
             size: 4000,
             journalled: 1000,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::args::WhyArgs;
 use crate::failure::{self, Failure};
 use crate::mountinfo::{self, Mount};
-use crate::output::{count, percent, print, print_json, rows};
+use crate::output::{count, date, percent, print, print_json, rows};
 use crate::places::cannot_reach;
 use crate::report::WhyReport;
 use crate::size::human;
@@ -145,6 +145,7 @@ fn lines(why: &WhyReport) -> Vec<(&'static str, String)> {
         lines.push(("shared", shared(why)));
         lines.push(("lies in", packs(why)));
         lines.push(("margin", margin(why)));
+        lines.push(("scrubbed", scrubbed(why)));
     }
     if let Some(compression) = &why.compression {
         lines.push(("compression", compression.clone()));
@@ -189,6 +190,12 @@ fn margin(why: &WhyReport) -> String {
     }
 }
 
+/// When all of its packs had been.
+fn scrubbed(why: &WhyReport) -> String {
+    let oldest = why.packs.iter().map(|share| share.verified).min().flatten();
+    oldest.map_or("not yet".to_string(), |when| date(i64::try_from(when).unwrap_or(i64::MAX)))
+}
+
 fn packs(why: &WhyReport) -> String {
     let named = why.packs.iter().take(PACKS).map(|share| format!("{} ({})", share.pack, human(share.bytes)));
     let named: Vec<_> = named.collect();
@@ -219,7 +226,12 @@ mod tests {
             ratio: Some(2.0),
             pack_count: 5,
             packs: (0..5)
-                .map(|n| PackReport { pack: format!("p{n}"), bytes: 2 << 20, parity: Some("16+2".into()) })
+                .map(|n| PackReport {
+                    pack: format!("p{n}"),
+                    bytes: 2 << 20,
+                    parity: Some("16+2".into()),
+                    verified: None,
+                })
                 .collect(),
         }
     }

@@ -51,6 +51,8 @@ pub struct PackShare {
     pub bytes: u64,
     /// The parity it carries; none where that cannot be read, or was not looked at: of the first 64 packs it is.
     pub parity: Option<ParityGeometry>,
+    /// When it was last scrubbed, in seconds since 1970, where that is known.
+    pub verified: Option<u64>,
 }
 
 /// Packs whose parity is looked at.
@@ -83,6 +85,9 @@ impl Core {
         for share in explanation.packs.iter_mut().take(PARITY_OF) {
             share.parity = self.store.parity_of(share.pack);
         }
+        let packs: Vec<PackId> = explanation.packs.iter().map(|share| share.pack).collect();
+        let verified = crate::scrub::verified(&self.store, &packs);
+        explanation.packs.iter_mut().zip(verified).for_each(|(share, when)| share.verified = when);
         let sharing = self.sharing(ino, used.keys().copied(), until)?;
         explanation.shared = runs.iter().map(|(_, run)| shared_bytes(run, &sharing)).sum();
         explanation.sharers = sharing.sharers.len() as u64;
@@ -173,7 +178,8 @@ impl Explanation {
         }
         self.chunks = used.len() as u64;
         self.unique = used.values().sum();
-        self.packs = packs.into_iter().map(|(pack, bytes)| PackShare { pack, bytes, parity: None }).collect();
+        let share = |(pack, bytes)| PackShare { pack, bytes, parity: None, verified: None };
+        self.packs = packs.into_iter().map(share).collect();
         self.packs.sort_by_key(|share| (std::cmp::Reverse(share.bytes), share.pack));
         used
     }

@@ -6,9 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cairn_format::{
-    Compression, Geometry, PackId, ParityGeometry, PieceKind, Uuid, VolumeState, VolumeSuperblock,
-};
+use cairn_format::{Compression, Geometry, ParityGeometry, PieceKind, Uuid, VolumeState, VolumeSuperblock};
 use cairn_store::heal::{HealEvent, HealMode};
 use cairn_store::{check_replicas, write_replicas};
 
@@ -469,11 +467,6 @@ impl Volume {
             check_replicas(&*self.core.disk, usable, &superblock.encode(), repair)
         };
         crate::scrub::scrub(&self.core, options, &superblocks, progress)
-    }
-
-    /// When each of `packs` was last scrubbed, in seconds since 1970, where that is known.
-    pub fn verified(&self, packs: &[PackId]) -> Vec<Option<u64>> {
-        crate::scrub::verified(&self.core.store, packs)
     }
 
     /// One round of what a thread does elsewhere: for volumes opened without one.

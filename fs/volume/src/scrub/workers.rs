@@ -1,7 +1,5 @@
 //! The threads that look through packs: as many as are told, no faster than they may, and not in others' way.
 
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use cairn_format::PackId;
@@ -10,7 +8,8 @@ use super::look::{Looked, look};
 use super::{ScrubError, ScrubOptions};
 use crate::core::Core;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Mutex, PoisonError};
+use crate::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use crate::sync::{Mutex, PoisonError, thread};
 
 /// How often whoever waits is told how far it is.
 const TICK: Duration = Duration::from_millis(100);
@@ -90,21 +89,12 @@ impl<'a> Work<'a> {
         thread::scope(|scope| {
             let (to, from) = channel();
             let threads = self.options.threads.clamp(1, self.ahead.len().max(1));
-            let mut started = Vec::with_capacity(threads);
-            for _ in 0..threads {
-                let to = to.clone();
-                let spawned = thread::Builder::new()
-                    .name("cairn-scrub".into())
-                    .spawn_scoped(scope, move || self.work(&to));
-                match spawned {
-                    Ok(thread) => started.push(thread),
-                    // Fewer do as well.
-                    Err(_) if !started.is_empty() => break,
-                    Err(error) => {
-                        return Err(ScrubError::Thread(format!("no thread to scrub with: {error}")));
-                    }
-                }
-            }
+            let started: Vec<_> = (0..threads)
+                .map(|_| {
+                    let to = to.clone();
+                    scope.spawn(move || self.work(&to))
+                })
+                .collect();
             drop(to);
             loop {
                 match from.recv_timeout(TICK) {
