@@ -39,7 +39,13 @@ impl<'a> Reach<'a> {
     /// Whether nothing says of some sectors, or of parity, whether they are right: then what is beyond the guarantee may come
     /// back all the same.
     pub fn silent(&self) -> bool {
-        self.silent
+        self.found && self.silent
+    }
+
+    /// Whether a frame and a copy of what describes it are as they were.
+    pub fn has_frame(&self, frame: &Range<u64>) -> bool {
+        let copies = [self.layout.footer(), self.layout.second_footer()];
+        self.found && copies.iter().any(|at| self.is_same(at)) && self.is_same(frame)
     }
 
     /// Whether a frame can be read.

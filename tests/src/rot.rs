@@ -181,6 +181,8 @@ pub struct Verdict {
     pub named: BTreeSet<String>,
     /// The packs that are damaged in any way, and whether parity reaches all that is.
     pub packs: BTreeMap<PackId, bool>,
+    /// Packs that are gone and had nothing that anybody sees; a checkpoint may lead there under what the journal holds.
+    pub unneeded: BTreeSet<PackId>,
 }
 
 /// Whether bytes are lost.
@@ -205,6 +207,7 @@ impl Verdict {
             payload: BTreeSet::new(),
             named: BTreeSet::new(),
             packs: BTreeMap::new(),
+            unneeded: BTreeSet::new(),
         }
     }
 
@@ -476,6 +479,7 @@ impl Layout {
             let path = self.path_of(&pack);
             let after = self.after(fault, &path);
             if after.is_none() && !self.is_used(&pack) && !self.meta.contains(&pack) {
+                verdict.unneeded.insert(pack);
                 continue;
             }
             let reach = after.as_ref().map(|after| self.reach(&pack, after));
@@ -487,8 +491,9 @@ impl Layout {
             verdict.guarantee = Guarantee::Beyond;
             verdict.named.insert(path);
             let loss = |frame: &Region| match &reach {
-                Some(reach) if reach.reads_frame(frame.at.clone()) => Loss::No,
+                Some(reach) if reach.has_frame(&frame.at) => Loss::No,
                 Some(reach) if reach.silent() => Loss::Perhaps,
+                Some(reach) if reach.reads_frame(frame.at.clone()) => Loss::No,
                 _ => Loss::Yes,
             };
             for region in &self.regions {

@@ -193,7 +193,9 @@ impl Image {
         self.check_mounted(&volume, verdict).map_err(|e| format!("mended: {e}"))?;
         volume.close().map_err(|e| format!("closing: {e}"))?;
         drop(volume);
-        self.check_clean(world).map_err(|e| format!("unmounted: {e}"))?;
+        if verdict.unneeded.is_empty() {
+            self.check_clean(world).map_err(|e| format!("unmounted: {e}"))?;
+        }
         let volume = world.open_with(looks()).map_err(|e| format!("mounted again: {e}"))?;
         self.check_mounted(&volume, verdict).map_err(|e| format!("mounted again: {e}"))
     }
@@ -211,7 +213,7 @@ impl Image {
         }
         let lost = mend_packs(&*world.store_disk())?;
         self.layout.check_mended(fault, verdict, &lost, &world.disk)?;
-        match checks && verdict.guarantee == Guarantee::Within {
+        match checks && verdict.guarantee == Guarantee::Within && verdict.unneeded.is_empty() {
             true => self.check_clean(world).map_err(|e| format!("mended: {e}")),
             false => Ok(()),
         }
@@ -272,7 +274,7 @@ impl Image {
         }
         match verdict.guarantee {
             // It looks at what lies there, and at what parity makes of that only in its own findings.
-            Guarantee::Within if !verdict.packs.is_empty() => Ok(()),
+            Guarantee::Within if !verdict.packs.is_empty() || !verdict.unneeded.is_empty() => Ok(()),
             Guarantee::Within => {
                 let lost = damage.iter().find(|f| !f.paths.is_empty());
                 lost.map_or(Ok(()), |finding| Err(format!("fsck takes this for lost: {finding:?}")))

@@ -138,6 +138,7 @@ impl Original {
         // What is read only when it is asked for can rot under a mount, too.
         let late = !verdict.refused
             && !verdict.needs_engine
+            && !verdict.may_need_engine
             && fault.edits.iter().all(|e| matches!(e, Edit::Write(path, ..) if path.ends_with(".pack")))
             && dice.one_in(3);
         if late {
@@ -169,7 +170,9 @@ impl Original {
         }
         read?;
         match verdict.guarantee {
-            Guarantee::Within if !verdict.packs.is_empty() => self.check_mended(&disk, verdict),
+            Guarantee::Within if !verdict.packs.is_empty() && verdict.unneeded.is_empty() => {
+                self.check_mended(&disk, verdict)
+            }
             _ => Ok(()),
         }
     }
@@ -229,7 +232,8 @@ impl Original {
 }
 
 fn refused(ran: &Ran, verdict: &Verdict) -> Result<(), String> {
-    let may = verdict.guarantee != Guarantee::Within && (verdict.refused || verdict.needs_engine);
+    let may = verdict.guarantee != Guarantee::Within
+        && (verdict.refused || verdict.needs_engine || verdict.may_need_engine);
     if !may && verdict.guarantee != Guarantee::Unwitnessed {
         return Err(format!("it is refused: {}", ran.err));
     }

@@ -121,9 +121,9 @@ fn copy(from: &dyn DiskFile, to: &dyn DiskFile, len: u64) -> io::Result<()> {
         let mut bytes = vec![0; STRIDE.min(len - start) as usize];
         if from.read_exact_at(&mut bytes, start).is_err() {
             for (number, sector) in bytes.chunks_mut(SECTOR as usize).enumerate() {
-                if from.read_exact_at(sector, start + number as u64 * SECTOR).is_err() {
-                    sector.fill(0);
-                }
+                // The last one may end early.
+                let there = from.read_at(sector, start + number as u64 * SECTOR).unwrap_or(0);
+                sector[there..].fill(0);
             }
         }
         to.write_at(&bytes, start)?;

@@ -310,3 +310,17 @@ fn regression_parity_units_that_are_wrong_in_different_columns_restore_what_lies
     assert_eq!(mend(&*disk, &examined).unwrap().lost, []);
     assert!(contents(&disk) == whole);
 }
+
+/// A copy in another place has what can be read of the last sector.
+#[test]
+fn regression_a_pack_that_ends_early_and_has_a_bad_sector_comes_back_in_another_place() {
+    let (disk, sealed) = sealed(&[2_667, 814], ParityGeometry::new(16, 2));
+    let whole = contents(&disk);
+    let second = sealed.footer.layout().parity_unit(1).start / SECTOR * SECTOR;
+    overwrite(&disk, &whole[..whole.len() - 147]);
+    disk.lose(&pack_path(&PACK), second..second + SECTOR, true).unwrap();
+    let examined = examine(&*disk, PACK, &mut |_| true).unwrap().unwrap();
+    let mended = mend(&*disk, &examined).unwrap();
+    assert_eq!((mended.lost, mended.relocated), (Vec::new(), true));
+    assert!(contents(&disk) == whole);
+}
