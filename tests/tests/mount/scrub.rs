@@ -146,7 +146,6 @@ fn a_run_that_is_cut_is_gone_on_with_mounted_or_not() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     client.kill().expect("a child");
     client.wait().expect("it ends");
-    // And a daemon.
     wait_until("the run that nobody listens to ended", || scrub(m.at(), &["--max-duration", "0s"]).code == 0);
     m.unmount();
     let rest = report(m.dir(), &[]);
