@@ -23,7 +23,7 @@ use cairn_store::disk::FileDisk;
 use cairn_store::heal::examine;
 use cairn_store::{Store, StoreOptions, list_packs};
 use cairn_volume::{Caller, MakeOptions, OpenOptions, make, open};
-use nix::sys::resource::{UsageWho, getrusage};
+use rustix::time::{ClockId, clock_gettime};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -120,7 +120,7 @@ fn ingest(dir: &Path, mib: u64, round: u64, parity: (u8, u8)) -> io::Result<(Pat
     let options = MakeOptions { parity_data: parity.0, parity_extra: parity.1, ..MakeOptions::default() };
     make(dir, &options).map_err(other)?;
     let data: Vec<Vec<u8>> = (0..mib.min(64)).map(|number| content(round, number)).collect();
-    let before = processor()?;
+    let before = processor();
     let volume = open(dir, OpenOptions::default()).map_err(other)?;
     let caller = Caller { uid: 0, gid: 0 };
     let file = volume.create(1, b"data", 0o644, 0, &caller).map_err(other)?;
@@ -133,13 +133,13 @@ fn ingest(dir: &Path, mib: u64, round: u64, parity: (u8, u8)) -> io::Result<(Pat
     }
     volume.sync().map_err(other)?;
     volume.close().map_err(other)?;
-    Ok((dir.to_path_buf(), processor()? - before))
+    Ok((dir.to_path_buf(), processor() - before))
 }
 
-fn processor() -> io::Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+/// Seconds of the processor that all threads of this process took.
+fn processor() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// Packs, with the lengths of their files.
