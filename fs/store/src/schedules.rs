@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use cairn_format::{ChunkEntry, ChunkId, ChunkPiece, Codec, PackId, PackKind, StoreSuperblock, Uuid};
+use cairn_format::{
+    ChunkEntry, ChunkId, ChunkPiece, Codec, PackId, PackKind, ParityGeometry, StoreSuperblock, Uuid,
+};
 
 use crate::caches::ByteLru;
 use crate::disk::{Disk, MemoryDisk};

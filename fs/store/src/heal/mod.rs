@@ -1,6 +1,6 @@
 //! Healing: what is damaged on the disk, found and computed again from parity.
 //!
-//! A reader is answered first, from what can be restored in memory ([`frame`], [`footer`]). Writing it back is another
+//! A reader is answered first, from what can be restored in memory (`frame`, `footer`). Writing it back is another
 //! step ([`examine`] finds all that is wrong with a pack, [`mend`] writes what can be restored), done in the background, by
 //! a scrub, or by fsck.
 //!
