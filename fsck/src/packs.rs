@@ -18,6 +18,10 @@ use crate::progress::Progress;
 use crate::replaces::check_replaces;
 use crate::report::{CheckTotals, Finding, Findings};
 
+/// What is said of damage that costs nothing yet.
+const RESTORES: &str =
+    "parity restores it: mounted reads are right, and fsck.cairn -p or cairn scrub writes it back";
+
 /// What is known of a pack after it was read.
 #[derive(Default)]
 pub(crate) struct PackFacts {
@@ -195,8 +199,12 @@ impl<'a> PackCheck<'a> {
             (Err(first), Err(second)) => {
                 let what =
                     format!("no copy of its footer can be used: {}; {}", reason(&first), reason(&second));
-                self.damage("footer", place(&second), what);
-                return None;
+                let Some(restored) = reader.restored_footer() else {
+                    self.damage("footer", place(&second), what);
+                    return None;
+                };
+                self.damage("footer", place(&second), format!("{what}; {RESTORES}"));
+                restored
             }
         };
         if footer.store != self.store.uuid {
@@ -258,9 +266,13 @@ impl<'a> PackCheck<'a> {
             Ok(frame) => frame,
             Err(error) => {
                 let reason = reason(&error);
-                self.damage("frame", entry.offset, format!("frame {number}: {reason}"));
-                self.result.facts.bad_frames.insert(number, reason);
-                return;
+                let Some(restored) = reader.restored_frame(entry) else {
+                    self.damage("frame", entry.offset, format!("frame {number}: {reason}"));
+                    self.result.facts.bad_frames.insert(number, reason);
+                    return;
+                };
+                self.damage("frame", entry.offset, format!("frame {number}: {reason}; {RESTORES}"));
+                restored
             }
         };
         self.result.frames += 1;

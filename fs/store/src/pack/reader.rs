@@ -183,6 +183,16 @@ impl PackReader {
         }
     }
 
+    /// A frame that cannot be read, where parity restores it; nothing is written.
+    pub fn restored_frame(&self, entry: &FrameEntry) -> Option<DecodedFrame> {
+        crate::heal::frame(self, entry).and_then(|bytes| self.decode(entry, &bytes).ok())
+    }
+
+    /// A footer of which no copy can be read, where parity restores it; nothing is written.
+    pub fn restored_footer(&self) -> Option<Footer> {
+        crate::heal::footer(self)
+    }
+
     /// A frame from its stored bytes, head and all.
     pub(crate) fn decode(&self, entry: &FrameEntry, bytes: &[u8]) -> Result<DecodedFrame, ReadError> {
         let damaged = |e: String| ReadError::Damaged { pack: self.pack, offset: entry.offset, reason: e };
