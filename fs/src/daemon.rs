@@ -232,6 +232,9 @@ impl Serving<'_> {
         log_file: Option<File>,
     ) -> Result<End, Failure> {
         let (plan, report) = (self.plan, self.report);
+        // Before anybody can see the mount, and end it.
+        watch_signals(self.events, report)
+            .unwrap_or_else(|e| warn!("signals will end the daemon at once: {e}"));
         let device = match going_on {
             Some((connection, kept)) => {
                 self.answer(&connection, seat, Begin::TakingOver)?;
@@ -239,8 +242,6 @@ impl Serving<'_> {
             }
             None => self.mount(seat)?,
         };
-        watch_signals(self.events, report)
-            .unwrap_or_else(|e| warn!("signals will end the daemon at once: {e}"));
         watch_supervisor();
         if plan.options.die_unanswered {
             die_unanswered(self.volume);

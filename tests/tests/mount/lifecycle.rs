@@ -184,6 +184,25 @@ fn f_stays_in_the_foreground() {
     m.fsck();
 }
 
+#[test]
+fn regression_a_mount_can_be_ended_in_order_from_the_moment_that_it_is_seen() {
+    let m = Mounted::unmounted(&SMALL, &[]);
+    for _ in 0..8 {
+        let mut command = Command::new(program("cairn"));
+        command.args([OsStr::new("mount"), OsStr::new("-f"), m.dir().as_os_str(), m.at().as_os_str()]);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        let mut running = Foreground(command.spawn().expect("starts"));
+        while !is_mounted(m.at()) {
+            assert!(running.0.try_wait().expect("a child").is_none(), "it mounts");
+        }
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(running.0.id() as i32), Signal::SIGINT)
+            .expect("it runs");
+        let status = running.0.wait().expect("a child");
+        assert!(status.success() && !is_mounted(m.at()) && is_clean(&m), "{status}");
+    }
+    m.fsck();
+}
+
 /// Links where mount(8) looks for helpers: made if they are not there, and then removed again. One test at a time has
 /// them.
 struct Helper(Vec<PathBuf>, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
