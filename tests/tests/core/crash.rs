@@ -448,6 +448,27 @@ fn a_volume_that_loses_power_again_and_again_goes_on_from_a_state_that_was() {
     report("again and again", &counts, wanted * 9 / 10);
 }
 
+#[test]
+fn regression_a_segment_that_a_killed_mount_was_making_is_certain_before_records_lie_in_it() {
+    let base = World::make(&small());
+    // A mount that is killed at its nth operation, so often that segments have to be made.
+    for nth in 1..60 {
+        let mut world = base.fork();
+        for _ in 0..8 {
+            world.disk.kill_at(world.disk.operations() + nth);
+            drop(world.open());
+            world = world.healed();
+        }
+        let volume = world.open().unwrap_or_else(|e| panic!("killed at {nth}: {e}"));
+        volume.mkdir(1, b"kept", 0o755, 0, &Caller::default()).expect("room");
+        volume.fsync(1, false).expect("synced");
+        drop(volume);
+        let world = world.crash(Crash::DropUnsynced, Survival::None);
+        let volume = world.open().unwrap_or_else(|e| panic!("killed at {nth}, and the power went: {e}"));
+        assert!(volume.lookup(1, b"kept").expect("whole").is_some(), "killed at {nth}");
+    }
+}
+
 /// What one of many writers knows: its file's length, of which so much is certain.
 #[derive(Clone, Copy, Default)]
 struct Appended {

@@ -201,6 +201,11 @@ impl Journal {
             }
         }
         journal.sync_files(&live)?;
+        // A file that a mount was making when it was killed is found here, and its name may be in memory only: what is
+        // written to it would be synced, and gone with the name.
+        if let Err(error) = journal.disk.sync_dir(JOURNAL_DIR) {
+            return Err(journal.stop(&mut journal.log(), format!("syncing {JOURNAL_DIR}: {error}")));
+        }
         let mut mutations = vec![Mutation::Epoch { continues: resume.continues }];
         mutations.extend_from_slice(first);
         journal.answers.carry(unanswered);
