@@ -1,20 +1,16 @@
 //! `cairn gc`.
 
-use std::io::{IsTerminal, stderr};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cairn_volume::{GcOptions, OpenOptions};
-use indicatif::{ProgressBar, ProgressStyle};
+use cairn_volume::{GcOptions, GcProgress};
 use serde::Serialize;
-use signal_hook::consts::SIGINT;
 
+use super::long_run::{self, Bar, ended};
 use crate::args::GcArgs;
 use crate::control::{Client, GcRequest};
-use crate::failure::{self, Failure};
+use crate::failure::Failure;
 use crate::output::{count, print, print_json};
 use crate::places;
 use crate::report::{GcProgressReport, GcRunReport};
@@ -42,7 +38,7 @@ pub(crate) fn run(args: &GcArgs) -> Result<(), Failure> {
     };
     let bar = Bar::new(!args.json);
     let run = match Client::connect(&place.dir)? {
-        Some(mut daemon) => daemon.collect(&request, &mut |progress| bar.show(progress)),
+        Some(mut daemon) => daemon.collect(&request, &mut |progress| show(&bar, progress)),
         None => here(&place.dir, &request, &bar),
     };
     bar.finish();
@@ -55,39 +51,21 @@ pub(crate) fn run(args: &GcArgs) -> Result<(), Failure> {
     verdict(&place.dir, &run)
 }
 
-/// Collects in a volume that nobody has mounted. SIGINT ends the run, and the volume is closed in order.
+/// Collects in a volume that nobody has mounted.
 fn here(dir: &Path, request: &GcRequest, bar: &Bar) -> Result<GcRunReport, Failure> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGINT, interrupted.clone()).map_err(Failure::new)?;
-    let options = OpenOptions {
-        wait: true,
-        on_wait: Some(Box::new(|why| eprintln!("cairn: {why}"))),
-        collect: false,
-        ..OpenOptions::default()
-    };
-    let volume = cairn_volume::open(dir, options)?;
-    let mut tell = |progress: &cairn_volume::GcProgress| {
-        bar.show(&GcProgressReport::from(*progress));
-        match interrupted.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    };
-    let run = volume.gc(&request.options(), &mut tell);
-    volume.close().map_err(|e| {
-        Failure::new(format!(
-            "{} could not be closed: {e}; the next mount goes on from its journal",
-            dir.display()
-        ))
-    })?;
-    let run = run.map_err(|e| failed(dir, &e))?;
-    match interrupted.load(Ordering::Relaxed) {
-        true => Err(Failure {
-            code: failure::INTERRUPTED,
-            message: "interrupted: what was done is done, and the next run goes on".into(),
-        }),
-        false => Ok(GcRunReport::from(run)),
-    }
+    let interrupted = "interrupted: what was done is done, and the next run goes on";
+    long_run::here(dir, false, interrupted, |volume, asked| {
+        let mut tell = |progress: &GcProgress| {
+            show(bar, &GcProgressReport::from(*progress));
+            if asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let run = volume.gc(&request.options(), &mut tell).map_err(|e| failed(dir, &e))?;
+        Ok(GcRunReport::from(run))
+    })
+}
+
+fn show(bar: &Bar, progress: &GcProgressReport) {
+    bar.show(&progress.step, progress.moved, progress.to_move);
 }
 
 fn failed(dir: &Path, error: &dyn std::fmt::Display) -> Failure {
@@ -113,11 +91,7 @@ fn verdict(dir: &Path, run: &GcRunReport) -> Result<(), Failure> {
 }
 
 fn sentence(dir: &str, run: &GcRunReport) -> String {
-    let ended = match run.stopped.as_deref() {
-        Some("time") => " The time is over; the next run goes on.",
-        Some("asked") => " It was stopped; the next run goes on.",
-        _ => "",
-    };
+    let ended = ended(run.stopped.as_deref());
     format!(
         "{dir}: {} dropped, {} written in the place of {}; {} freed, packs take {} now.{ended}\n",
         count(run.packs_dropped, "pack", "packs"),
@@ -126,38 +100,6 @@ fn sentence(dir: &str, run: &GcRunReport) -> String {
         human(run.bytes_freed),
         human(run.bytes_after),
     )
-}
-
-/// How far a run is, on standard error where that is a terminal.
-struct Bar(Option<ProgressBar>);
-
-impl Bar {
-    fn new(shown: bool) -> Bar {
-        if !shown || !stderr().is_terminal() {
-            return Bar(None);
-        }
-        let bar = ProgressBar::new(0);
-        let style = "{msg:14} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Bar(Some(bar))
-    }
-
-    fn show(&self, progress: &GcProgressReport) {
-        if let Some(bar) = &self.0 {
-            bar.set_message(progress.step.clone());
-            bar.set_length(progress.to_move);
-            bar.set_position(progress.moved.min(progress.to_move));
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 impl GcRequest {

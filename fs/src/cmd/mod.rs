@@ -3,6 +3,7 @@
 pub(crate) mod df;
 pub(crate) mod gc;
 pub(crate) mod info;
+mod long_run;
 pub(crate) mod mount;
 pub(crate) mod remount;
 pub(crate) mod scrub;

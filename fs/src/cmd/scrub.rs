@@ -1,17 +1,13 @@
 //! `cairn scrub`.
 
-use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use cairn_volume::{OpenOptions, ScrubOptions, ScrubProgress};
-use indicatif::{ProgressBar, ProgressStyle};
+use cairn_volume::{ScrubOptions, ScrubProgress};
 use serde::Serialize;
-use signal_hook::consts::SIGINT;
 
+use super::long_run::{self, Bar, ended};
 use crate::args::ScrubArgs;
 use crate::control::{Client, ScrubRequest};
 use crate::failure::{self, Failure};
@@ -50,7 +46,7 @@ pub(crate) fn run(args: &ScrubArgs) -> Result<(), Failure> {
     };
     let bar = Bar::new(!args.json);
     let run = match Client::connect(&place.dir)? {
-        Some(mut daemon) => daemon.scrub(&request, &mut |progress| bar.show(progress)),
+        Some(mut daemon) => daemon.scrub(&request, &mut |progress| show(&bar, progress)),
         None => here(&place.dir, &request, &bar),
     };
     bar.finish();
@@ -70,38 +66,22 @@ fn within(place: &Place, path: &Path) -> PathBuf {
     inside.unwrap_or(path).to_path_buf()
 }
 
-/// Scrubs a volume that nobody has mounted. SIGINT ends the run, and the volume is closed in order.
+/// Scrubs a volume that nobody has mounted.
 fn here(dir: &Path, request: &ScrubRequest, bar: &Bar) -> Result<ScrubRunReport, Failure> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGINT, interrupted.clone()).map_err(Failure::new)?;
-    let options = OpenOptions {
-        wait: true,
-        on_wait: Some(Box::new(|why| eprintln!("cairn: {why}"))),
-        collect: false,
-        read_only: request.look_only,
-        ..OpenOptions::default()
-    };
-    let volume = cairn_volume::open(dir, options)?;
-    let mut tell = |progress: &ScrubProgress| {
-        bar.show(&ScrubProgressReport::from(*progress));
-        !interrupted.load(Ordering::Relaxed)
-    };
-    let threads = available_parallelism().map_or(1, usize::from);
-    let run = volume.scrub(&ScrubOptions { threads, ..request.options() }, &mut tell);
-    volume.close().map_err(|e| {
-        Failure::new(format!(
-            "{} could not be closed: {e}; the next mount goes on from its journal",
-            dir.display()
-        ))
-    })?;
-    let run = run.map_err(|e| Failure::new(failed(dir, &e)))?;
-    match interrupted.load(Ordering::Relaxed) {
-        true => Err(Failure {
-            code: failure::INTERRUPTED,
-            message: "interrupted: what was looked through is noted, and the next run goes on".into(),
-        }),
-        false => Ok(ScrubRunReport::from(run)),
-    }
+    let interrupted = "interrupted: what was looked through is noted, and the next run goes on";
+    long_run::here(dir, request.look_only, interrupted, |volume, asked| {
+        let mut tell = |progress: &ScrubProgress| {
+            show(bar, &ScrubProgressReport::from(*progress));
+            !asked()
+        };
+        let threads = available_parallelism().map_or(1, usize::from);
+        let run = volume.scrub(&ScrubOptions { threads, ..request.options() }, &mut tell);
+        run.map(ScrubRunReport::from).map_err(|e| Failure::new(failed(dir, &e)))
+    })
+}
+
+fn show(bar: &Bar, progress: &ScrubProgressReport) {
+    bar.show(&progress.step, progress.bytes, progress.bytes_total);
 }
 
 /// That scrubbing itself failed.
@@ -130,11 +110,7 @@ fn verdict(dir: &Path, run: &ScrubRunReport) -> Result<(), Failure> {
 }
 
 fn sentences(dir: &str, run: &ScrubRunReport) -> String {
-    let ended = match run.stopped.as_deref() {
-        Some("time") => " The time is over; the next run goes on.",
-        Some("asked") => " It was stopped; the next run goes on.",
-        _ => "",
-    };
+    let ended = ended(run.stopped.as_deref());
     let before = match run.packs_before {
         0 => String::new(),
         n => format!(" ({n} more by the run before)"),
@@ -183,38 +159,6 @@ fn lost(file: &ScrubFileReport) -> String {
         ranges.push("and more".into());
     }
     format!("  lost: {name}: bytes {}\n", ranges.join(", "))
-}
-
-/// How far a run is, on standard error where that is a terminal.
-struct Bar(Option<ProgressBar>);
-
-impl Bar {
-    fn new(shown: bool) -> Bar {
-        if !shown || !stderr().is_terminal() {
-            return Bar(None);
-        }
-        let bar = ProgressBar::new(0);
-        let style = "{msg:14} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Bar(Some(bar))
-    }
-
-    fn show(&self, progress: &ScrubProgressReport) {
-        if let Some(bar) = &self.0 {
-            bar.set_message(progress.step.clone());
-            bar.set_length(progress.bytes_total);
-            bar.set_position(progress.bytes.min(progress.bytes_total));
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 impl ScrubRequest {

@@ -6,7 +6,6 @@ use cairn_format::{Footer, FrameHead, PackHeader, PackId, PackLayout, TRAILER_LE
 
 use super::locate::find_layout;
 use super::sectors::{Region, Sectors};
-use super::unusable;
 use crate::disk::{Disk, DiskFile};
 use crate::{PackReader, ReadError};
 
@@ -33,11 +32,6 @@ impl Examined {
     pub fn is_whole(&self) -> bool {
         self.damaged.is_empty() && self.wrong_len.is_none()
     }
-
-    /// Bytes that are damaged.
-    pub fn damaged_bytes(&self) -> u64 {
-        self.damaged.iter().map(|range| range.end - range.start).sum()
-    }
 }
 
 /// Holds every byte of a pack against its checksum. `each` is told of bytes that were read, and says whether to go on;
@@ -52,8 +46,9 @@ pub fn examine(
     let len = file.len().map_err(|e| ReadError::io(pack, 0, e))?;
     // What the page cache holds may be better, or worse, than what is on the disk.
     file.forget(0..len);
-    let layout = find_layout(file, &pack)
-        .ok_or_else(|| unusable(pack, "neither its header nor any copy of its trailer can be read"))?;
+    let layout = find_layout(file, &pack).ok_or_else(|| {
+        ReadError::damaged(pack, 0, "neither its header nor any copy of its trailer can be read")
+    })?;
     let expected = layout.file_len();
     let wrong_len = (len != expected).then_some(len);
     let mut examined = Examined { pack, layout, checked: 0, damaged: Vec::new(), wrong_len };

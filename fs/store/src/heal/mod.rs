@@ -16,7 +16,7 @@ mod sectors;
 #[cfg(test)]
 mod tests;
 
-use cairn_format::{Footer, FrameEntry, FrameHead, PackId};
+use cairn_format::{Footer, FrameEntry, FrameHead};
 
 use crate::PackReader;
 use locate::find_layout;
@@ -95,9 +95,4 @@ fn raw(reader: &PackReader, range: std::ops::Range<u64>) -> Option<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
     reader.file().read_exact_at(&mut bytes, range.start).ok()?;
     Some(bytes)
-}
-
-/// A pack that cannot be worked on, and why.
-pub(crate) fn unusable(pack: PackId, reason: &str) -> crate::ReadError {
-    crate::ReadError::damaged(pack, 0, reason)
 }
