@@ -9,7 +9,7 @@ use cairn_format::{
     StoreSuperblock, Uuid,
 };
 use cairn_store::disk::{Access, Disk};
-use cairn_store::heal::examine;
+use cairn_store::heal::examine_spare;
 use cairn_store::{PACKS_DIR, PackListing, PackReader, ReadError, StoreError, list_packs, pack_path};
 
 use crate::CheckError;
@@ -217,7 +217,9 @@ impl<'a> PackCheck<'a> {
     /// Parity, and the checksums that go with it. (What is wrong with the rest is found by whoever reads that.)
     fn spare(&mut self, disk: &dyn Disk) {
         let progress = self.progress;
-        let Ok(Some(examined)) = examine(disk, self.pack, &mut |_| !progress.is_cancelled()) else { return };
+        let Ok(Some(examined)) = examine_spare(disk, self.pack, &mut |_| !progress.is_cancelled()) else {
+            return;
+        };
         let layout = examined.layout;
         let spare = layout.described()..layout.second_footer().start;
         let bad: Vec<_> = examined.damaged.iter().filter(|range| spare.contains(&range.start)).collect();

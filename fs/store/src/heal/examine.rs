@@ -41,21 +41,41 @@ pub fn examine(
     pack: PackId,
     each: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Option<Examined>, ReadError> {
+    go_through(disk, pack, |_| 0, each)
+}
+
+/// As [`examine`], but only what is there to mend the rest: for who reads header, frames and footers anyway.
+pub fn examine_spare(
+    disk: &dyn Disk,
+    pack: PackId,
+    each: &mut dyn FnMut(u64) -> bool,
+) -> Result<Option<Examined>, ReadError> {
+    go_through(disk, pack, PackLayout::described, each)
+}
+
+/// From the byte on that `from` says.
+fn go_through(
+    disk: &dyn Disk,
+    pack: PackId,
+    from: fn(&PackLayout) -> u64,
+    each: &mut dyn FnMut(u64) -> bool,
+) -> Result<Option<Examined>, ReadError> {
     let reader = PackReader::open(disk, pack)?;
     let file = reader.file();
     let len = file.len().map_err(|e| ReadError::io(pack, 0, e))?;
-    // What the page cache holds may be better, or worse, than what is on the disk.
-    file.forget(0..len);
     let layout = find_layout(file, &pack).ok_or_else(|| {
         ReadError::damaged(pack, 0, "neither its header nor any copy of its trailer can be read")
     })?;
+    let from = from(&layout);
+    // What the page cache holds may be better, or worse, than what is on the disk.
+    file.forget(from.min(len)..len);
     let expected = layout.file_len();
     let wrong_len = (len != expected).then_some(len);
     let mut examined = Examined { pack, layout, checked: 0, damaged: Vec::new(), wrong_len };
     let sectors = Sectors::new(file, pack, layout);
     let went_on = match layout.stripe() {
-        Some(_) => examined.by_sectors(&sectors, each),
-        None => examined.by_frames(&reader, each),
+        Some(_) => examined.by_sectors(&sectors, from, each),
+        None => from > 0 || examined.by_frames(&reader, each),
     };
     if !went_on {
         return Ok(None);
@@ -67,8 +87,8 @@ pub fn examine(
 }
 
 impl Examined {
-    fn by_sectors(&mut self, sectors: &Sectors<'_>, each: &mut dyn FnMut(u64) -> bool) -> bool {
-        let covered = 0..self.layout.sums().end;
+    fn by_sectors(&mut self, sectors: &Sectors<'_>, from: u64, each: &mut dyn FnMut(u64) -> bool) -> bool {
+        let covered = from..self.layout.sums().end;
         for area in [covered, self.layout.parity_area()] {
             for start in area.clone().step_by(STRIDE as usize) {
                 let run = start..(start + STRIDE).min(area.end);

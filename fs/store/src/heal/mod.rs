@@ -23,7 +23,7 @@ use locate::find_layout;
 use restore::Restorer;
 use sectors::{Found, Region, Sectors};
 
-pub use examine::{Examined, examine};
+pub use examine::{Examined, examine, examine_spare};
 pub use health::{HealCounts, HealEvent, HealMode, HealOutcome, Health};
 pub use mend::{Mended, mend};
 
