@@ -282,7 +282,7 @@ fn what_was_done_and_not_answered_is_answered_and_not_done_again() {
     let deaths = from_environment("CAIRN_TAKEOVERS", 20).div_ceil(2);
     // Each worker dies of the first call that it finished after half a second, before its caller knows.
     let mut m =
-        Mounted::with(&["--journal-size", "256M", "--segment-size", "4M"], &["x-cairn.die-unanswered"]);
+        Mounted::with(&["--journal-size", "32M", "--segment-size", "1M"], &["x-cairn.die-unanswered"]);
     let load_on = m.at().to_path_buf();
     Load::new(&load_on).during(|| {
         let mut seen = 0;
