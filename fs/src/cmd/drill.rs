@@ -140,9 +140,10 @@ fn sentences(dir: &str, run: &DrillRunReport) -> String {
     );
     for line in run.damages.iter().filter(|line| line.rounds > 0) {
         let note = match (line.broken, line.promised) {
-            (0, 0) => "  not promised",
-            (0, _) => "",
-            _ => "  PROMISED, AND NOT KEPT",
+            (0, 0) => "  not promised".to_string(),
+            (0, all) if all == line.rounds => String::new(),
+            (0, some) => format!("  promised in {some}"),
+            _ => "  PROMISED, AND NOT KEPT".to_string(),
         };
         told += &format!(
             "  {:<28} {:>7} {:>9} {:>10} {:>6} {:>7.2} s{note}\n",
@@ -168,34 +169,36 @@ fn sentences(dir: &str, run: &DrillRunReport) -> String {
     told
 }
 
-/// `least to most`, or the one number that both are.
-fn range(range: Option<DrillRangeReport>, write: impl Fn(u64) -> String) -> String {
-    match range {
-        Some(range) if range.least == range.most => write(range.least),
-        Some(range) => format!("{} to {}", write(range.least), write(range.most)),
-        None => "-".to_string(),
+/// `least to most`, or the one number that both read as.
+fn range(range: DrillRangeReport) -> String {
+    match (human(range.least), human(range.most)) {
+        (least, most) if least == most => least,
+        (least, most) => format!("{least} to {most}"),
     }
 }
 
+/// How much more a pack survived than is promised.
 fn margin_text(margin: &DrillMarginReport) -> String {
+    let repaired = match (margin.hole_repaired, margin.hole_lost) {
+        (Some(repaired), Some(_)) => format!("{} came back, and not a sector more", range(repaired)),
+        (Some(repaired), None) => format!("{} came back, which is to its end", range(repaired)),
+        (None, _) => "did not come back".to_string(),
+    };
     let numbers = |range: Option<DrillRangeReport>| match range {
         Some(range) => format!("median {}, least {}", range.median, range.least),
-        None => "never".to_string(),
+        None => "there was none".to_string(),
     };
+    let promised = margin.sectors_promised;
     format!(
-        "\n  measured on a {} pack of {}, {}\n    {:<40} promised {}; repaired {}; lost from {} on\n    {:<40} promised {}; {}\n    {:<40} promised {}; {}\n",
+        "\n  measured on a {} pack of {}, {}:\n  {:<48} {repaired} (promised {})\n  {:<48} {} (promised {promised})\n  {:<48} {} (promised {promised})\n",
         margin.kind,
         human(margin.len),
         count(margin.runs, "run", "runs"),
-        "hole, from any place",
+        "a hole, from any place",
         human(margin.hole_promised),
-        range(margin.hole_repaired, human),
-        range(margin.hole_lost, human),
-        "bad sectors anywhere, until the first loss",
-        margin.sectors_promised,
+        "random bad sectors until the first loss",
         numbers(margin.sectors_lost),
-        "bad sectors in one column, until a loss",
-        margin.sectors_promised,
+        "bad sectors in one column until the first loss",
         numbers(margin.column_lost),
     )
 }
@@ -253,8 +256,8 @@ mod tests {
             "of 9 packs",
             "seed 7\npromised: 16+2: any 2 bad sectors\n",
             "missing                            4         0          4      0    0.12 s  not promised\n",
-            "promised 8.00 MiB; repaired 8.01 MiB to 8.58 MiB; lost from",
-            "promised 2; median 47, least 19\n",
+            "8.01 MiB to 8.58 MiB came back, and not a sector more (promised 8.00 MiB)\n",
+            "median 47, least 19 (promised 2)\n",
             "The promise was kept: in 8 rounds",
         ] {
             assert!(told.contains(part), "'{part}' is not in: {told}");

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 
-use cairn_format::{PackLayout, SECTOR};
+use cairn_format::{PACK_HEADER_LEN, PackLayout, SECTOR, TRAILER_LEN};
 use cairn_store::disk::DiskFile;
 
 use super::dice::Dice;
@@ -143,8 +143,27 @@ impl Damage {
             }
             _ => pack.plan(self, dice),
         };
-        Ok(planned.filter(|planned| !planned.edits.is_empty()))
+        let planned = planned.filter(|planned| !planned.edits.is_empty());
+        Ok(planned.map(|planned| Planned {
+            promised: planned.promised && leads_there(layout, &planned.edits),
+            ..planned
+        }))
     }
+}
+
+/// Whether something is left that says where the pack's parts lie: its header, its trailer, or the copy of that before the
+/// parity. Parity may reach further than that, and is no use then.
+pub fn leads_there(layout: &PackLayout, edits: &[Edit]) -> bool {
+    let (len, copy) = (layout.file_len(), layout.parity_area().start);
+    let trailer = TRAILER_LEN as u64;
+    let places = [0..PACK_HEADER_LEN as u64, copy..copy + trailer, len - trailer..len];
+    places.into_iter().any(|place| {
+        let hit = |edit: &Edit| {
+            let range = edit.range(len);
+            range.start < place.end && place.start < range.end
+        };
+        !edits.iter().any(hit)
+    })
 }
 
 /// The pack that is to be damaged.

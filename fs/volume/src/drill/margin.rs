@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::damage::promised_hole;
+use super::damage::{leads_there, promised_hole};
 use super::dice::Dice;
 use super::edit::{Edit, sector};
 use super::round::{Bench, Outcome, Subject};
@@ -113,6 +113,10 @@ impl Ladder<'_, '_> {
         go_on: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(Option<u64>, Option<u64>), DrillError> {
         if promised > 0 && !self.survives(&edits(promised), dice, go_on)? {
+            if !leads_there(&self.subject.layout, &edits(promised)) {
+                // That was not promised, and says nothing of what parity reaches.
+                return Ok((None, None));
+            }
             self.margin.broken += 1;
             self.whys.push(format!("pack {}: what is promised did not come back", self.subject.pack));
             return Ok((None, Some(promised)));

@@ -26,7 +26,7 @@ use cairn_store::disk::{Access, Disk};
 use cairn_store::heal::{examine, mend};
 use cairn_store::{PackReader, Store, list_packs, pack_path};
 
-pub use damage::{Damage, Planned, promised_hole};
+pub use damage::{Damage, Planned, leads_there, promised_hole};
 pub use dice::Dice;
 pub use edit::{Edit, sector};
 pub use margin::DrillMargin;
