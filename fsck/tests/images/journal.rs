@@ -30,7 +30,7 @@ fn records(disk: &MemoryDisk) -> Vec<(String, usize)> {
 }
 
 /// A volume that was not unmounted, everything in its journal and synced.
-fn crashed() -> MemoryDisk {
+pub(crate) fn crashed() -> MemoryDisk {
     let (disk, volume) = filled();
     volume.fsync(1, false).unwrap();
     drop(volume);
