@@ -3,17 +3,18 @@
 //! What is not put back: damage of packs that was mended, packs that were not finished, a copy of a superblock that was missing,
 //! and caches, which are made anew.
 //!
-//! Architecture Invariant: until both replicas of the superblock are what they were, the repaired state counts, and all of it is
-//! there; afterwards the state before. So this may be killed anywhere, and is run again. Nothing is removed but caches: what
-//! the repair made is moved to the directory that what it kept was in.
+//! Architecture Invariant: until both replicas of the superblock are what they were, the repaired state counts, and afterwards the
+//! state before; a mount sees one of both, or is refused. So this may be killed anywhere, and is run again. Nothing is removed but
+//! caches: what the repair made is moved to the directory that what it kept is in.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use cairn_format::VolumeSuperblock;
+use cairn_format::{PackId, PackKind, VolumeSuperblock};
 use cairn_store::disk::{Access, Disk, read_small, replace_small};
-use cairn_store::{INDEX_PATH, PACKS_DIR, REPLICA_PATHS, list_packs, pack_path};
+use cairn_store::{INDEX_PATH, PACKS_DIR, PackReader, REPLICA_PATHS, list_packs, pack_path};
 use cairn_volume::journal::JOURNAL_DIR;
 use cairn_volume::{ENGINE_DIR, SUSPECT_PATH};
 
@@ -55,6 +56,9 @@ struct Kept {
     done: PutBack,
 }
 
+/// A step, and what it is about.
+type Step = fn(&mut Kept) -> io::Result<()>;
+
 /// Undoes the newest repair of the volume in a directory, or that of a `time`, under its lock.
 pub fn undo_dir(dir: &Path, time: Option<&str>, on_wait: &dyn Fn(&str)) -> Result<PutBack, CheckError> {
     match open_dir(dir, "undoing a repair of it", on_wait)? {
@@ -79,7 +83,7 @@ pub fn undo(
     kept.check()?;
     kept.note(UNDOING).map_err(CheckError::io(UNDO_DIR))?;
     remove_caches(&*kept.store, engine)?;
-    let steps: [(&str, fn(&mut Kept) -> io::Result<()>); 5] = [
+    let steps: [(&str, Step); 5] = [
         (PACKS_DIR, Kept::put_packs),
         (JOURNAL_DIR, Kept::put_journal),
         ("superblock", Kept::put_superblocks),
@@ -282,10 +286,17 @@ impl Kept {
         now.is_some_and(|now| now.generation > self.before.generation)
     }
 
-    /// Packs that were not there before.
+    /// Packs that were not there before: those of metadata first, so that none is left that leads to data which is gone.
     fn take_packs(&mut self) -> io::Result<()> {
-        let packs = list_packs(&*self.store).map_err(io::Error::other)?.packs;
-        for (pack, _) in packs.into_iter().filter(|(pack, _)| !self.before.packs.contains(pack)) {
+        let packs = list_packs(&*self.store).map_err(io::Error::other)?.packs.into_iter();
+        let before: HashSet<&PackId> = self.before.packs.iter().collect();
+        let made = packs.map(|(pack, _)| pack).filter(|pack| !before.contains(pack));
+        let is_data = |pack: &PackId| {
+            let footer = PackReader::open(&*self.store, *pack).and_then(|reader| reader.footer());
+            footer.is_ok_and(|footer| footer.kind == PackKind::Data)
+        };
+        let (data, metadata): (Vec<_>, Vec<_>) = made.partition(is_data);
+        for pack in metadata.into_iter().chain(data) {
             let path = pack_path(&pack);
             self.store.rename(&path, &format!("{}/{MADE}{}", self.before.store, flat(&path)))?;
             self.store.sync_dir(&self.before.store)?;

@@ -63,6 +63,11 @@ impl Undo {
         self.begun
     }
 
+    /// Writes down what there is, where that was not done yet: to be called before anything is made.
+    pub(crate) fn prepare(&mut self) -> Result<(), CheckError> {
+        self.begin().map_err(CheckError::io(UNDO_DIR))
+    }
+
     /// Where files that somebody else removes from the store are to be moved.
     pub(crate) fn of_store(&mut self) -> Result<String, CheckError> {
         self.dir(Side::Store).map_err(CheckError::io(UNDO_DIR))

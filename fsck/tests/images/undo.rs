@@ -1,16 +1,20 @@
 //! Repairs that are undone: a check finds what it found before, another repair ends as the first did, and what was written
 //! since is never lost.
 
+use std::collections::HashSet;
+
+use cairn_format::PackId;
 use cairn_store::disk::{Crash, Disk, MemoryDisk};
 use cairn_store::heal::{examine, mend};
 use cairn_store::list_packs;
+use cairn_volume::Caller;
 use fsck_cairn::{CheckError, Finding, Level, Severity, UNDO_DIR};
 
-use crate::journal::{crashed, damaged};
+use crate::journal::{crashed, damaged, spoil_record};
 use crate::memory::{checked, closed, fsck, open, shown, store, undone};
 use crate::random::{Dice, spoil, spoil_files};
 
-use crate::fixture::rewrite_state;
+use crate::fixture::{rewrite_state, tree};
 
 fn rounds() -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
@@ -62,13 +66,17 @@ fn mended(disk: &MemoryDisk) {
 /// Repairs and undoes; whether there was anything to be undone.
 fn is_as_before(disk: &MemoryDisk, seed: u64) -> bool {
     let before = found(disk);
+    let packs_before: Vec<_> = list_packs(&*store(disk)).unwrap().packs.into_iter().map(|(p, _)| p).collect();
     if fsck(disk, Level::All).is_err() {
         return false;
     }
     let usable = open(&disk.fork()).is_ok();
     let (found_then, shown_then) = (found(disk), usable.then(|| shown(disk)));
     match undone(disk) {
-        Ok(_) => {}
+        Ok(done) => {
+            let packs = list_packs(&*store(disk)).unwrap().packs;
+            assert_eq!(packs.into_iter().map(|(pack, _)| pack).collect::<Vec<_>>(), packs_before, "{done:?}");
+        }
         Err(CheckError::NotUndone(why)) => {
             assert!(!kept(disk), "seed {seed}: {why}");
             return false;
@@ -118,6 +126,27 @@ fn records_that_were_given_up_are_there_again() {
     assert!(is_as_before(&damaged(), 0));
 }
 
+/// A fold drops packs that nothing refers to any more, and that what was before it does.
+#[test]
+fn packs_that_a_fold_dropped_are_there_again() {
+    let disk = closed();
+    let volume = open(&disk).unwrap();
+    volume.unlink(1, b"big").unwrap();
+    for n in 0..40u64 {
+        volume.mkdir(1, format!("last {n}").as_bytes(), 0o755, 0, &Caller::default()).unwrap();
+    }
+    volume.fsync(1, false).unwrap();
+    drop(volume);
+    spoil_record(&disk, 10);
+    let packs = |disk: &MemoryDisk| -> HashSet<PackId> {
+        list_packs(&*store(disk)).unwrap().packs.into_iter().map(|(pack, _)| pack).collect()
+    };
+    let repaired = disk.fork();
+    fsck(&repaired, Level::All).unwrap();
+    assert!(packs(&disk).difference(&packs(&repaired)).count() > 0, "nothing was dropped");
+    assert!(is_as_before(&disk, 0));
+}
+
 #[test]
 fn an_undo_that_is_ended_at_any_write_is_run_again() {
     for spoilt in [damaged(), {
@@ -143,6 +172,12 @@ fn an_undo_that_is_ended_at_any_write_is_run_again() {
                 // Where the last write is beside the point, it may end in order.
                 let _ = undone(&disk);
                 let disk = disk.crash(crash);
+                // Nobody sees anything but one of both states, and a repair ends as it did, too.
+                let seen = || open(&disk.fork()).is_ok_and(|volume| tree(&volume) != repaired);
+                assert!(found(&disk) == before || !seen(), "ended at {at} with {crash:?}");
+                let other = disk.fork();
+                fsck(&other, Level::All).unwrap();
+                assert_eq!(shown(&other), repaired, "ended at {at} with {crash:?}, and repaired");
                 let again = undone(&disk);
                 let done = disk.files().iter().any(|path| path.ends_with("/undone"));
                 assert!(again.is_ok() || done, "ended at {at} with {crash:?}: {again:?}");

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use cairn_store::disk::MemoryDisk;
 use tempfile::TempDir;
 
 use super::round::{Bench, Outcome, Subject};
 use super::scratch::Scratch;
+use super::unreadable::BadDisk;
 use super::*;
 use crate::{Caller, MakeOptions, OpenOptions, make, open};
 
@@ -180,4 +183,26 @@ fn a_repair_that_makes_other_bytes_is_told_to_be_wrong() {
     let file = scratch.original.open(&path, Access::Write).unwrap();
     Edit::Flip { at: subject.layout.parity_unit(1).start, bit: 3 }.inflict(&*file).unwrap();
     assert!(matches!(outcome(), Outcome::Wrong(_)), "{:?}", outcome());
+}
+
+#[test]
+fn bad_sectors_cannot_be_read_until_they_are_written_and_dead_ones_not_even_then() {
+    let below: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+    let file = below.open("f", Access::CreateNew).unwrap();
+    file.write_at(&[7; 20_000], 0).unwrap();
+    let edits =
+        [(4096..8192, false), (12_288..16_384, true)].map(|(range, stays)| Edit::Unreadable { range, stays });
+    let disk = BadDisk::new(below.clone(), "f".into(), &edits);
+    let file = disk.open("f", Access::Write).unwrap();
+    let reads = |at: u64| file.read_exact_at(&mut [0; 100], at).is_ok();
+    assert!(reads(0) && reads(8192) && reads(16_384));
+    assert!(!reads(4000) && !reads(5000) && !reads(8191) && !reads(13_000));
+    file.write_at(&[1; 1000], 4096).unwrap();
+    assert!(reads(4096) && reads(4500) && !reads(5090));
+    assert!(file.write_at(&[1; 10], 13_000).is_err() && !reads(13_000));
+    // Another file in its place lies elsewhere.
+    let other = below.open("g", Access::CreateNew).unwrap();
+    other.write_at(&[2; 20_000], 0).unwrap();
+    disk.rename("g", "f").unwrap();
+    assert!(disk.open("f", Access::Read).unwrap().read_exact_at(&mut [0; 20_000], 0).is_ok());
 }
