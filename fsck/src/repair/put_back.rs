@@ -116,7 +116,9 @@ fn newest_kept(volume: &dyn Disk) -> Result<String, CheckError> {
     let kept = listed.into_iter().rev().map(|listed| listed.name);
     let mut kept = kept.filter(|name| is_a_name(name) && has(name, BEFORE) && !has(name, UNDONE));
     kept.next().ok_or_else(|| {
-        refused("fsck-undo/ has nothing that can be: bytes of packs that were mended are as they were written, and are not")
+        refused(
+            "fsck-undo/ has nothing of a repair that was not undone already (what a mended pack had in it is not put back)",
+        )
     })
 }
 
