@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{failure, options};
+use crate::{failure, options, size};
 
 /// A filesystem that deduplicates, compresses and checks what it stores.
 ///
@@ -44,6 +44,8 @@ pub(crate) enum Verb {
     Gc(GcArgs),
     /// Read everything, write back what is damaged, and name what is lost.
     Scrub(ScrubArgs),
+    /// Damage copies of some of a volume's packs, repair them, and tell how much it survives. The volume is only read.
+    Drill(DrillArgs),
     /// Have another build of cairn go on with a mount that is in use.
     Upgrade(UpgradeArgs),
 }
@@ -176,6 +178,31 @@ pub(crate) struct ScrubArgs {
     /// Only look: what is damaged stays as it is.
     #[arg(long)]
     pub(crate) no_repair: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `cairn drill`.
+#[derive(Args, Debug)]
+pub(crate) struct DrillArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+    /// Copy so many bytes of packs at most, as in 1G, but at least one pack of each kind; 256M unless given.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "256M", hide_default_value = true)]
+    pub(crate) sample: u64,
+    /// Do each damage so often; 3 times unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) rounds: Option<u64>,
+    /// What chance goes by: the same packs are damaged in the same way again. Drawn, and told, unless given.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// Make the copies in a new directory in DIR; in the system's temporary directory unless given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
+    /// Leave the copies where they are.
+    #[arg(long)]
+    pub(crate) keep: bool,
     /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,

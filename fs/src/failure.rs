@@ -21,7 +21,10 @@ pub(crate) const EXIT_CODES: &[(i32, &str)] = &[
     (0, "done"),
     (FAILED, "failed"),
     (USAGE, "wrong usage"),
-    (PARTIAL, "done for some of several paths, failed for others, or scrubbed and something is lost"),
+    (
+        PARTIAL,
+        "done for some of several paths, failed for others, or scrubbed or drilled and something is lost",
+    ),
     (NO_STORE, "no volume there"),
     (LOCKED, "the volume is held by somebody else"),
     (INTERRUPTED, "interrupted by SIGINT, as the shell tells it"),

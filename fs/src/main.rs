@@ -64,6 +64,7 @@ fn cairn(arguments: Vec<OsString>) -> ExitCode {
         Verb::Why(args) => cmd::why::run(args),
         Verb::Gc(args) => cmd::gc::run(args),
         Verb::Scrub(args) => cmd::scrub::run(args),
+        Verb::Drill(args) => cmd::drill::run(args),
         Verb::Upgrade(args) => cmd::upgrade::run(args),
     };
     finish("cairn", result, |code| u8::try_from(code).unwrap_or(1))

@@ -99,6 +99,28 @@ fn verb_sections(verb: &str) -> Vec<Section> {
             ),
             exit_status().item("3", "of a scrub: something is damaged still"),
         ],
+        "drill" => vec![
+            Section::new("WHAT HAPPENS")
+                .text(
+                    "Some packs, of metadata and of data, of all ages, are copied into a directory of their own. A copy is damaged \
+                     the way disks do it: flipped bits, zeroed, overwritten and swapped sectors, writes that were lost or went \
+                     elsewhere, a torn or a short file, holes, header, footers and checksums gone, sectors that cannot be read, \
+                     a file that is empty or gone. It is read and repaired by the code that a mount does it with, and held against \
+                     what it was, byte for byte. Then the damage grows until something is lost.",
+                )
+                .text(
+                    "The volume itself is only read, mounted or not, and no daemon is asked. A pack that is dropped meanwhile is \
+                     left out; one that is damaged already is told, and mended in its copy. The copies are what the volume holds: only \
+                     their owner may read them, and they are removed at the end, and where the run is interrupted, unless with \
+                     --keep.",
+                ),
+            Section::new("OUTPUT").text(
+                "For each damage, how often it was done, how often it was mended, how often something was lost and told, and \
+                 how often other bytes were returned, which must be never. Then how much more was survived than is promised: \
+                 of holes that began in places drawn, of bad sectors anywhere, and of bad sectors that meet in one column.",
+            ),
+            exit_status().item("3", "of a drill: what is promised did not come back, or nothing is promised"),
+        ],
         _ => vec![exit_status()],
     };
     if let Some(lines) = example(verb) {
@@ -118,6 +140,9 @@ fn example(verb: &str) -> Option<&'static str> {
         "scrub" => Some(
             "cairn scrub /mnt/photos\ncairn scrub /srv/photos --deep --path holidays/2019\n\
              cairn scrub /mnt/photos --rate 50 --max-duration 2h",
+        ),
+        "drill" => Some(
+            "cairn drill /mnt/photos\ncairn drill /srv/photos --sample 2G --rounds 20 --scratch /var/tmp",
         ),
         "info" => Some("cairn info /srv/photos"),
         "stats" => Some("cairn stats /mnt/photos --interval 1"),

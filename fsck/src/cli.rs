@@ -29,6 +29,17 @@ pub(crate) struct Args {
     /// With -y: have bytes that are lost read as zeros instead of an error. Nobody can tell them from zeros afterwards.
     #[arg(long, requires = "yes")]
     pub(crate) zero_fill: bool,
+    /// Put back what the newest repair kept in fsck-undo/, or the one of this TIME: the volume is what it was before it. Not
+    /// where it was mounted for writing since.
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        conflicts_with_all = ["no", "preen", "yes", "zero_fill", "force"]
+    )]
+    pub(crate) undo: Option<String>,
     /// Check even if the volume seems clean.
     #[arg(short = 'f')]
     pub(crate) force: bool,

@@ -27,7 +27,7 @@ use cairn_store::disk::{Disk, FileDisk};
 use cairn_volume::{ENGINE_DIR, LockError, LockHolder, VolumeLock, lock_volume, store_disk};
 
 pub use progress::{Progress, Quiet};
-pub use repair::{Level, RepairOptions, UNDO_DIR, repair, repair_dir};
+pub use repair::{Level, PutBack, RepairOptions, UNDO_DIR, repair, repair_dir, undo, undo_dir};
 pub use report::{CheckTotals, Done, Finding, Report, Severity};
 
 use examine::{Place, examine};
@@ -61,6 +61,9 @@ pub enum CheckError {
         /// What the system said.
         error: io::Error,
     },
+    /// What a repair kept is not put back.
+    #[error("nothing was put back: {0}")]
+    NotUndone(String),
     /// It was told to stop.
     #[error("stopped before everything was checked")]
     Cancelled,

@@ -4,6 +4,7 @@ mod bar;
 mod cli;
 mod manual;
 mod output;
+mod undone;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use std::time::Instant;
 
 use bar::Bar;
 use cli::Args;
-use fsck_cairn::{CheckError, CheckOptions, Level, RepairOptions, Report, check_dir, repair_dir};
+use fsck_cairn::{CheckError, CheckOptions, Level, RepairOptions, Report, check_dir, repair_dir, undo_dir};
 
 /// The exit codes of fsck(8), which add up.
 mod exit {
@@ -63,6 +64,15 @@ fn run(args: &Args) -> Result<u8, (u8, String)> {
     let bar = Bar::new(dir.clone(), args.verbose, args.progress, cancelled).map_err(|e| (exit::USAGE, e))?;
     let since = Instant::now();
     let tell = |text: &str| eprintln!("fsck.cairn: {text}");
+    if let Some(time) = &args.undo {
+        let time = Some(time.as_str()).filter(|time| !time.is_empty());
+        let done = undo_dir(&args.dir, time, &tell);
+        bar.finish();
+        let done = done.map_err(|error| (exit::OPERATIONAL, format!("{dir}: {error}")))?;
+        let text = if args.json { undone::json(&dir, &done) } else { Ok(undone::text(&dir, &done)) };
+        print(&text.map_err(|e| (exit::OPERATIONAL, e))?)?;
+        return Ok(exit::CLEAN);
+    }
     let checked = match level(args) {
         None => check_dir(&args.dir, &CheckOptions::default(), &bar, &tell),
         Some(level) => {
@@ -82,14 +92,18 @@ fn run(args: &Args) -> Result<u8, (u8, String)> {
     } else {
         output::text(&dir, &report, took, args.verbose)
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // It is checked, whether or not somebody reads about it.
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            return Err((exit::OPERATIONAL, format!("standard output: {e}")));
-        }
-        _ => {}
-    }
+    print(&text)?;
     Ok(code(&report))
+}
+
+fn print(text: &str) -> Result<(), (u8, String)> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // It is done, whether or not somebody reads about it.
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err((exit::OPERATIONAL, format!("standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How much may be repaired; none where nothing is to be changed. (`-n` says what is so anyway.)

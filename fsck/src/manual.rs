@@ -51,6 +51,18 @@ pub(crate) fn write(share: &Path) -> Result<(), String> {
                  checks it meanwhile.",
             )
             .items(repairs.map(owned)),
+        Section::new("UNDO")
+            .text(
+                "With --undo the volume becomes what it was before its last repair, as far as a check sees, from what that kept; \
+                 what the repair made is moved to fsck-undo/TIME. Several repairs are undone one after another, the newest \
+                 first. It is refused where the volume was mounted for writing since, where the repair did not come to its end, \
+                 and where the disk had no room for a copy of the journal. Killed, it is run again.",
+            )
+            .text(
+                "Not put back is what nobody wants back: damage of packs that was mended from parity, packs that were not finished, \
+                 a copy of a superblock that was missing; nor the index and the engine, which the next mount makes. What was \
+                 folded before anything was wrong stays folded.",
+            ),
         Section::new("JSON")
             .text(
                 "One document: dir, volume (its UUID), label, totals, checked, corrected (how many findings something was \
@@ -62,7 +74,7 @@ pub(crate) fn write(share: &Path) -> Result<(), String> {
         Section::new("EXIT STATUS")
             .text("Those of fsck(8), which add up:")
             .items(codes.map(|(code, meaning)| (code.to_string(), meaning.to_string()))),
-        Section::new("EXAMPLES").example("cairn umount /mnt/photos\nfsck.cairn -n /srv/photos"),
+        Section::new("EXAMPLES").example("cairn umount /mnt/photos\nfsck.cairn -n /srv/photos\nfsck.cairn -y /srv/photos\nfsck.cairn --undo /srv/photos"),
         Section::new("SEE ALSO").text("cairn(8), mkfs.cairn(8), fsck(8)"),
     ];
     generate(share, &[Page { command: Args::definition(), sections }], &[Args::definition()])

@@ -5,6 +5,7 @@ mod core {
     mod chunks;
     mod contract;
     mod crash;
+    mod drill;
     mod errors;
     mod errseq;
     mod exhaustive;

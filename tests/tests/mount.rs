@@ -15,6 +15,8 @@ mod commands;
 mod content;
 #[path = "mount/crowd.rs"]
 mod crowd;
+#[path = "mount/drill.rs"]
+mod drill;
 #[cfg(feature = "sled")]
 #[path = "mount/sled.rs"]
 mod engines;

@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 pub(crate) mod df;
+pub(crate) mod drill;
 pub(crate) mod gc;
 pub(crate) mod info;
 mod long_run;

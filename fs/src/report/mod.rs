@@ -1,5 +1,6 @@
 //! What a volume holds, did and why, as commands, `control.sock`, hidden files and attributes tell it.
 
+mod drill;
 mod gc;
 mod scrub;
 mod stats;
@@ -8,6 +9,7 @@ mod why;
 use cairn_volume::{Compression, Dedup, HealMode, Usage};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use drill::{DrillMarginReport, DrillRangeReport, DrillRunReport};
 pub(crate) use gc::{GcProgressReport, GcRunReport};
 pub(crate) use scrub::{ScrubFileReport, ScrubProgressReport, ScrubRunReport};
 pub(crate) use stats::{HealEventReport, StatsReport, StatsTold};

@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod core;
+pub mod drill;
 pub mod engine;
 mod errseq;
 mod explain;

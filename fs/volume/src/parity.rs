@@ -48,15 +48,17 @@ pub fn guarantee(parity: ParityGeometry, pack_size: u64) -> String {
         return "none: damage is found and named, and stays".to_string();
     }
     let sectors = match parity.parity {
-        1 => "any bad sector".to_string(),
-        m => format!("any {m} bad sectors"),
+        1 => "any bad sector of a pack".to_string(),
+        2 => "any 2 bad sectors of a pack".to_string(),
+        // Header, trailer, and the copy of that before the parity.
+        m => format!("any {m} bad sectors of a pack, but not all three that say where its parts lie"),
     };
     let metadata = match metadata_parity(parity) {
         same if same == parity => String::new(),
         more => format!("; metadata {}", parity_name(more)),
     };
     format!(
-        "{}: {sectors} of a pack; any hole up to {} in a pack of {}; not a missing pack{metadata}",
+        "{}: {sectors}; any hole up to {} in a pack of {}; not a missing pack{metadata}",
         parity_name(parity),
         at_least(longest_hole(parity, pack_size)),
         at_least(pack_size),
@@ -86,7 +88,7 @@ mod tests {
         );
         assert_eq!(
             guarantee(ParityGeometry::new(8, 5), 1 << 20),
-            "8+5: any 5 bad sectors of a pack; any hole up to 632 KiB in a pack of 1 MiB; not a missing pack"
+            "8+5: any 5 bad sectors of a pack, but not all three that say where its parts lie; any hole up to 632 KiB in a pack of 1 MiB; not a missing pack"
         );
         assert!(guarantee(ParityGeometry::new(4, 1), 1 << 20).contains("any bad sector of a pack"));
         assert!(guarantee(ParityGeometry::default(), 1 << 20).starts_with("none"));

@@ -5,11 +5,15 @@
 //! volume goes on from the last record before it.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 
 use cairn_format::SEGMENT_DATA_START;
+use cairn_store::REPLICA_PATHS;
+use cairn_store::disk::Disk;
 use cairn_volume::journal::JOURNAL_DIR;
 use cairn_volume::{EngineChoice, OpenOn, OpenOptions, open_on};
 
+use super::keeping::Keeping;
 use super::undo::Side;
 use super::{Outcome, Site, caches};
 use crate::CheckError;
@@ -34,10 +38,14 @@ pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, 
     if site.unfoldable || nothing_to_do || !may || found.checkpoint_is_lost() {
         return Ok(Outcome::AsFound);
     }
-    keep_what_is_given_up(site, found, lost > 0)?;
+    keep_what_is_folded(site, found, lost > 0)?;
     // What it may hold is not asked for.
     caches::remove_engine(site)?;
-    match fold(site, lost > 0) {
+    let store: Arc<dyn Disk> = match site.undo.has_begun() {
+        true => Arc::new(Keeping { below: site.store.clone(), dir: site.undo.of_store()? }),
+        false => site.store.clone(),
+    };
+    match fold(site, store, lost > 0) {
         Ok(()) => {}
         Err(reason) => {
             site.unfoldable = true;
@@ -66,34 +74,40 @@ pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, 
     Ok(Outcome::Changed)
 }
 
-/// Copies the superblocks, and each segment's beginning; all of the segments where records in them are given up and the
-/// disk has room for twice as much.
-fn keep_what_is_given_up(site: &mut Site<'_>, found: &Examined, lost: bool) -> Result<(), CheckError> {
-    if !lost {
+/// Copies the superblocks and the journal, where records are given up or there is something to be put back: all of the segments
+/// where the disk has room for twice as much, and their beginnings otherwise. A fold alone is what any mount does.
+fn keep_what_is_folded(site: &mut Site<'_>, found: &Examined, lost: bool) -> Result<(), CheckError> {
+    if !lost && !site.undo.has_begun() {
         return Ok(());
     }
-    site.undo.copy(Side::Volume, "superblock")?;
+    for path in REPLICA_PATHS {
+        site.undo.copy(Side::Volume, path)?;
+    }
     let segments = site.volume.list(JOURNAL_DIR).map_err(CheckError::io(JOURNAL_DIR))?;
     let bytes: u64 = segments.iter().map(|listed| listed.len).sum();
     let room = site.volume.space().map_or(0, |space| space.available);
     let segment = found.superblock.as_ref().map_or(0, |s| u64::from(s.geometry.segment));
+    let whole = room / 2 > bytes + 2 * segment;
     for listed in segments.iter().filter(|listed| listed.name.ends_with(".seg")) {
         let path = format!("{JOURNAL_DIR}/{}", listed.name);
-        if room / 2 > bytes + 2 * segment {
+        if whole {
             site.undo.copy(Side::Volume, &path)?;
         } else {
             site.undo.copy_part(Side::Volume, &path, 0, SEGMENT_DATA_START.into())?;
         }
     }
-    Ok(())
+    match whole {
+        true => Ok(()),
+        false => site.undo.is_incomplete("the disk had no room for a copy of the journal"),
+    }
 }
 
 /// Opens the volume, folds, and closes it.
-fn fold(site: &Site<'_>, past_damage: bool) -> Result<(), String> {
+fn fold(site: &Site<'_>, store: Arc<dyn Disk>, past_damage: bool) -> Result<(), String> {
     let engine = site.engine.map_or(EngineChoice::Memory, |dir| EngineChoice::Redb(dir.to_owned()));
     let on = OpenOn {
         disk: site.volume.clone(),
-        store: site.store.clone(),
+        store,
         engine,
         background: false,
         // Of the system's random numbers.

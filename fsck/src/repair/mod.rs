@@ -12,9 +12,11 @@ mod caches;
 mod checkpoint;
 mod headers;
 mod journal;
+mod keeping;
 mod leftovers;
 mod namespace;
 mod packs;
+mod put_back;
 mod replicas;
 pub(crate) mod suspect;
 mod undo;
@@ -32,6 +34,7 @@ use crate::packs::Packs;
 use crate::progress::Progress;
 use crate::report::{CheckTotals, Finding, Report, Severity};
 use crate::{CheckError, Opened, open_dir, summary};
+pub use put_back::{PutBack, undo, undo_dir};
 pub use undo::UNDO_DIR;
 use undo::Undo;
 
@@ -146,6 +149,7 @@ pub fn repair(
                 found.findings.list.iter().filter(|f| f.severity == Severity::Damage && f.done.is_none());
             let left = left.count();
             suspect::run(&site, left, &mut found)?;
+            site.undo.finish()?;
             let findings = found.findings.finish_after(done);
             return Ok(summary(found.superblock.as_ref(), found.totals, findings));
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use cairn_format::key::Key;
 use cairn_format::{Domain, Seal};
 
 use crate::fixture::{Fixture, flip};
@@ -147,4 +148,49 @@ fn what_is_corrected_is_1_and_what_is_left_4_and_both_add_up() {
     // The frame itself is damaged still, though nothing names it any more: the next fold or collection is rid of it.
     let output = fsck(&["-y", "--zero-fill"], &volume.dir());
     assert!(out(&output).contains("ZEROED"), "{}", out(&output));
+}
+
+#[test]
+fn a_repair_is_undone_by_undo_and_only_once() {
+    let volume = Fixture::filled();
+    volume.rewrite_state(|records| {
+        records.retain(|key, _| !matches!(Key::decode(key), Some(Key::Pack(_))));
+    });
+    let before = out(&fsck(&["-n"], &volume.dir()));
+    assert_eq!(code(&fsck(&["--undo"], &volume.dir())), 8, "nothing was repaired yet");
+    assert_eq!(code(&fsck(&["-y"], &volume.dir())), 1);
+    for wrong in [&["--undo", "-y"][..], &["--undo", "-n"], &["--undo=../.."], &["--undo=20010101-000000"]] {
+        let refused = fsck(wrong, &volume.dir());
+        assert!([8, 16].contains(&code(&refused)), "{wrong:?}: {}", err(&refused));
+    }
+    assert_eq!(code(&fsck(&["-n"], &volume.dir())), 0, "what was refused changed nothing");
+    let undone = fsck(&["--undo", "--json"], &volume.dir());
+    assert_eq!(code(&undone), 0, "{}", err(&undone));
+    let json: serde_json::Value = serde_json::from_slice(&undone.stdout).unwrap();
+    assert_eq!(
+        (json["message_type"].as_str(), json["schema_version"].as_u64()),
+        (Some("fsck-undo"), Some(1))
+    );
+    assert!(json["put_back"].as_array().is_some_and(|files| files.contains(&"superblock".into())), "{json}");
+    let after = out(&fsck(&["-n"], &volume.dir()));
+    let damage = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter(|line| !line.starts_with("note:") && !line.contains("/v: "))
+            .map(str::to_owned)
+            .collect()
+    };
+    let lines =
+        |text: &str| damage(text).into_iter().filter(|line| !line.contains("suspect")).collect::<Vec<_>>();
+    assert_eq!(lines(&after), lines(&before));
+    let again = fsck(&["--undo"], &volume.dir());
+    assert!(code(&again) == 8 && err(&again).contains("nothing was put back"), "{}", err(&again));
+    assert_eq!(code(&fsck(&["-y"], &volume.dir())), 1);
+    let text = out(&fsck(&["--undo"], &volume.dir()));
+    assert!(text.contains("was undone") && text.contains("superblock"), "{text}");
+    // And it is a volume that is used like any other.
+    assert_eq!(code(&fsck(&["-y"], &volume.dir())), 1);
+    volume.open().close().unwrap();
+    let late = fsck(&["--undo"], &volume.dir());
+    assert!(code(&late) == 8 && err(&late).contains("mounted for writing"), "{}", err(&late));
+    assert_eq!(code(&fsck(&["-n"], &volume.dir())), 0);
 }

@@ -30,7 +30,7 @@ fn records(disk: &MemoryDisk) -> Vec<(String, usize)> {
 }
 
 /// A volume that was not unmounted, everything in its journal and synced.
-fn crashed() -> MemoryDisk {
+pub(crate) fn crashed() -> MemoryDisk {
     let (disk, volume) = filled();
     volume.fsync(1, false).unwrap();
     drop(volume);
@@ -40,10 +40,15 @@ fn crashed() -> MemoryDisk {
 /// The same with a byte of a record in the midst of its journal flipped.
 pub(crate) fn damaged() -> MemoryDisk {
     let disk = crashed();
-    let records = records(&disk);
-    let (path, at) = &records[records.len() / 2];
-    disk.corrupt(path, *at as u64 + 50, 1).unwrap();
+    spoil_record(&disk, records(&disk).len() / 2);
     disk
+}
+
+/// Flips a byte of a record, counted from the journal's end.
+pub(crate) fn spoil_record(disk: &MemoryDisk, from_end: usize) {
+    let records = records(disk);
+    let (path, at) = &records[records.len() - from_end];
+    disk.corrupt(path, *at as u64 + 50, 1).unwrap();
 }
 
 fn left(report: &Report) -> Vec<&fsck_cairn::Finding> {

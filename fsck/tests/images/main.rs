@@ -13,3 +13,4 @@ mod namespace;
 mod random;
 mod repair;
 mod store;
+mod undo;

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use cairn_store::disk::{Access, Disk, DiskFile, Listed, MemoryDisk, Space};
 use cairn_volume::{EngineChoice, MakeOptions, OpenError, OpenOn, OpenOptions, Volume, make_on, open_on};
-use fsck_cairn::{CheckError, CheckOptions, Level, Quiet, RepairOptions, Report, check, repair};
+use fsck_cairn::{
+    CheckError, CheckOptions, Level, PutBack, Quiet, RepairOptions, Report, check, repair, undo,
+};
 
 use crate::fixture::{Shown, fill, tree};
 
@@ -103,6 +105,10 @@ pub(crate) fn made() -> MemoryDisk {
 pub(crate) fn fsck(disk: &MemoryDisk, level: Level) -> Result<Report, CheckError> {
     let options = RepairOptions { level, force: true, ..RepairOptions::default() };
     repair(Arc::new(disk.clone()), store(disk), None, &options, &Quiet)
+}
+
+pub(crate) fn undone(disk: &MemoryDisk) -> Result<PutBack, CheckError> {
+    undo(Arc::new(disk.clone()), store(disk), None, None)
 }
 
 pub(crate) fn checked(disk: &MemoryDisk) -> Report {

@@ -12,10 +12,10 @@ use crate::fixture::{Records, rewrite_state};
 use crate::memory::{checked, closed, filled, fsck, open, shown, store};
 
 /// Numbers as they come, the same for the same seed.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
+    pub(crate) fn roll(&mut self, below: usize) -> usize {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -70,7 +70,7 @@ fn another(key: &[u8], inos: &[u64], dice: &mut Dice) -> Option<Vec<u8>> {
 }
 
 /// Does a few things to a state; gives the inodes that they are about.
-fn spoil(records: &mut Records, dice: &mut Dice) -> HashSet<u64> {
+pub(crate) fn spoil(records: &mut Records, dice: &mut Dice) -> HashSet<u64> {
     let mut touched = HashSet::new();
     let mut inos: Vec<u64> = records.iter().flat_map(|(key, value)| about(key, value)).collect();
     inos.extend([4711, 1 << 40]);
@@ -206,6 +206,28 @@ fn is_in_order(disk: &MemoryDisk, seed: u64) {
     }
 }
 
+/// Does a few things to files: bits, lengths, zeros, names.
+pub(crate) fn spoil_files(disk: &MemoryDisk, dice: &mut Dice) {
+    for _ in 0..=dice.roll(5) {
+        let files: Vec<_> = disk.files().into_iter().filter(|path| !path.ends_with("README")).collect();
+        let path = &files[dice.roll(files.len())];
+        let len = disk.open(path, Access::Read).unwrap().len().unwrap();
+        match dice.roll(8) {
+            0 => disk.remove(path).unwrap(),
+            1 => disk.truncate_file(path, dice.roll(len as usize + 1) as u64).unwrap(),
+            2 if len > 0 => {
+                let zeros = vec![0; dice.roll(8192)];
+                disk.open(path, Access::Write)
+                    .unwrap()
+                    .write_at(&zeros, dice.roll(len as usize) as u64)
+                    .unwrap();
+            }
+            _ if len > 0 => disk.corrupt(path, dice.roll(len as usize) as u64, 1 << dice.roll(8)).unwrap(),
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn whatever_became_of_its_files_a_volume_is_mounted_again_or_nothing_of_it_can_be_had() {
     let rounds: u64 = std::env::var("CAIRN_FSCK_RANDOM").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
@@ -220,26 +242,7 @@ fn whatever_became_of_its_files_a_volume_is_mounted_again_or_nothing_of_it_can_b
         let mut dice = Dice(seed);
         let disk = if dice.roll(2) == 0 { crashed.fork() } else { closed() };
         let before = shown(&disk);
-        for _ in 0..=dice.roll(5) {
-            let files: Vec<_> = disk.files().into_iter().filter(|path| !path.ends_with("README")).collect();
-            let path = &files[dice.roll(files.len())];
-            let len = disk.open(path, Access::Read).unwrap().len().unwrap();
-            match dice.roll(8) {
-                0 => disk.remove(path).unwrap(),
-                1 => disk.truncate_file(path, dice.roll(len as usize + 1) as u64).unwrap(),
-                2 if len > 0 => {
-                    let zeros = vec![0; dice.roll(8192)];
-                    disk.open(path, Access::Write)
-                        .unwrap()
-                        .write_at(&zeros, dice.roll(len as usize) as u64)
-                        .unwrap();
-                }
-                _ if len > 0 => {
-                    disk.corrupt(path, dice.roll(len as usize) as u64, 1 << dice.roll(8)).unwrap()
-                }
-                _ => {}
-            }
-        }
+        spoil_files(&disk, &mut dice);
         if disk.files().iter().all(|path| !["superblock", "superblock.backup"].contains(&path.as_str())) {
             continue;
         }

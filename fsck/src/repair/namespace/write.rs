@@ -27,6 +27,7 @@ pub(super) fn write(
     plan: &Plan,
     survey: &mut Survey,
 ) -> Result<(), CheckError> {
+    site.undo.prepare()?;
     // Not beyond the journal's end: a checkpoint there says that the journal lost its end.
     let lsn = ground.reached;
     let floor = survey.lowest.map_or(lsn.next(), |lowest| lowest.min(lsn.next()));
