@@ -119,9 +119,12 @@ fn check_headers(disk: &dyn Disk, shape: JournalShape, findings: &mut Findings) 
             continue;
         }
         let file = disk.open(&path, Access::Read).map_err(CheckError::io(&path))?;
-        let mut both = vec![0; 2 * SEGMENT_HEADER_LEN];
-        file.read_at(&mut both, 0).map_err(CheckError::io(&path))?;
-        let copies = both.chunks(SEGMENT_HEADER_LEN).map(|c| SegmentHeader::decode(c, &shape.volume));
+        let copies = [0, SEGMENT_HEADER_LEN as u64].map(|at| {
+            let mut copy = vec![0; SEGMENT_HEADER_LEN];
+            file.read_at(&mut copy, at).map_err(|error| error.to_string())?;
+            SegmentHeader::decode(&copy, &shape.volume).map_err(|error| error.to_string())
+        });
+        let copies = copies.into_iter();
         let numbers: Vec<_> = copies.clone().flatten().map(|header| header.number).collect();
         if numbers.windows(2).any(|pair| pair[0] != pair[1]) {
             let what = "its header's two copies are those of different segments: the one that its records agree with counts";

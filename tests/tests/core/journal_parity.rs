@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_format::{ParityGeometry, SECTOR, SegmentParity};
+use cairn_format::{ParityGeometry, SECTOR, SegmentHeader, SegmentParity};
 use cairn_store::disk::{Access, Disk};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::rot::read_file;
@@ -18,6 +18,7 @@ use fsck_cairn::{CheckOptions, Done, Finding, Level, Quiet, RepairOptions, Sever
 use super::crash::consistent;
 use super::order::{FATES, at_every_cut, bytes_of, mount, put};
 
+const VOLUME: Uuid = Uuid([0xca; 16]);
 /// Bytes of a write: a record is shorter than what no parity here reaches.
 const WRITE: usize = 8_000;
 /// Files of one mount. They fill two segments, and begin a third.
@@ -27,6 +28,10 @@ fn content(n: u8) -> Vec<u8> {
     noise(u64::from(n) + 100, WRITE)
 }
 
+fn name(n: u8) -> Vec<u8> {
+    format!("file{n}").into_bytes()
+}
+
 fn options() -> OpenOptions {
     OpenOptions { index_mem: 1 << 18, cache_size: 1 << 20, ..OpenOptions::default() }
 }
@@ -34,7 +39,7 @@ fn options() -> OpenOptions {
 /// Writes files, so that none of it is known to be synced before all is; nothing is folded.
 fn fill(volume: &Volume, first: u8) {
     for n in first..first + FILES {
-        put(volume, &[b'a', n], &content(n));
+        put(volume, &name(n), &content(n));
     }
     volume.fsync(1, false).expect("fsync");
 }
@@ -44,7 +49,6 @@ fn protected() -> World {
     let world = World::make(&small());
     for first in [0, FILES] {
         let volume = world.open().expect("mount");
-        assert_eq!(volume.protect_journal(), first > 0, "the segment of the mount before is closed");
         fill(&volume, first);
         assert!(volume.protect_journal());
         assert!(!volume.protect_journal(), "all have it");
@@ -58,24 +62,41 @@ fn parities(world: &World) -> Vec<String> {
     world.disk.files().into_iter().filter(|path| path.ends_with(".par")).collect()
 }
 
+/// The number of a segment; none where its file was never used.
+fn number(world: &World, path: &str) -> Option<u64> {
+    let bytes = read_file(&world.disk, path).expect("a segment");
+    SegmentHeader::decode(&bytes, &VOLUME).ok().map(|header| header.number)
+}
+
+fn newest_segment(world: &World) -> String {
+    let segments = world.disk.files().into_iter().filter(|path| path.ends_with(".seg"));
+    segments.max_by_key(|path| number(world, path)).expect("a segment")
+}
+
 fn segment_of(parity: &str) -> String {
     parity.replace(".par", ".seg")
 }
 
 fn header(world: &World, parity: &str) -> SegmentParity {
     let bytes = read_file(&world.disk, parity).expect("parity");
-    SegmentParity::decode(&bytes, &Uuid([0xca; 16])).expect("a whole header")
+    SegmentParity::decode(&bytes, &VOLUME).expect("a whole header")
 }
 
-/// All files of the journal's directory but the segment that was being filled.
+/// What is protected of closed segments, and what protects it.
 fn closed_files(world: &World) -> BTreeMap<String, Vec<u8>> {
-    let all = parities(world).into_iter().flat_map(|path| [segment_of(&path), path]);
-    all.map(|path| (path.clone(), read_file(&world.disk, &path).expect("a file"))).collect()
+    let mut all = BTreeMap::new();
+    for path in parities(world) {
+        let mut segment = read_file(&world.disk, &segment_of(&path)).unwrap_or_default();
+        segment.truncate(header(world, &path).covered as usize);
+        all.insert(segment_of(&path), segment);
+        all.insert(path.clone(), read_file(&world.disk, &path).expect("parity"));
+    }
+    all
 }
 
 fn all_is_right(volume: &Volume, what: &str) {
     for n in 0..2 * FILES {
-        assert!(bytes_of(volume, &[b'a', n]) == Some(Ok(content(n))), "{what}: file {n}");
+        assert!(bytes_of(volume, &name(n)) == Some(Ok(content(n))), "{what}: file {n}");
     }
 }
 
@@ -84,7 +105,7 @@ fn write(world: &World, path: &str, at: u64, bytes: &[u8]) {
 }
 
 fn spoil_sectors(world: &World, dice: &mut Dice, path: &str, first: u64, count: u64) -> String {
-    let len = read_file(&world.disk, path).expect("a file").len() as u64;
+    let len = world.disk.open(path, Access::Read).and_then(|file| file.len()).expect("a file");
     let at = (first * SECTOR).min(len)..((first + count) * SECTOR).min(len);
     let bytes = (at.end - at.start) as usize;
     let how = dice.below(5);
@@ -132,9 +153,14 @@ fn comes_back(spoiled: &World, before: &BTreeMap<String, Vec<u8>>, what: &str) {
     let world = spoiled.fork();
     let volume = mount(&world, what);
     all_is_right(&volume, what);
+    // What neither of its headers says anything of is made again.
+    volume.protect_journal();
     let report = scrub(&volume);
     assert_eq!(report.uncorrected, 0, "{what}: {report:?}");
-    assert!(closed_files(&world) == *before, "{what}: other bytes on the disk");
+    for (path, bytes) in before {
+        let found = read_file(&world.disk, path).map(|found| found.get(..bytes.len()) == Some(&bytes[..]));
+        assert!(matches!(found, Ok(true)), "{what}: {path} is another on the disk: {found:?}");
+    }
     all_is_right(&volume, what);
     drop(volume);
     consistent(&world).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -164,25 +190,24 @@ fn any_two_bad_sectors_of_a_closed_segment_and_its_parity_come_back() {
     for seed in 0..rounds() {
         let (world, mut dice) = (base.fork(), Dice::new(seed));
         let parity = &all[dice.below(all.len() as u64) as usize];
-        let mut what = format!("seed {seed}:");
-        for _ in 0..2 {
+        let (mut what, mut drawn) = (format!("seed {seed}:"), Vec::new());
+        while drawn.len() < 2 {
             let (segment, header) = (segment_of(parity), header(&base, parity));
             let (path, sectors) = match dice.one_in(5) {
                 true => (parity, header.file_len() / SECTOR),
                 false => (&segment, header.sectors()),
             };
-            what += &spoil_sectors(&world, &mut dice, path, dice_below(seed, &what, sectors), 1);
+            let sector = dice.below(sectors);
+            if drawn.contains(&(path.clone(), sector)) {
+                continue;
+            }
+            drawn.push((path.clone(), sector));
+            what += &spoil_sectors(&world, &mut dice, path, sector, 1);
         }
-        if world.disk.files().iter().all(|p| read_file(&world.disk, p).ok() == read_file(&base.disk, p).ok()) {
-            continue;
+        if is_spoiled(&world, &before) {
+            comes_back(&world, &before, &what);
         }
-        comes_back(&world, &before, &what);
     }
-}
-
-/// Another number below `end` for each text.
-fn dice_below(seed: u64, text: &str, end: u64) -> u64 {
-    Dice::new(seed ^ (text.len() as u64) << 32).below(end)
 }
 
 #[test]
@@ -198,7 +223,7 @@ fn a_hole_as_long_as_all_parity_units_comes_back_wherever_it_begins() {
         for first in (n as u64..header.sectors()).step_by(step as usize) {
             let world = base.fork();
             let what = spoil_sectors(&world, &mut dice, &segment_of(parity), first, sectors);
-            if closed_files_or_nothing(&world).as_ref() != Some(&before) {
+            if is_spoiled(&world, &before) {
                 comes_back(&world, &before, &what);
             }
         }
@@ -213,9 +238,12 @@ fn a_hole_as_long_as_all_parity_units_comes_back_wherever_it_begins() {
     }
 }
 
-fn closed_files_or_nothing(world: &World) -> Option<BTreeMap<String, Vec<u8>>> {
-    let all = parities(world).into_iter().flat_map(|path| [segment_of(&path), path]);
-    all.map(|path| Some((path.clone(), read_file(&world.disk, &path).ok()?))).collect()
+/// Whether anything that is protected, or protects, is another than it was.
+fn is_spoiled(world: &World, before: &BTreeMap<String, Vec<u8>>) -> bool {
+    before.iter().any(|(path, bytes)| {
+        let found = read_file(&world.disk, path);
+        found.map_or(true, |found| found.get(..bytes.len()) != Some(&bytes[..]))
+    })
 }
 
 #[test]
@@ -238,7 +266,7 @@ fn what_parity_does_not_reach_is_damage_and_no_byte_is_another() {
             let read_only = OpenOptions { read_only: true, ..options() };
             if let Ok(volume) = world.open_with(read_only) {
                 for n in 0..2 * FILES {
-                    match bytes_of(&volume, &[b'a', n]) {
+                    match bytes_of(&volume, &name(n)) {
                         None | Some(Err(_)) => {}
                         // A file is made before it is written.
                         Some(Ok(bytes)) => assert!(bytes.is_empty() || bytes == content(n), "{what}: WRONG BYTES"),
@@ -259,15 +287,14 @@ fn unwitnessed() -> World {
     assert!(volume.protect_journal());
     drop(volume);
     let world = world.fork();
-    let newest = parities(&world).len();
-    world.disk.remove(&format!("journal/{newest:04x}.seg")).expect("the segment that was being filled");
+    world.disk.remove(&newest_segment(&world)).expect("the segment that was being filled");
     world
 }
 
 #[test]
 fn the_end_of_a_segment_that_was_closed_is_never_a_torn_tail() {
     let base = unwitnessed();
-    let parity = parities(&base).pop().expect("parity");
+    let parity = newest_segment(&base).replace(".seg", ".par");
     let header = header(&base, &parity);
     let from = (header.sectors() - 6) * SECTOR;
     let zeros = vec![0; (u64::from(header.covered) - from) as usize];
@@ -292,8 +319,7 @@ fn the_end_of_a_segment_that_was_closed_is_never_a_torn_tail() {
 #[test]
 fn what_is_given_up_is_not_held_against_the_volume_by_parity_that_knew_of_it() {
     let world = unwitnessed();
-    let parity = parities(&world).pop().expect("parity");
-    world.disk.remove(&segment_of(&parity)).expect("a segment");
+    world.disk.remove(&newest_segment(&world)).expect("a segment");
     let all = RepairOptions { level: Level::All, force: true, ..RepairOptions::default() };
     let report = repair(Arc::new(world.disk.clone()), world.store_disk(), None, &all, &Quiet).expect("fsck -y");
     assert!(report.findings.iter().any(|f| f.done == Some(Done::GivenUp)), "{:?}", report.findings);
@@ -328,7 +354,7 @@ fn parity_of_another_segment_or_of_an_earlier_life_is_nobodys() {
     volume.sync().expect("sync");
     let left = parities(&world);
     assert!(left.len() < all.len(), "what is not needed any more keeps its parity: {left:?}");
-    for n in 0..10 {
+    for n in 2..12 {
         fill(&volume, n * FILES);
     }
     drop(volume);
@@ -338,8 +364,8 @@ fn parity_of_another_segment_or_of_an_earlier_life_is_nobodys() {
         write(&world, &segment_of(path), 100, b"rot");
     }
     let volume = mount(&world, "stale parity");
-    for n in 0..10 * FILES {
-        assert!(bytes_of(&volume, &[b'a', n]) == Some(Ok(content(n))), "file {n}");
+    for n in 0..12 * FILES {
+        assert!(bytes_of(&volume, &name(n)) == Some(Ok(content(n))), "file {n}");
     }
 }
 
@@ -352,7 +378,7 @@ fn wherever_the_power_goes_while_parity_is_made_the_journal_is_whole() {
     };
     let whole = |volume: &Volume, what: &str| {
         for n in 0..FILES {
-            assert!(bytes_of(volume, &[b'a', n]) == Some(Ok(content(n))), "{what}: file {n}");
+            assert!(bytes_of(volume, &name(n)) == Some(Ok(content(n))), "{what}: file {n}");
         }
     };
     let _watchdog = watch("cuts", 600);
@@ -379,7 +405,7 @@ fn wherever_the_power_goes_while_parity_is_made_the_journal_is_whole() {
         |volume| {
             let _ = volume.sync();
             for n in 0..12 {
-                let Ok(attr) = volume.create(1, &[b'b', n], 0o644, 0, &Caller::default()) else { return };
+                let Ok(attr) = volume.create(1, &[b'b', b'0' + n], 0o644, 0, &Caller::default()) else { return };
                 let _ = volume.write(attr.ino, 0, &content(n), false);
             }
         },
@@ -402,7 +428,7 @@ fn a_segment_that_rots_while_mounted_is_read_right_and_mended() {
     let at = u64::from(header(&world, &parity).covered) - 3 * SECTOR;
     write(&world, &segment_of(&parity), at, &noise(1, SECTOR as usize));
     for n in 0..FILES {
-        assert!(bytes_of(&volume, &[b'a', n]) == Some(Ok(content(n))), "file {n}");
+        assert!(bytes_of(&volume, &name(n)) == Some(Ok(content(n))), "file {n}");
     }
     let met = volume.statistics();
     assert!(met.heals_answered > 0, "{met:?}");
@@ -482,7 +508,9 @@ fn damaged_parity_is_no_damage_and_is_made_again() {
         all_is_right(&volume, &path);
         volume.protect_journal();
         assert_eq!(scrub(&volume).uncorrected, 0, "{path}");
-        assert!(closed_files(&world) == before, "{path}: it was not made again");
+        let after = closed_files(&world);
+        let again = |(path, bytes): (&String, &Vec<u8>)| after.get(path) == Some(bytes);
+        assert!(before.iter().all(again), "{path}: it was not made again");
     }
 }
 
@@ -505,7 +533,7 @@ fn a_disk_that_is_nearly_full_has_no_room_for_it_and_gives_what_there_is_up() {
     std::thread::sleep(std::time::Duration::from_millis(120));
     let mut ended = false;
     for n in 0..200u8 {
-        let made = volume.create(1, &[b'c', n], 0o644, 0, &Caller::default());
+        let made = volume.create(1, format!("c{n}").as_bytes(), 0o644, 0, &Caller::default());
         ended |= made.and_then(|attr| volume.write(attr.ino, 0, &content(n), false)).is_err();
         if ended {
             break;

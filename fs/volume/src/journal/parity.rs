@@ -312,7 +312,10 @@ impl Sidecar {
             })
         };
         let parity = header.sectors()..header.sectors() + header.parity_sectors();
-        headers.into_iter().all(|at| read_header(&*self.file, at, &header.volume) == Some(*header))
+        let zeros = header.parity_sums().map(|table| table.end..table.end.next_multiple_of(SECTOR));
+        zeros.into_iter().all(|at| raw(&*self.file, at).is_some_and(|bytes| bytes.iter().all(|b| *b == 0)))
+            && headers.into_iter().all(|at| read_header(&*self.file, at, &header.volume) == Some(*header))
+            && self.file.len().is_ok_and(|len| len == header.file_len())
             && tables.into_iter().all(|(copies, first, sectors)| {
                 copies.into_iter().all(|copy| table_is_whole(copy.start, first, sectors))
             })
@@ -332,7 +335,11 @@ impl Sidecar {
     pub(crate) fn write_back(&self, segment: &dyn DiskFile, examined: &Examined) -> io::Result<Mended> {
         let (restored, mut lost) = self.restore_all(segment, examined);
         for (number, bytes) in &restored {
-            segment.write_at(bytes, self.sector(*number).start)?;
+            let at = self.sector(*number);
+            // Nothing that counts, but of a sector that cannot be read only all can be written.
+            let rest = at.end..at.end.next_multiple_of(SECTOR).min(self.header.segment_len.into());
+            let rest = raw(segment, rest.clone()).unwrap_or_else(|| vec![0; (rest.end - rest.start) as usize]);
+            segment.write_at(&[&bytes[..], &rest].concat(), at.start)?;
         }
         if examined.short && lost.is_empty() {
             segment.set_len(self.header.segment_len.into())?;
