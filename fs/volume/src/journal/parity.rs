@@ -146,18 +146,17 @@ impl Sidecar {
     }
 
     /// Whether it is that of what a segment's file holds now, or held before it was damaged: not that of an earlier life. It is
-    /// removed, for certain, before its segment is used again, so in doubt it is.
+    /// removed, for certain, before its segment is used again, so anything that speaks for it is enough.
     pub(super) fn speaks_for(&self, segment: &dyn DiskFile, shape: &JournalShape) -> bool {
-        let number = self.header.number;
-        if let Ok(record) = read_prefix(segment, &shape.volume, SEGMENT_DATA_START, shape.segment) {
-            return record.head.segment <= number;
-        }
-        let copies = [0, SEGMENT_HEADER_LEN as u64].map(|at| {
+        let copy = |at| {
             let mut copy = vec![0; SEGMENT_HEADER_LEN];
             segment.read_exact_at(&mut copy, at).ok()?;
             SegmentHeader::decode(&copy, &shape.volume).ok().map(|header| header.number)
-        });
-        let mut numbers = copies.into_iter().flatten();
+        };
+        let record = read_prefix(segment, &shape.volume, SEGMENT_DATA_START, shape.segment);
+        let said = [copy(0), copy(SEGMENT_HEADER_LEN as u64), record.ok().map(|record| record.head.segment)];
+        let mut numbers = said.into_iter().flatten();
+        let number = self.header.number;
         numbers.clone().any(|n| n == number) || numbers.all(|n| n <= number)
     }
 
