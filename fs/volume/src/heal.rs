@@ -73,7 +73,7 @@ impl Core {
     /// none: a checkpoint soon takes what it would be for.
     pub(crate) fn protect_journal(&self, age: Duration) -> bool {
         let Ok(journal) = self.journal() else { return false };
-        let room = self.has_room_for_spares().then(|| self.room()).unwrap_or_default();
+        let room = if self.has_room_for_spares() { self.room() } else { 0 };
         journal.protect_next(self.writing.metadata_parity(), age, room / ROOM_FOR_PARITY)
     }
 

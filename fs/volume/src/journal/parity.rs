@@ -64,8 +64,12 @@ pub(crate) struct Sidecar {
     header: SegmentParity,
     code: ParityCode,
     /// Blocks of checksums that were asked for before: of the segment's sectors, and of the parity's.
-    blocks: Mutex<HashMap<(bool, usize), Option<Vec<u64>>>>,
+    blocks: Mutex<Blocks>,
 }
+
+/// Blocks of checksums by which table they are of, the parity's or the segment's, and their number; none where neither copy
+/// can be had.
+type Blocks = HashMap<(bool, usize), Option<Vec<u64>>>;
 
 /// What is wrong with a segment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -173,7 +177,7 @@ impl Sidecar {
         }
     }
 
-    fn blocks(&self) -> MutexGuard<'_, HashMap<(bool, usize), Option<Vec<u64>>>> {
+    fn blocks(&self) -> MutexGuard<'_, Blocks> {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
