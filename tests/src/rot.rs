@@ -482,7 +482,8 @@ impl Layout {
         if self.clean {
             return Lsn::ZERO;
         }
-        let said = |protected: &Protected| witness(self.after(fault, &protected.parity).as_deref(), &self.volume);
+        let said =
+            |protected: &Protected| witness(self.after(fault, &protected.parity).as_deref(), &self.volume);
         self.protected.iter().map(said).max().unwrap_or(Lsn::ZERO)
     }
 

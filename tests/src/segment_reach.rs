@@ -52,7 +52,9 @@ impl Protected {
                 None => (false, number),
             };
             let (at, bytes) = match of_parity {
-                true => (header.parity_unit(0) + nth * SECTOR..header.parity_unit(0) + (nth + 1) * SECTOR, parity),
+                true => {
+                    (header.parity_unit(0) + nth * SECTOR..header.parity_unit(0) + (nth + 1) * SECTOR, parity)
+                }
                 false => (nth * SECTOR..((nth + 1) * SECTOR).min(header.covered.into()), segment),
             };
             if is_same(bytes, at) {

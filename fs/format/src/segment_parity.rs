@@ -162,7 +162,9 @@ mod tests {
     #[test]
     fn parts_follow_each_other_and_every_unit_is_made_of_whole_sectors() {
         for covered in [8_200, 65_536, 65_535, 16 << 20, (16 << 20) - 5] {
-            for parity in [ParityGeometry::new(16, 4), ParityGeometry::new(1, 4), ParityGeometry::new(128, 64)] {
+            for parity in
+                [ParityGeometry::new(16, 4), ParityGeometry::new(1, 4), ParityGeometry::new(128, 64)]
+            {
                 let header = SegmentParity {
                     volume: Uuid([7; 16]),
                     number: 3,

@@ -79,6 +79,42 @@ fn a_journal_that_is_damaged_in_the_middle_is_given_up_behind_that_and_only_when
 }
 
 #[test]
+fn what_parity_restores_of_the_journals_middle_is_written_back_and_nothing_is_given_up() {
+    let (disk, volume) = filled();
+    volume.fsync(1, false).unwrap();
+    assert!(volume.protect_journal());
+    drop(volume);
+    let before = shown(&disk);
+    // A sector with a record's head, and one with a payload; then all that a hole may take.
+    let middle = records(&disk).into_iter().find(|(path, at)| {
+        disk.files().contains(&path.replace(".seg", ".par")) && (24 << 10..30 << 10).contains(at)
+    });
+    let (path, at) = middle.unwrap();
+    let sector = at as u64 / 4096 * 4096;
+    for spoiled in [vec![sector..sector + 4096, sector + 8192..sector + 9000], vec![8192..24 << 10]] {
+        let disk = disk.fork();
+        for range in spoiled {
+            let file = disk.open(&path, Access::Write).unwrap();
+            file.write_at(&vec![0xee; (range.end - range.start) as usize], range.start).unwrap();
+        }
+        let report = checked(&disk);
+        let found = report.findings.iter().find(|f| f.kind == "journal-sector").unwrap();
+        assert_eq!((found.severity, found.file.as_deref()), (Severity::Damage, Some(&path[..])));
+        assert!(found.advice.is_some_and(|advice| advice.contains("fsck.cairn -p")), "{found:?}");
+        assert!(!report.findings.iter().any(|f| f.kind == "journal"), "{:#?}", report.findings);
+        let report = fsck(&disk, Level::Safe).unwrap();
+        assert!(left(&report).is_empty(), "{:#?}", report.findings);
+        assert!(dones(&report, "journal-sector").iter().all(|done| *done == Done::Rewritten));
+        assert!(!report.findings.iter().any(|f| f.done == Some(Done::GivenUp)), "{:#?}", report.findings);
+        assert!(checked(&disk).is_clean());
+        assert_eq!(shown(&disk), before);
+        let kept =
+            disk.files().into_iter().any(|path| path.starts_with("fsck-undo/") && path.contains(".seg@"));
+        assert!(kept, "what was overwritten was copied: {:?}", disk.files());
+    }
+}
+
+#[test]
 fn journalled_bytes_that_are_lost_are_given_up_and_the_rest_of_the_volume_goes_on() {
     let disk = crashed();
     // The first long record: of /big.

@@ -13,7 +13,8 @@ use cairn_tests::engine::Survival;
 use cairn_tests::watchdog::watch;
 use cairn_tests::world::{World, small};
 use cairn_volume::{
-    Caller, Dedup, Error, HealMode, HealOutcome, HealPlace, MakeOptions, OpenOptions, Statistics, Volume, longest_hole,
+    Caller, Dedup, Error, HealMode, HealOutcome, HealPlace, MakeOptions, OpenOptions, Statistics, Volume,
+    longest_hole,
 };
 
 /// Longer than a frame, shorter than a pack.

@@ -186,7 +186,7 @@ fn rounds() -> u64 {
 fn any_two_bad_sectors_of_a_closed_segment_and_its_parity_come_back() {
     let base = protected();
     let (before, all) = (closed_files(&base), parities(&base));
-    let _watchdog = watch("two bad sectors", 600);
+    let _watchdog = watch("two bad sectors", 10 + rounds() / 50);
     for seed in 0..rounds() {
         let (world, mut dice) = (base.fork(), Dice::new(seed));
         let parity = &all[dice.below(all.len() as u64) as usize];
@@ -214,7 +214,7 @@ fn any_two_bad_sectors_of_a_closed_segment_and_its_parity_come_back() {
 fn a_hole_as_long_as_all_parity_units_comes_back_wherever_it_begins() {
     let base = protected();
     let before = closed_files(&base);
-    let _watchdog = watch("holes", 600);
+    let _watchdog = watch("holes", 10);
     let all = parities(&base);
     for (n, parity) in all.iter().enumerate() {
         let header = header(&base, parity);
@@ -269,14 +269,51 @@ fn what_parity_does_not_reach_is_damage_and_no_byte_is_another() {
                     match bytes_of(&volume, &name(n)) {
                         None | Some(Err(_)) => {}
                         // A file is made before it is written.
-                        Some(Ok(bytes)) => assert!(bytes.is_empty() || bytes == content(n), "{what}: WRONG BYTES"),
+                        Some(Ok(bytes)) => {
+                            assert!(bytes.is_empty() || bytes == content(n), "{what}: WRONG BYTES")
+                        }
                     }
                 }
             }
             let found = checked(&world);
             assert!(found.iter().any(|f| f.severity == Severity::Damage), "{what}: {found:?}");
+            nothing_else_is_written(&world, &base, &segment_of(&parity), &what);
         }
     }
+}
+
+/// That `fsck -p` leaves each sector of a segment as it was, or as it found it.
+fn nothing_else_is_written(world: &World, base: &World, segment: &str, what: &str) {
+    let bytes = |world: &World| read_file(&world.disk, segment).expect("a segment");
+    let (right, spoiled) = (bytes(base), bytes(world));
+    let safe = RepairOptions { level: Level::Safe, force: true, ..RepairOptions::default() };
+    repair(Arc::new(world.disk.clone()), world.store_disk(), None, &safe, &Quiet).expect("fsck -p");
+    for (n, sector) in bytes(world).chunks(SECTOR as usize).enumerate() {
+        let at = n * SECTOR as usize..n * SECTOR as usize + sector.len();
+        assert!(sector == &right[at.clone()] || sector == &spoiled[at], "{what}: WRONG BYTES in sector {n}");
+    }
+}
+
+#[test]
+fn parity_that_nothing_speaks_for_gives_no_bytes_that_a_checksum_refuses() {
+    let base = protected();
+    let parity = parities(&base).into_iter().max_by_key(|path| header(&base, path).covered).expect("parity");
+    let header = header(&base, &parity);
+    let world = base.fork();
+    for table in header.parity_sums() {
+        write(&world, &parity, table.start, &noise(1, (table.end - table.start) as usize));
+    }
+    write(&world, &parity, header.parity_unit(0), &noise(2, header.stripe().unit() as usize));
+    write(&world, &segment_of(&parity), 3 * SECTOR, &noise(3, 2 * SECTOR as usize));
+    let read_only = OpenOptions { read_only: true, ..options() };
+    if let Ok(volume) = world.open_with(read_only) {
+        for n in 0..2 * FILES {
+            if let Some(Ok(bytes)) = bytes_of(&volume, &name(n)) {
+                assert!(bytes.is_empty() || bytes == content(n), "WRONG BYTES");
+            }
+        }
+    }
+    nothing_else_is_written(&world, &base, &segment_of(&parity), "parity in doubt");
 }
 
 /// One mount, killed: nothing but its parity, and what is in the last segment, tells that the closed ones were synced.
@@ -321,7 +358,8 @@ fn what_is_given_up_is_not_held_against_the_volume_by_parity_that_knew_of_it() {
     let world = unwitnessed();
     world.disk.remove(&newest_segment(&world)).expect("a segment");
     let all = RepairOptions { level: Level::All, force: true, ..RepairOptions::default() };
-    let report = repair(Arc::new(world.disk.clone()), world.store_disk(), None, &all, &Quiet).expect("fsck -y");
+    let report =
+        repair(Arc::new(world.disk.clone()), world.store_disk(), None, &all, &Quiet).expect("fsck -y");
     assert!(report.findings.iter().any(|f| f.done == Some(Done::GivenUp)), "{:?}", report.findings);
     consistent(&world).expect("fsck");
     let volume = mount(&world, "given up");
@@ -381,7 +419,7 @@ fn wherever_the_power_goes_while_parity_is_made_the_journal_is_whole() {
             assert!(bytes_of(volume, &name(n)) == Some(Ok(content(n))), "{what}: file {n}");
         }
     };
-    let _watchdog = watch("cuts", 600);
+    let _watchdog = watch("cuts", 10);
     at_every_cut(
         &base,
         |_| {},
@@ -405,7 +443,9 @@ fn wherever_the_power_goes_while_parity_is_made_the_journal_is_whole() {
         |volume| {
             let _ = volume.sync();
             for n in 0..12 {
-                let Ok(attr) = volume.create(1, &[b'b', b'0' + n], 0o644, 0, &Caller::default()) else { return };
+                let Ok(attr) = volume.create(1, &[b'b', b'0' + n], 0o644, 0, &Caller::default()) else {
+                    return;
+                };
                 let _ = volume.write(attr.ino, 0, &content(n), false);
             }
         },
@@ -442,6 +482,34 @@ fn a_segment_that_rots_while_mounted_is_read_right_and_mended() {
     let place = HealPlace::Segment(segment_of(&parity));
     for outcome in [HealOutcome::Answered, HealOutcome::Rewritten] {
         assert!(told.iter().any(|event| event.outcome == outcome && event.place == place), "{told:?}");
+    }
+    volume.close().expect("close");
+    consistent(&world).expect("fsck");
+}
+
+#[test]
+fn by_themselves_segments_get_parity_after_a_while_and_what_rots_is_mended() {
+    let _watchdog = watch("a segment that waits for its parity", 3);
+    let wait = |what: &dyn Fn() -> bool| {
+        while !what() {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    let world = World::make(&small());
+    let volume = world.open_in_background().expect("mount");
+    fill(&volume, 0);
+    wait(&|| parities(&world).len() >= 3);
+    let before = closed_files(&world);
+    let spoil = parities(&world).into_iter().max_by_key(|path| header(&world, path).covered).expect("parity");
+    write(&world, &segment_of(&spoil), 6 * SECTOR, &noise(1, SECTOR as usize));
+    write(&world, &segment_of(&spoil), 9 * SECTOR, &noise(1, SECTOR as usize));
+    for n in 0..FILES {
+        assert!(bytes_of(&volume, &name(n)) == Some(Ok(content(n))), "file {n}");
+    }
+    // Or it was folded meanwhile, and nobody needs it.
+    wait(&|| !is_spoiled(&world, &before) || !parities(&world).contains(&spoil));
+    for n in 0..FILES {
+        assert!(bytes_of(&volume, &name(n)) == Some(Ok(content(n))), "file {n}");
     }
     volume.close().expect("close");
     consistent(&world).expect("fsck");
@@ -519,7 +587,8 @@ fn a_disk_that_is_nearly_full_has_no_room_for_it_and_gives_what_there_is_up() {
     let world = World::make(&small());
     let volume = world.open().expect("mount");
     fill(&volume, 0);
-    let used: u64 = world.disk.files().iter().map(|p| read_file(&world.disk, p).expect("a file").len() as u64).sum();
+    let used: u64 =
+        world.disk.files().iter().map(|p| read_file(&world.disk, p).expect("a file").len() as u64).sum();
     world.disk.set_capacity(used + (1 << 20));
     std::thread::sleep(std::time::Duration::from_millis(120));
     assert!(!volume.protect_journal(), "on a full disk");

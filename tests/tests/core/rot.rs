@@ -502,8 +502,7 @@ fn what_survives_and_what_does_not() {
 
     let image = Image::make(&World::make(&small()), 1, Life::Killed);
     let l = &image.layout;
-    let mut records: Vec<&Region> =
-        l.regions.iter().filter(|r| matches!(r.part, Part::Record(..))).collect();
+    let mut records: Vec<&Region> = l.regions.iter().filter(|r| matches!(r.part, Part::Record(..))).collect();
     records.sort_by_key(|r| match r.part {
         Part::Record(_, lsn, _) => Some(lsn),
         _ => None,

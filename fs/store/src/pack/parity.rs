@@ -48,7 +48,12 @@ pub(super) fn write_parity(
 
 /// Computes a range of columns of all parity units over the first bytes of a file, into `parity`: zeros, as many for each
 /// unit.
-pub fn encode_columns(file: &dyn DiskFile, stripe: &Stripe, columns: Range<u64>, parity: &mut [u8]) -> io::Result<()> {
+pub fn encode_columns(
+    file: &dyn DiskFile,
+    stripe: &Stripe,
+    columns: Range<u64>,
+    parity: &mut [u8],
+) -> io::Result<()> {
     let (data, units) = (stripe.geometry().data.into(), stripe.geometry().parity.into());
     let code = ParityCode::new(data, units).ok_or(io::ErrorKind::InvalidInput)?;
     let width = (columns.end - columns.start) as usize;

@@ -14,8 +14,8 @@ use std::ops::Range;
 
 use cairn_codec::parity::{ParityCode, RestorePlan};
 use cairn_format::{
-    ParityGeometry, SECTOR, SEGMENT_DATA_START, SEGMENT_HEADER_LEN,
-    SEGMENT_PARITY_HEADER_LEN, SegmentHeader, SegmentParity, SumTable, Uuid, sector_sum,
+    ParityGeometry, SECTOR, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SEGMENT_PARITY_HEADER_LEN, SegmentHeader,
+    SegmentParity, SumTable, Uuid, sector_sum,
 };
 use cairn_store::disk::{Access, Disk, DiskFile};
 use cairn_store::encode_columns;
@@ -341,7 +341,8 @@ impl Sidecar {
             let at = self.sector(*number);
             // Nothing that counts, but of a sector that cannot be read only all can be written.
             let rest = at.end..at.end.next_multiple_of(SECTOR).min(self.header.segment_len.into());
-            let rest = raw(segment, rest.clone()).unwrap_or_else(|| vec![0; (rest.end - rest.start) as usize]);
+            let rest =
+                raw(segment, rest.clone()).unwrap_or_else(|| vec![0; (rest.end - rest.start) as usize]);
             segment.write_at(&[&bytes[..], &rest].concat(), at.start)?;
         }
         if examined.short && lost.is_empty() {
@@ -434,11 +435,7 @@ fn sector_sums(segment: &dyn DiskFile, header: &SegmentParity) -> io::Result<Vec
 }
 
 /// Writes the parity units, a range of columns after another; gives the checksums of their sectors.
-fn write_parity(
-    segment: &dyn DiskFile,
-    file: &dyn DiskFile,
-    header: &SegmentParity,
-) -> io::Result<Vec<u64>> {
+fn write_parity(segment: &dyn DiskFile, file: &dyn DiskFile, header: &SegmentParity) -> io::Result<Vec<u64>> {
     let (stripe, owner) = (header.stripe(), header.owner());
     let units = usize::from(header.parity.parity);
     let rows = stripe.unit() / SECTOR;

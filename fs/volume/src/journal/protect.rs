@@ -40,7 +40,8 @@ impl Journal {
 
     /// Removes parity that belongs to none of the segments in use. The caller makes that certain.
     pub(super) fn remove_strays(&self) {
-        let kept: Vec<String> = self.log().live.iter().filter_map(|s| Some(s.parity.as_ref()?.path().into())).collect();
+        let kept: Vec<String> =
+            self.log().live.iter().filter_map(|s| Some(s.parity.as_ref()?.path().into())).collect();
         // Where they cannot be listed there is more trouble than this.
         for path in parity::all_paths(&*self.disk).unwrap_or_default() {
             if !kept.contains(&path) {
@@ -64,7 +65,9 @@ impl Journal {
         }
         paths.for_each(|parity| self.remove_parity(parity.path()));
         if let Err(error) = self.disk.sync_dir(JOURNAL_DIR) {
-            tracing::warn!("{JOURNAL_DIR} could not be synced: parity that was removed may be there again: {error}");
+            tracing::warn!(
+                "{JOURNAL_DIR} could not be synced: parity that was removed may be there again: {error}"
+            );
         }
     }
 

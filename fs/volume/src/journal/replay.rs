@@ -140,7 +140,8 @@ fn scan_as(disk: &dyn Disk, shape: &JournalShape, how: How) -> (Chain, Option<Ch
     let used = |path: &String| {
         chain.segments.iter().any(|s| s.parity.as_ref().is_some_and(|parity| parity.path() == path))
     };
-    chain.strays = parity::all_paths(disk).unwrap_or_default().into_iter().filter(|path| !used(path)).collect();
+    chain.strays =
+        parity::all_paths(disk).unwrap_or_default().into_iter().filter(|path| !used(path)).collect();
     (chain, error)
 }
 
@@ -158,12 +159,7 @@ fn all_parity(
     Ok(all)
 }
 
-fn scan_into(
-    disk: &dyn Disk,
-    shape: &JournalShape,
-    chain: &mut Chain,
-    how: How,
-) -> Result<(), ChainError> {
+fn scan_into(disk: &dyn Disk, shape: &JournalShape, chain: &mut Chain, how: How) -> Result<(), ChainError> {
     let io = |path: &str| {
         let path = path.to_owned();
         move |e: std::io::Error| ChainError::Io { path, reason: e.to_string() }
