@@ -91,7 +91,9 @@ fn what_parity_restores_of_the_journals_middle_is_written_back_and_nothing_is_gi
     });
     let (path, at) = middle.unwrap();
     let sector = at as u64 / 4096 * 4096;
-    for spoiled in [vec![sector..sector + 4096, sector + 8192..sector + 9000], vec![8192..24 << 10]] {
+    for spoiled in
+        [[sector..sector + 4096, sector + 8192..sector + 9000], [8192..16 << 10, 16 << 10..24 << 10]]
+    {
         let disk = disk.fork();
         for range in spoiled {
             let file = disk.open(&path, Access::Write).unwrap();

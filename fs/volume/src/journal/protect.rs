@@ -155,10 +155,9 @@ impl Journal {
         let parity = segment.parity.as_ref()?;
         let examined = parity.examine(&*segment.file, go_on)?;
         let mended = write_back(&segment, parity, &examined, health);
-        if mended.lost.is_empty()
-            && let Some(live) = self.log().live.iter_mut().find(|live| live.number == number)
-        {
-            live.restored = false;
+        if let Some(live) = self.log().live.iter_mut().find(|live| live.number == number) {
+            // What the disk did not take is not tried again with every read.
+            live.restored = !mended.lost.is_empty();
         }
         Some(mended)
     }
