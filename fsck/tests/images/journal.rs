@@ -9,7 +9,7 @@ use cairn_volume::{Caller, Volume};
 use fsck_cairn::{Done, Level, Report, Severity};
 
 use crate::fixture::{noise, rewrite_state};
-use crate::memory::{checked, closed, filled, fsck, made, open, shown, store};
+use crate::memory::{checked, closed, filled, fsck, made, open, shown, store, undone};
 
 /// The records of segments from number 2 on (mkfs wrote the first), in their order: path, and place.
 fn records(disk: &MemoryDisk) -> Vec<(String, usize)> {
@@ -114,6 +114,29 @@ fn what_parity_restores_of_the_journals_middle_is_written_back_and_nothing_is_gi
             disk.files().into_iter().any(|path| path.starts_with("fsck-undo/") && path.contains(".seg@"));
         assert!(kept, "what was overwritten was copied: {:?}", disk.files());
     }
+}
+
+#[test]
+fn what_a_segments_parity_witnesses_is_damage_again_once_giving_it_up_is_undone() {
+    let (disk, volume) = filled();
+    volume.fsync(1, false).unwrap();
+    assert!(volume.protect_journal());
+    drop(volume);
+    let is_protected = |path: &String| disk.files().contains(&path.replace(".seg", ".par"));
+    let records = records(&disk);
+    let (last, _) = records.iter().rfind(|(path, _)| is_protected(path)).unwrap();
+    // With it goes what came behind, and all else that says that it was synced.
+    let behind = records.iter().map(|(path, _)| path).filter(|path| !is_protected(path));
+    let mut gone: Vec<_> = behind.chain([last]).collect();
+    gone.sort();
+    gone.dedup();
+    gone.into_iter().for_each(|path| disk.remove(path).unwrap());
+    let is_lost = |report: &Report| report.findings.iter().any(|finding| finding.kind == "journal");
+    assert!(is_lost(&checked(&disk)) && open(&disk.fork()).is_err());
+    fsck(&disk, Level::All).unwrap();
+    assert!(!is_lost(&checked(&disk)) && open(&disk.fork()).is_ok());
+    undone(&disk).unwrap();
+    assert!(is_lost(&checked(&disk)) && open(&disk.fork()).is_err());
 }
 
 #[test]
