@@ -59,7 +59,8 @@ fn protected() -> World {
 }
 
 fn parities(world: &World) -> Vec<String> {
-    world.disk.files().into_iter().filter(|path| path.ends_with(".par")).collect()
+    let of_journal = |path: &String| path.starts_with("journal/") && path.ends_with(".par");
+    world.disk.files().into_iter().filter(of_journal).collect()
 }
 
 /// The number of a segment; none where its file was never used.
@@ -69,7 +70,8 @@ fn number(world: &World, path: &str) -> Option<u64> {
 }
 
 fn newest_segment(world: &World) -> String {
-    let segments = world.disk.files().into_iter().filter(|path| path.ends_with(".seg"));
+    let is_segment = |path: &String| path.starts_with("journal/") && path.ends_with(".seg");
+    let segments = world.disk.files().into_iter().filter(is_segment);
     segments.max_by_key(|path| number(world, path)).expect("a segment")
 }
 
