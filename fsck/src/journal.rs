@@ -2,16 +2,25 @@
 
 use cairn_format::{CheckpointRef, JournalRef, Mutation, SEGMENT_HEADER_LEN, SegmentHeader};
 use cairn_store::disk::{Access, Disk};
-use cairn_volume::journal::{Appended, Chain, ChainError, JOURNAL_DIR, JournalShape, scan_read_only};
+use cairn_volume::journal::{
+    Appended, Chain, ChainError, JOURNAL_DIR, JournalShape, SegmentDamage, scan_read_only,
+};
 
 use crate::CheckError;
 use crate::progress::Progress;
 use crate::report::{Finding, Findings};
 
+/// The kind of findings that are bytes of a segment which are not what was written, by its parity.
+pub(crate) const SECTOR_KIND: &str = "journal-sector";
+const RESTORABLE: &str =
+    "parity restores it: a mount reads it right and writes it back, and so do fsck.cairn -p and cairn scrub";
+
 /// A journal that was read.
 pub(crate) struct JournalState {
     pub(crate) chain: Chain,
     pub(crate) shape: JournalShape,
+    /// What is wrong with segments that have parity.
+    pub(crate) damage: Vec<SegmentDamage>,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
 }
@@ -47,7 +56,9 @@ pub(crate) fn check_journal(
         findings.push(Finding::damage("journal-missing", "there are no segments").file(JOURNAL_DIR));
     }
     check_headers(disk, shape, findings)?;
-    let mut state = JournalState { chain, shape, records: 0, bytes };
+    let damage = chain.examine(&mut || !progress.is_cancelled()).ok_or(CheckError::Cancelled)?;
+    tell_damage(&chain, &damage, findings);
+    let mut state = JournalState { chain, shape, damage, records: 0, bytes };
     let mut records = 0;
     if let Err(error) = state.chain.records(&shape, |_| records += 1) {
         findings.push(Finding::damage("journal-record", error.to_string()).file(JOURNAL_DIR));
@@ -55,6 +66,35 @@ pub(crate) fn check_journal(
     state.records = records;
     progress.advance(bytes);
     Ok(state)
+}
+
+/// What parity tells of segments, and what is to be told of parity.
+fn tell_damage(chain: &Chain, damage: &[SegmentDamage], findings: &mut Findings) {
+    for SegmentDamage { path, restorable, lost, short, parity } in damage {
+        for range in restorable {
+            let what = format!("{} bytes are not what was written", range.end - range.start);
+            let finding = Finding::damage(SECTOR_KIND, what).file(path).at(range.start);
+            findings.push(finding.advice(RESTORABLE));
+        }
+        if *short && restorable.is_empty() {
+            let finding = Finding::damage(SECTOR_KIND, "it is too short").file(path);
+            findings.push(finding.advice(RESTORABLE));
+        }
+        for range in lost {
+            // A record, or a payload that is needed, is told of by itself.
+            let bytes = range.end - range.start;
+            let what = format!("{bytes} bytes are not what was written, and parity does not reach them");
+            findings.push(Finding::info(SECTOR_KIND, what).file(path).at(range.start));
+        }
+        if let Some(parity) = parity {
+            let what = "it protects a segment, and is damaged itself: cairn scrub makes it again";
+            findings.push(Finding::info("journal-parity", what).file(parity));
+        }
+    }
+    for path in &chain.strays {
+        let what = "it protects no segment that is used now; the next mount removes it";
+        findings.push(Finding::info("journal-parity", what).file(path));
+    }
 }
 
 fn damaged(chain: &Chain, error: &ChainError, findings: &mut Findings) {
@@ -71,14 +111,20 @@ fn damaged(chain: &Chain, error: &ChainError, findings: &mut Findings) {
 fn check_headers(disk: &dyn Disk, shape: JournalShape, findings: &mut Findings) -> Result<(), CheckError> {
     for listed in disk.list(JOURNAL_DIR).map_err(CheckError::io(JOURNAL_DIR))? {
         let path = format!("{JOURNAL_DIR}/{}", listed.name);
+        if listed.name.ends_with(".par") {
+            continue;
+        }
         if !listed.name.ends_with(".seg") {
             findings.push(Finding::info("strange-file", "cairn makes no such file here").file(path));
             continue;
         }
         let file = disk.open(&path, Access::Read).map_err(CheckError::io(&path))?;
-        let mut both = vec![0; 2 * SEGMENT_HEADER_LEN];
-        file.read_at(&mut both, 0).map_err(CheckError::io(&path))?;
-        let copies = both.chunks(SEGMENT_HEADER_LEN).map(|c| SegmentHeader::decode(c, &shape.volume));
+        let copies = [0, SEGMENT_HEADER_LEN as u64].map(|at| {
+            let mut copy = vec![0; SEGMENT_HEADER_LEN];
+            file.read_at(&mut copy, at).map_err(|error| error.to_string())?;
+            SegmentHeader::decode(&copy, &shape.volume).map_err(|error| error.to_string())
+        });
+        let copies = copies.into_iter();
         let numbers: Vec<_> = copies.clone().flatten().map(|header| header.number).collect();
         if numbers.windows(2).any(|pair| pair[0] != pair[1]) {
             let what = "its header's two copies are those of different segments: the one that its records agree with counts";

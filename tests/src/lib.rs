@@ -15,6 +15,7 @@ pub mod ops;
 pub mod pristine;
 pub mod reach;
 pub mod rot;
+pub mod segment_reach;
 pub mod tree;
 pub mod watchdog;
 pub mod world;

@@ -162,7 +162,14 @@ pub const UPKEEP: &[Upkeep] = &[
     // One round of folding and a checkpoint.
     Upkeep { name: "maintain", on_volume: |volume| volume.maintain().map(drop) },
     Upkeep { name: "collect", on_volume: collect },
+    // Parity of closed segments, which last until a checkpoint.
+    Upkeep { name: "protect", on_volume: protect },
 ];
+
+fn protect(volume: &Volume) -> Result<(), Error> {
+    volume.protect_journal();
+    if volume.is_read_only() { Err(Error::Io) } else { Ok(()) }
+}
 
 /// Whatever is not live goes, and small packs become one.
 fn collect(volume: &Volume) -> Result<(), Error> {

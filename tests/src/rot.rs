@@ -20,6 +20,7 @@ use cairn_volume::{ENGINE_DIR, load_chain, read_superblock};
 
 use crate::dice::{Dice, noise};
 use crate::reach::{Reach, guaranteed_hole};
+use crate::segment_reach::{Protected, witness};
 
 /// What is promised of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -251,6 +252,9 @@ pub struct Layout {
     frames: BTreeSet<(PackId, u32)>,
     payload: BTreeSet<(Lsn, u32)>,
     packs: BTreeMap<PackId, PackLayout>,
+    volume: Uuid,
+    /// Segments with parity.
+    protected: Vec<Protected>,
 }
 
 /// Reads a whole file.
@@ -283,6 +287,8 @@ impl Layout {
             frames: BTreeSet::new(),
             payload: BTreeSet::new(),
             packs: BTreeMap::new(),
+            volume: superblock.uuid,
+            protected: Vec::new(),
         };
         for (_, len, kind) in pieces {
             match kind {
@@ -333,6 +339,11 @@ impl Layout {
         for listed in disk.list(JOURNAL_DIR).expect("a journal") {
             let path = format!("{JOURNAL_DIR}/{}", listed.name);
             let bytes = self.file(disk, &path);
+            if path.ends_with(".par") {
+                self.protected.extend(Protected::of(&path, &bytes, &shape.volume));
+                self.region(&path, 0..bytes.len() as u64, Part::Free);
+                continue;
+            }
             let number = SegmentHeader::decode(&bytes[..SEGMENT_HEADER_LEN], &shape.volume).map(|h| h.number);
             let records = number.ok().and_then(|number| Some((number, counting.get(&number)?)));
             match records {
@@ -446,8 +457,34 @@ impl Layout {
         let mut verdict = Verdict::new();
         self.judge_superblocks(fault, &mut verdict);
         self.judge_packs(fault, harmed, &mut verdict);
-        self.judge_journal(harmed, &mut verdict);
+        self.judge_journal(&self.beyond_parity(fault, harmed), self.parity_witness(fault), &mut verdict);
         verdict
+    }
+
+    /// Of what is harmed, all but what the parity of a segment reaches.
+    fn beyond_parity<'r>(&self, fault: &Fault, harmed: &[&'r Region]) -> Vec<&'r Region> {
+        let mut left = harmed.to_vec();
+        for protected in &self.protected {
+            let after = [&protected.segment, &protected.parity].map(|path| self.after(fault, path));
+            let [Some(segment), Some(parity)] = &after else { continue };
+            let before = [&protected.segment, &protected.parity].map(|path| &self.files[path][..]);
+            let Some(lost) = protected.lost([before[0], segment], [before[1], parity]) else { continue };
+            left.retain(|region| {
+                let touches = |lost: &Range<u64>| lost.start < region.at.end && region.at.start < lost.end;
+                region.path != protected.segment || region.part == Part::Free || lost.iter().any(touches)
+            });
+        }
+        left
+    }
+
+    /// The last record that some parity says was synced.
+    fn parity_witness(&self, fault: &Fault) -> Lsn {
+        if self.clean {
+            return Lsn::ZERO;
+        }
+        let said =
+            |protected: &Protected| witness(self.after(fault, &protected.parity).as_deref(), &self.volume);
+        self.protected.iter().map(said).max().unwrap_or(Lsn::ZERO)
     }
 
     fn judge_superblocks(&self, fault: &Fault, verdict: &mut Verdict) {
@@ -594,7 +631,7 @@ impl Layout {
         Ok(())
     }
 
-    fn judge_journal(&self, harmed: &[&Region], verdict: &mut Verdict) {
+    fn judge_journal(&self, harmed: &[&Region], said: Lsn, verdict: &mut Verdict) {
         let mut headers: HashMap<u64, u32> = HashMap::new();
         let (mut gone, mut headless): (BTreeSet<Lsn>, BTreeSet<u64>) = Default::default();
         for region in harmed {
@@ -619,7 +656,7 @@ impl Layout {
             }
         }
         let left = self.records.iter().filter(|(lsn, _)| !gone.contains(lsn));
-        let witnessed = left.map(|(_, synced)| *synced).max().unwrap_or(Lsn::ZERO);
+        let witnessed = left.map(|(_, synced)| *synced).max().unwrap_or(Lsn::ZERO).max(said);
         let mut unwitnessed = false;
         if let Some(lsn) = gone.first() {
             unwitnessed = *lsn > witnessed;

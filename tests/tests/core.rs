@@ -13,6 +13,7 @@ mod core {
     mod gc;
     mod heal;
     mod hostile;
+    mod journal_parity;
     mod model;
     mod order;
     mod rot;

@@ -25,6 +25,8 @@ pub enum Domain {
     Index,
     /// How far scrubs of a store are.
     Scrub,
+    /// The header of a closed segment's parity.
+    SegmentParity,
 }
 
 /// The place that bytes are sealed to: 64-bit XXH3 checksums, seeded by domain, owner (a volume, store
@@ -50,6 +52,7 @@ impl Seal {
             Domain::Sums => *b"sums    ",
             Domain::Index => *b"index   ",
             Domain::Scrub => *b"scrub   ",
+            Domain::SegmentParity => *b"segpar  ",
         };
         let mut key = [0; 32];
         key[..8].copy_from_slice(&name);

@@ -14,6 +14,7 @@ mod namespace;
 mod pack;
 mod parity;
 mod scrub;
+mod segment_parity;
 mod snapshot;
 mod superblock;
 mod wire;
@@ -36,6 +37,7 @@ pub use pack::{
 };
 pub use parity::{SECTOR, Stripe, SumTable, sector_sum};
 pub use scrub::{ScrubEntry, ScrubOutcome, ScrubState};
+pub use segment_parity::{SEGMENT_PARITY_HEADER_LEN, SegmentParity};
 pub use snapshot::{IndexSlot, IndexSnapshot, PackSummary};
 pub use superblock::{
     ChunkSizes, Compression, Geometry, ParityGeometry, SUPERBLOCK_LEN, StoreSuperblock, VolumeState,

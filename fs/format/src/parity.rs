@@ -38,6 +38,12 @@ impl Stripe {
         Stripe { geometry, covered, unit }
     }
 
+    /// The same in units of whole sectors, so that a sector lies in one unit.
+    pub fn of_sectors(geometry: ParityGeometry, covered: u64) -> Stripe {
+        let even = covered.div_ceil(u64::from(geometry.data.max(1)));
+        Stripe { geometry, covered, unit: even.next_multiple_of(SECTOR).max(SECTOR) }
+    }
+
     /// K and M.
     pub fn geometry(&self) -> ParityGeometry {
         self.geometry

@@ -289,8 +289,9 @@ fn table(dir: &str, stats: &StatsReport, rates: Option<&Rates>) -> String {
 /// What was healed last, for people; nothing where nothing was.
 fn events(events: &[HealEventReport]) -> String {
     let line = |event: &HealEventReport| {
-        let HealEventReport { time, pack, offset, outcome, what } = event;
-        format!("  {}  {outcome:<9}  pack {pack} at {offset}: {what}\n", date(*time as i64))
+        let HealEventReport { time, pack, segment, offset, outcome, what } = event;
+        let place = segment.clone().unwrap_or_else(|| format!("pack {pack}"));
+        format!("  {}  {outcome:<9}  {place} at {offset}: {what}\n", date(*time as i64))
     };
     let lines: String = events.iter().map(line).collect();
     if lines.is_empty() { lines } else { format!("\ndamage, the last of it\n{lines}") }
@@ -349,6 +350,7 @@ mod tests {
         let event = HealEventReport {
             time: 1.5,
             pack: "p".into(),
+            segment: None,
             offset: 7,
             outcome: "lost".into(),
             what: "bytes".into(),

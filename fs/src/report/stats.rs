@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use cairn_volume::{HealEvent, HealOutcome, Statistics, Volume};
+use cairn_volume::{HealEvent, HealOutcome, HealPlace, Statistics, Volume};
 use serde::{Deserialize, Serialize};
 
 /// [`Statistics`] with names that scripts may rely on: counts since the volume was opened, then how it stands. Bytes
@@ -104,8 +104,11 @@ const EVENTS: usize = 32;
 pub(crate) struct HealEventReport {
     /// Seconds since 1970.
     pub(crate) time: f64,
-    /// The pack's id, as in its file's name.
+    /// The pack's id, as in its file's name; empty where it is no pack.
     pub(crate) pack: String,
+    /// The journal segment's file, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) segment: Option<String>,
     /// The first damaged byte in its file, as far as known.
     pub(crate) offset: u64,
     /// `answered` (from parity), `rewritten`, `relocated` (the pack was written to another place) or `lost`.
@@ -116,7 +119,11 @@ pub(crate) struct HealEventReport {
 
 impl From<HealEvent> for HealEventReport {
     fn from(event: HealEvent) -> HealEventReport {
-        let HealEvent { at, pack, offset, what, outcome } = event;
+        let HealEvent { at, place, offset, what, outcome } = event;
+        let (pack, segment) = match place {
+            HealPlace::Pack(pack) => (pack.to_string(), None),
+            HealPlace::Segment(path) => (String::new(), Some(path)),
+        };
         let outcome = match outcome {
             HealOutcome::Answered => "answered",
             HealOutcome::Rewritten => "rewritten",
@@ -125,7 +132,8 @@ impl From<HealEvent> for HealEventReport {
         };
         HealEventReport {
             time: at.duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64()),
-            pack: pack.to_string(),
+            pack,
+            segment,
             offset,
             outcome: outcome.to_string(),
             what,

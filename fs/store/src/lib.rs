@@ -19,7 +19,7 @@ pub mod sync;
 
 pub use error::{ReadError, StoreError};
 pub use hub::{Located, Pins};
-pub use pack::{DecodedFrame, PackReader, PackWriter, SealedPack, pack_path};
+pub use pack::{DecodedFrame, PackReader, PackWriter, SealedPack, encode_columns, pack_path};
 pub use replicas::{BadReplica, REPLICA_PATHS, Replicas, check_replicas, read_replicas, write_replicas};
 pub use store::{
     INDEX_PATH, PACKS_DIR, PackListing, Served, Store, StoreOptions, StoreUsage, list_packs, stored_share,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use cairn_format::key::Key;
 use cairn_format::{Answer, Geometry, Ino, JournalRef, Lsn, Mutation, PackId, Totals, Uuid, View};
 use cairn_store::disk::Disk;
+use cairn_store::heal::{HealMode, HealOutcome, HealPlace};
 use cairn_store::{ReadError, Store};
 
 use crate::errseq::Losses;
@@ -49,11 +50,11 @@ pub(crate) enum Log {
 }
 
 impl Log {
-    /// Reads journalled bytes, and checks them.
-    pub(crate) fn read(&self, at: &JournalRef, out: &mut [u8]) -> Result<(), JournalError> {
+    /// Reads journalled bytes, and checks them; where parity is what helped, the damaged file comes with it.
+    fn read(&self, at: &JournalRef, out: &mut [u8], heal: bool) -> Result<Option<String>, JournalError> {
         match self {
-            Log::Writing(journal) => journal.read(at, 0, out),
-            Log::Reading(chain, shape) => chain.read(shape, at, out),
+            Log::Writing(journal) => journal.read_healing((at, 0), out, heal),
+            Log::Reading(chain, shape) => chain.read_healing(shape, at, out, heal),
         }
     }
 }
@@ -179,6 +180,11 @@ impl Core {
             // A round that began since then, not one that was over before: on a busy machine the thread may be late.
             let looked = self.signal.rounds() >= rounds + 2;
             if idle && (!self.background || (looked && since.elapsed() > STUCK)) {
+                // What protects segments takes room that is worth more now.
+                if !self.disk_has_room(need, len) && journal.give_up_parity() {
+                    self.space.refresh();
+                    continue;
+                }
                 // What was kept for this makes another segment.
                 if need == Need::Shrink && self.kept.release(&*self.disk) {
                     self.space.refresh();
@@ -187,6 +193,21 @@ impl Core {
                 return Err(Error::NoSpace);
             }
         }
+    }
+
+    /// Reads journalled bytes, and checks them.
+    pub(crate) fn read_journalled(&self, at: &JournalRef, out: &mut [u8]) -> Result<(), JournalError> {
+        let health = self.store.health();
+        if let Some(path) = self.log.read(at, out, health.mode() != HealMode::Off)? {
+            let what = format!("record {} in segment {} is damaged", at.lsn, at.segment);
+            tracing::warn!("answered from parity: {path}: {what}");
+            let place = HealPlace::Segment(path);
+            health.tell_of(place, at.record_offset.into(), what, HealOutcome::Answered);
+            if self.background {
+                self.signal.wake();
+            }
+        }
+        Ok(())
     }
 
     /// Whether the volume takes no writes, or none any more.

@@ -13,6 +13,8 @@ use crate::sync::{Arc, Mutex, PoisonError};
 
 /// So many packs are mended before an unmount; of more each takes a while, and the next mount meets them again.
 const LITTLE: u64 = 4;
+/// A segment gets parity where the disk has so many times the room to spare.
+const ROOM_FOR_PARITY: u64 = 16;
 /// How much nicer mending is than what answers requests.
 const NICENESS: i32 = 10;
 /// Names are looked for not more often than this,
@@ -59,15 +61,33 @@ impl Core {
         })
     }
 
+    /// Mends the journal's segments that damage was met in, where that may be done; whether there were any.
+    pub(crate) fn mend_journal(&self) -> bool {
+        let health = self.store.health();
+        self.journal().is_ok_and(|journal| {
+            health.mode() == HealMode::On && journal.stopped().is_none() && journal.mend(health)
+        })
+    }
+
+    /// Gives parity to a segment of the journal that was closed `age` ago or longer; whether there was one. Under load there is
+    /// none: a checkpoint soon takes what it would be for.
+    pub(crate) fn protect_journal(&self, age: Duration) -> bool {
+        let Ok(journal) = self.journal() else { return false };
+        let room = if self.has_room_for_spares() { self.room() } else { 0 };
+        journal.protect_next(self.writing.metadata_parity(), age, room / ROOM_FOR_PARITY)
+    }
+
     /// Mends what waits for it; whether there was anything.
     pub(crate) fn mend_all(&self) -> bool {
         // Who reads meanwhile may add to it, and has it done by the next.
         let waiting = self.store.health().counts().waiting;
-        (0..waiting).take_while(|_| self.mend_one()).count() > 0
+        let mended = self.mend_journal();
+        (0..waiting).take_while(|_| self.mend_one()).count() > 0 || mended
     }
 
     /// Mends what waits for it before the volume is closed, if that is little.
     pub(crate) fn mend_little(&self) {
+        self.mend_journal();
         match self.store.health().counts().waiting {
             0 => {}
             waiting if waiting <= LITTLE => drop(self.mend_all()),

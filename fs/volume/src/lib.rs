@@ -42,7 +42,7 @@ pub use cairn_format::{
     ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid, VolumeState,
     VolumeSuperblock,
 };
-pub use cairn_store::heal::{HealCounts, HealEvent, HealMode, HealOutcome};
+pub use cairn_store::heal::{HealCounts, HealEvent, HealMode, HealOutcome, HealPlace};
 pub use checkpoint::{
     BaseWriter, ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain,
 };

@@ -21,6 +21,8 @@ const CHECKPOINT_AGE: Duration = Duration::from_secs(30);
 const CHECKPOINT_PRESSURE: u64 = 40;
 /// How often the maintenance looks around when nobody wakes it.
 const TICK: Duration = Duration::from_millis(500);
+/// Segments of the journal that stay closed for so long get parity: under load a checkpoint needs them no more before.
+const PROTECT_AFTER: Duration = Duration::from_secs(5);
 /// After a failure it waits this long before it tries again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -284,13 +286,17 @@ pub(crate) fn run(core: &Arc<Core>) {
             std::mem::take(&mut wanted.urgent)
         };
         let mut urgent = urgent;
+        let mut calm = false;
         loop {
             // A panic is a bug in here; what was acknowledged is in the journal, and the volume stops taking
             // writes rather than going on from a state that nobody thought of.
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| maintain(core, urgent)));
             match outcome {
                 Ok(Ok(true)) if !core.signal.wanted().stop => urgent = false,
-                Ok(Ok(_)) => break,
+                Ok(Ok(changed)) => {
+                    calm = !changed;
+                    break;
+                }
                 Ok(Err(_)) => {
                     thread::sleep(if urgent { TICK } else { RETRY });
                     break;
@@ -303,5 +309,25 @@ pub(crate) fn run(core: &Arc<Core>) {
                 }
             }
         }
+        let tend = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tend_journal(core)));
+        if calm && tend().is_err() {
+            if let Ok(journal) = core.journal() {
+                journal.stop_because("the maintenance panicked".into());
+            }
+            return;
+        }
+    }
+}
+
+/// Mends what is damaged of the journal's closed segments, and protects one, while nothing else is to do.
+fn tend_journal(core: &Core) {
+    // No time passes under a test's scheduler.
+    if cfg!(feature = "schedules") {
+        return;
+    }
+    core.mend_journal();
+    let pressed = core.journal().is_ok_and(|journal| journal.pressure() >= CHECKPOINT_PRESSURE);
+    if !pressed && !core.signal.wanted().urgent {
+        core.protect_journal(PROTECT_AFTER);
     }
 }

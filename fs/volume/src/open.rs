@@ -9,6 +9,7 @@ use cairn_format::{
     VolumeState, VolumeSuperblock,
 };
 use cairn_store::disk::{Disk, FileDisk};
+use cairn_store::heal::{HealMode, HealOutcome, HealPlace};
 use cairn_store::{Pins, Store, StoreError, StoreOptions, read_replicas, write_replicas};
 
 use crate::checkpoint::{
@@ -21,7 +22,7 @@ use crate::fold::DirtySet;
 use crate::gc::Collector;
 use crate::handles::Handles;
 use crate::heal::LastNamed;
-use crate::journal::{Chain, ChainError, Collected, Journal, JournalShape, Resume, scan};
+use crate::journal::{Chain, ChainError, Collected, Journal, JournalShape, Resume, scan, scan_unrestored};
 use crate::layout::{ENGINE_DIR, LockHolder, VolumeLock, lock_volume, store_disk};
 use crate::locks::InodeLocks;
 use crate::maintenance::{Maintainer, Signal, maintain};
@@ -166,7 +167,10 @@ fn find(on: &OpenOn) -> Result<Found, OpenError> {
     if store.uuid() != superblock.store {
         return Err(damaged(format!("its store is {}, not {}", store.uuid(), superblock.store)));
     }
-    let (mut chain, error) = scan(&*on.disk, &shape);
+    let (mut chain, error) = match on.options.heal {
+        HealMode::Off => scan_unrestored(&*on.disk, &shape),
+        HealMode::On | HealMode::ReadOnly => scan(&*on.disk, &shape),
+    };
     let tip = superblock.checkpoint.max(chain.checkpoint.0);
     let clean = superblock.state == VolumeState::Clean && superblock.checkpoint == tip;
     let mut useless = false;
@@ -242,7 +246,15 @@ fn sealed_beyond(store: &Store, volume: Uuid, used: &CheckpointChain, reached: L
 
 fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<Volume>, OpenError> {
     let name = on.name.clone();
-    let Found { mut superblock, shape, chain, tip, floor, checkpoints, store } = find(&on)?;
+    let Found { mut superblock, shape, mut chain, tip, floor, checkpoints, store } = find(&on)?;
+    for path in chain.restored() {
+        let what = "records of it are damaged, and were read by way of its parity".to_owned();
+        tracing::warn!("{name}: {path}: {what}");
+        store.health().tell_of(HealPlace::Segment(path.into()), 0, what, HealOutcome::Answered);
+    }
+    if !on.options.read_only && store.health().mode() == HealMode::On {
+        chain.write_back(store.health());
+    }
     let failed = |reason: String| OpenError::Failed { dir: name.clone(), reason };
     let damaged = |reason: String| OpenError::Damaged { dir: name.clone(), reason };
     let source = on.engine.source();

@@ -38,7 +38,7 @@ pub struct Usage {
     pub reclaimable: u64,
     /// Bytes of metadata packs, engine and index, without what is in `parity`.
     pub metadata: u64,
-    /// Bytes of packs that are there to mend the others: parity, its checksums, second copies.
+    /// Bytes that are there to mend others: parity, its checksums, second copies, of packs and of the journal's segments.
     pub parity: u64,
     /// Bytes of the journal's segments.
     pub journal: u64,
@@ -469,8 +469,20 @@ impl Volume {
         crate::scrub::scrub(&self.core, options, &superblocks, progress)
     }
 
+    /// Gives the journal's closed segments parity at once, those that are synced, where the disk has room; whether any got it.
+    /// Otherwise they get it when they have been closed for a while.
+    pub fn protect_journal(&self) -> bool {
+        let mut any = false;
+        while self.core.protect_journal(Duration::ZERO) {
+            any = true;
+        }
+        any
+    }
+
     /// One round of what a thread does elsewhere: for volumes opened without one.
     pub fn maintain(&self) -> Result<bool, Error> {
+        // First, or a checkpoint leaves none that it is for.
+        let _ = !self.core.background && self.protect_journal();
         let maintained = maintain(&self.core, true);
         let mended = !self.core.background && self.core.mend_all();
         match maintained {
@@ -490,6 +502,7 @@ impl Volume {
                 (self.core.dirty.backlog().0, u64::from(chain.files) * u64::from(shape.segment))
             }
         };
+        let protecting = self.core.journal().map_or(0, |journal| journal.parity_bytes());
         let caches = self.dir.as_ref().map_or(0, |dir| {
             blocks_below(&dir.join(ENGINE_DIR)) + blocks_below(&dir.join(crate::STORE_DIR).join("index"))
         });
@@ -500,7 +513,7 @@ impl Volume {
             stored: store.data,
             reclaimable: self.core.collector.reclaimable(),
             metadata: store.metadata + caches,
-            parity: store.spare,
+            parity: store.spare + protecting,
             journal,
             journal_used,
         }

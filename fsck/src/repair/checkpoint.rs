@@ -128,7 +128,7 @@ fn best(
         let floor = checkpoints.entries.last().map_or(Lsn::ZERO, |entry| entry.floor);
         let (chain, _) = scan_read_only_from(&*site.volume, &journal.shape, floor.min(at.lsn));
         let connected = chain.continues <= at.lsn && chain.last > at.lsn;
-        let journal = JournalState { chain, shape: journal.shape, records: 0, bytes: 0 };
+        let journal = JournalState { chain, shape: journal.shape, damage: Vec::new(), records: 0, bytes: 0 };
         let usable = at != CheckpointRef::NONE || (connected && journal.chain.continues == Lsn::ZERO);
         usable.then_some(Candidate { at, checkpoints, journal, connected, skip })
     });

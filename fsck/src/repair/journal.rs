@@ -88,11 +88,12 @@ fn keep_what_is_folded(site: &mut Site<'_>, found: &Examined, lost: bool) -> Res
     let room = site.volume.space().map_or(0, |space| space.available);
     let segment = found.superblock.as_ref().map_or(0, |s| u64::from(s.geometry.segment));
     let whole = room / 2 > bytes + 2 * segment;
-    for listed in segments.iter().filter(|listed| listed.name.ends_with(".seg")) {
+    for listed in &segments {
         let path = format!("{JOURNAL_DIR}/{}", listed.name);
         if whole {
+            // Their parity, too: it says what was synced.
             site.undo.copy(Side::Volume, &path)?;
-        } else {
+        } else if listed.name.ends_with(".seg") {
             site.undo.copy_part(Side::Volume, &path, 0, SEGMENT_DATA_START.into())?;
         }
     }

@@ -18,6 +18,7 @@ mod namespace;
 mod packs;
 mod put_back;
 mod replicas;
+mod segments;
 pub(crate) mod suspect;
 mod undo;
 
@@ -93,11 +94,12 @@ pub(crate) enum Outcome {
 type Step = fn(&mut Site<'_>, &mut Examined) -> Result<Outcome, CheckError>;
 
 /// The steps, each building on those before it.
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("repairing superblocks", replicas::run),
     ("removing what is left over", leftovers::run),
     ("repairing packs", packs::run),
     ("repairing caches", caches::run),
+    ("repairing segments", segments::run),
     ("repairing segment headers", headers::run),
     ("finding a checkpoint", checkpoint::run),
     ("repairing the namespace", namespace::run),

@@ -9,7 +9,7 @@ use cairn_volume::{Caller, Volume};
 use fsck_cairn::{Done, Level, Report, Severity};
 
 use crate::fixture::{noise, rewrite_state};
-use crate::memory::{checked, closed, filled, fsck, made, open, shown, store};
+use crate::memory::{checked, closed, filled, fsck, made, open, shown, store, undone};
 
 /// The records of segments from number 2 on (mkfs wrote the first), in their order: path, and place.
 fn records(disk: &MemoryDisk) -> Vec<(String, usize)> {
@@ -76,6 +76,67 @@ fn a_journal_that_is_damaged_in_the_middle_is_given_up_behind_that_and_only_when
     assert!(big.len() >= 8 << 10 && noise(150_000, 1).starts_with(big));
     let kept = disk.files().into_iter().filter(|path| path.starts_with("fsck-undo/")).count();
     assert!(kept > 1, "what was overwritten was copied");
+}
+
+#[test]
+fn what_parity_restores_of_the_journals_middle_is_written_back_and_nothing_is_given_up() {
+    let (disk, volume) = filled();
+    volume.fsync(1, false).unwrap();
+    assert!(volume.protect_journal());
+    drop(volume);
+    let before = shown(&disk);
+    // A sector with a record's head, and one with a payload; then all that a hole may take.
+    let middle = records(&disk).into_iter().find(|(path, at)| {
+        disk.files().contains(&path.replace(".seg", ".par")) && (24 << 10..30 << 10).contains(at)
+    });
+    let (path, at) = middle.unwrap();
+    let sector = at as u64 / 4096 * 4096;
+    for spoiled in
+        [[sector..sector + 4096, sector + 8192..sector + 9000], [8192..16 << 10, 16 << 10..24 << 10]]
+    {
+        let disk = disk.fork();
+        for range in spoiled {
+            let file = disk.open(&path, Access::Write).unwrap();
+            file.write_at(&vec![0xee; (range.end - range.start) as usize], range.start).unwrap();
+        }
+        let report = checked(&disk);
+        let found = report.findings.iter().find(|f| f.kind == "journal-sector").unwrap();
+        assert_eq!((found.severity, found.file.as_deref()), (Severity::Damage, Some(&path[..])));
+        assert!(found.advice.is_some_and(|advice| advice.contains("fsck.cairn -p")), "{found:?}");
+        assert!(!report.findings.iter().any(|f| f.kind == "journal"), "{:#?}", report.findings);
+        let report = fsck(&disk, Level::Safe).unwrap();
+        assert!(left(&report).is_empty(), "{:#?}", report.findings);
+        assert!(dones(&report, "journal-sector").iter().all(|done| *done == Done::Rewritten));
+        assert!(!report.findings.iter().any(|f| f.done == Some(Done::GivenUp)), "{:#?}", report.findings);
+        assert!(checked(&disk).is_clean());
+        assert_eq!(shown(&disk), before);
+        let kept =
+            disk.files().into_iter().any(|path| path.starts_with("fsck-undo/") && path.contains(".seg@"));
+        assert!(kept, "what was overwritten was copied: {:?}", disk.files());
+    }
+}
+
+#[test]
+fn what_a_segments_parity_witnesses_is_damage_again_once_giving_it_up_is_undone() {
+    let (disk, volume) = filled();
+    volume.fsync(1, false).unwrap();
+    assert!(volume.protect_journal());
+    drop(volume);
+    let is_protected = |path: &String| disk.files().contains(&path.replace(".seg", ".par"));
+    let records = records(&disk);
+    let (last, _) = records.iter().rfind(|(path, _)| is_protected(path)).unwrap();
+    // With it goes what came behind, and all else that says that it was synced.
+    let behind = records.iter().map(|(path, _)| path).filter(|path| !is_protected(path));
+    let mut gone: Vec<_> = behind.chain([last]).collect();
+    gone.sort();
+    gone.dedup();
+    gone.into_iter().for_each(|path| disk.remove(path).unwrap());
+    let is_lost = |report: &Report| report.findings.iter().any(|finding| finding.kind == "journal");
+    assert!(is_lost(&checked(&disk)) && open(&disk.fork()).is_err());
+    fsck(&disk, Level::All).unwrap();
+    assert!(!is_lost(&checked(&disk)) && open(&disk.fork()).is_ok());
+    undone(&disk).unwrap();
+    assert!(is_lost(&checked(&disk)) && open(&disk.fork()).is_err());
 }
 
 #[test]

@@ -98,6 +98,18 @@ fn segment_header() -> SegmentHeader {
     }
 }
 
+fn segment_parity() -> SegmentParity {
+    SegmentParity {
+        volume: VOLUME,
+        number: 21,
+        first: Lsn(4 << 40 | 1),
+        last: Lsn(4 << 40 | 90),
+        covered: 12_345_672,
+        segment_len: 16 << 20,
+        parity: ParityGeometry { data: 16, parity: 4 },
+    }
+}
+
 fn payload() -> Vec<u8> {
     (0..5000u32).map(|i| i as u8).collect()
 }
@@ -283,6 +295,12 @@ fn samples() -> Vec<Sample> {
             |e| segment_header().encode_into(e),
             |bytes| same(SegmentHeader::decode(bytes, &VOLUME), segment_header()),
             |bytes| seal_last(bytes, &Seal::new(Domain::Segment, &VOLUME.0, 0)),
+        ),
+        sample(
+            "Segment parity",
+            |e| segment_parity().encode_into(e),
+            |bytes| same(SegmentParity::decode(bytes, &VOLUME), segment_parity()),
+            |bytes| seal_last(bytes, &Seal::new(Domain::SegmentParity, &VOLUME.0, 0)),
         ),
         sample(
             "Record",
@@ -569,10 +587,10 @@ fn decoders_take_any_bytes_without_a_panic_and_nothing_mutated_for_the_original(
 /// Whether bytes differ from the sample only where the format says that nobody looks.
 fn ignores(sample: &Sample, bytes: &[u8]) -> bool {
     const NOBODY_LOOKS: [&str; 4] = ["zeros", "reserved", "reserved2", "checksum"];
-    // Segments carry no parity yet.
+    // A segment's parity has a file of its own.
     let unused = |field: &Field| sample.name == "Segment header" && field.name.starts_with("parity_");
     // These are read as so many bytes, and may be asked to look at more.
-    let fixed = ["Segment header", "Record", "Pack header"].contains(&sample.name);
+    let fixed = ["Segment header", "Segment parity", "Record", "Pack header"].contains(&sample.name);
     (bytes.len() == sample.bytes.len() || fixed && bytes.len() > sample.bytes.len())
         && sample.fields.iter().all(|field| {
             let at = field.offset..field.offset + field.size;
@@ -591,6 +609,7 @@ fn bytes_in_another_place_do_not_pass_for_those_that_belong_there() {
     bad(Footer::decode(&footer().encode(), &other).expect_err("another pack"));
     bad(PackHeader::decode(&pack_header().encode(), &other).expect_err("another pack"));
     bad(SegmentHeader::decode(&segment_header().encode(), &STORE).expect_err("another volume"));
+    bad(SegmentParity::decode(&segment_parity().encode(), &STORE).expect_err("another volume"));
     bad(IndexSnapshot::decode(&index().encode(), &VOLUME).expect_err("another store"));
     bad(ScrubState::decode(&scrub_state().encode(), &VOLUME).expect_err("another store"));
     let (head, mutations) = record();

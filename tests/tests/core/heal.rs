@@ -13,7 +13,8 @@ use cairn_tests::engine::Survival;
 use cairn_tests::watchdog::watch;
 use cairn_tests::world::{World, small};
 use cairn_volume::{
-    Caller, Dedup, Error, HealMode, HealOutcome, MakeOptions, OpenOptions, Statistics, Volume, longest_hole,
+    Caller, Dedup, Error, HealMode, HealOutcome, HealPlace, MakeOptions, OpenOptions, Statistics, Volume,
+    longest_hole,
 };
 
 /// Longer than a frame, shorter than a pack.
@@ -148,7 +149,7 @@ fn what_is_damaged_within_the_guarantee_reads_right_and_is_as_it_was_afterwards(
         assert!(bytes_of(&world, *pack) == before, "seed {seed}: the pack is not what it was");
         assert!(mended.heals_rewritten > 0 && mended.packs_waiting == 0, "{mended:?}");
         let told = volume.heal_events();
-        assert!(told.iter().all(|event| event.pack == *pack), "{told:?}");
+        assert!(told.iter().all(|event| event.place == HealPlace::Pack(*pack)), "{told:?}");
         for outcome in [HealOutcome::Answered, HealOutcome::Rewritten] {
             assert!(told.iter().any(|event| event.outcome == outcome), "{told:?}");
         }

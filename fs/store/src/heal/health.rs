@@ -42,13 +42,22 @@ pub enum HealOutcome {
     Lost,
 }
 
+/// What damage was met in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HealPlace {
+    /// A pack.
+    Pack(PackId),
+    /// A segment of a journal: the path of its file in the volume's directory.
+    Segment(String),
+}
+
 /// Something that was healed, or could not be.
 #[derive(Clone, Debug)]
 pub struct HealEvent {
     /// When.
     pub at: SystemTime,
-    /// The pack.
-    pub pack: PackId,
+    /// The pack or segment.
+    pub place: HealPlace,
     /// The first damaged byte in its file, as far as known.
     pub offset: u64,
     /// What was wrong, or what was done.
@@ -178,6 +187,11 @@ impl Health {
     }
 
     fn tell(&self, pack: PackId, offset: u64, what: String, outcome: HealOutcome) {
+        self.tell_of(HealPlace::Pack(pack), offset, what, outcome);
+    }
+
+    /// Counts, and keeps to be told, what became of damage that somebody else deals with.
+    pub fn tell_of(&self, place: HealPlace, offset: u64, what: String, outcome: HealOutcome) {
         let (count, by) = match outcome {
             HealOutcome::Answered => (&self.answered, 1),
             HealOutcome::Lost => (&self.lost, 1),
@@ -186,7 +200,7 @@ impl Health {
         };
         count.fetch_add(by, Ordering::Relaxed);
         let mut told = self.told();
-        let again = |told: &HealEvent| (told.pack, told.offset, told.outcome) == (pack, offset, outcome);
+        let again = |told: &HealEvent| (&told.place, told.offset, told.outcome) == (&place, offset, outcome);
         if outcome == HealOutcome::Lost && told.iter().any(again) {
             // Whoever reads it again and again is not to push out what else there is to tell.
             return;
@@ -194,7 +208,7 @@ impl Health {
         if told.len() == EVENTS {
             told.pop_front();
         }
-        told.push_back(HealEvent { at: SystemTime::now(), pack, offset, what, outcome });
+        told.push_back(HealEvent { at: SystemTime::now(), place, offset, what, outcome });
     }
 
     /// A frame that could not be read for `error`, from parity.

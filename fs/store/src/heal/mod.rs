@@ -24,7 +24,7 @@ use restore::Restorer;
 use sectors::{Found, Region, Sectors};
 
 pub use examine::{Examined, examine, examine_spare};
-pub use health::{HealCounts, HealEvent, HealMode, HealOutcome, Health};
+pub use health::{HealCounts, HealEvent, HealMode, HealOutcome, HealPlace, Health};
 pub use mend::{Mended, mend};
 
 /// A frame's bytes as they were stored, head and all, where parity restores them.

@@ -7,6 +7,7 @@ mod writer;
 
 use cairn_format::PackId;
 
+pub use parity::encode_columns;
 pub use reader::{DecodedFrame, PackReader};
 pub use writer::{PackWriter, SealedPack};
 

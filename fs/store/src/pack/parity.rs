@@ -31,7 +31,7 @@ pub(super) fn write_parity(
         let width = group.min(stripe.unit() - from) as usize;
         let mut buffer = vec![0; start + units * width];
         buffer[..head.len()].copy_from_slice(head);
-        encode(file, &stripe, from..from + width as u64, &mut buffer[start..])?;
+        encode_columns(file, &stripe, from..from + width as u64, &mut buffer[start..])?;
         if width as u64 == stripe.unit() {
             file.write_at(&buffer, area.start)?;
             continue;
@@ -46,8 +46,14 @@ pub(super) fn write_parity(
     sum_up(file, pack, area)
 }
 
-/// Computes a range of columns of all parity units, into `parity`: zeros, as many for each unit.
-fn encode(file: &dyn DiskFile, stripe: &Stripe, columns: Range<u64>, parity: &mut [u8]) -> io::Result<()> {
+/// Computes a range of columns of all parity units over the first bytes of a file, into `parity`: zeros, as many for each
+/// unit.
+pub fn encode_columns(
+    file: &dyn DiskFile,
+    stripe: &Stripe,
+    columns: Range<u64>,
+    parity: &mut [u8],
+) -> io::Result<()> {
     let (data, units) = (stripe.geometry().data.into(), stripe.geometry().parity.into());
     let code = ParityCode::new(data, units).ok_or(io::ErrorKind::InvalidInput)?;
     let width = (columns.end - columns.start) as usize;

@@ -5,13 +5,15 @@
 //! making a record certain commits no metadata of the filesystem below.
 
 mod answers;
+mod parity;
+mod protect;
 mod replay;
 mod reread;
 mod segment;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_format::{
     Answer, CheckpointRef, JournalRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, RECORD_HEAD_LEN, Record,
@@ -22,8 +24,10 @@ use cairn_store::disk::{Disk, DiskFile};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use answers::{Answers, Collected};
+pub use protect::SegmentDamage;
+pub(crate) use replay::scan_unrestored;
 pub use replay::{Chain, ChainError, ScannedRecord, scan, scan_read_only, scan_read_only_from};
-pub(crate) use reread::reread;
+pub(crate) use reread::{BadBytes, reread};
 pub(crate) use segment::make_segment;
 use segment::{PREFIX_MAX, SegmentFile, write_header};
 
@@ -134,6 +138,11 @@ pub struct Journal {
     commit: Mutex<Commit>,
     committed: Condvar,
     answers: Answers,
+    /// Held by whoever makes parity of a segment, mends one, or has segments be used again: so that none is while somebody works
+    /// on it. Taken before the log's lock, and never by who appends.
+    tending: Mutex<()>,
+    /// Numbers of segments that damage was met in.
+    damaged: Mutex<BTreeSet<u64>>,
     /// Whoever waits for room waits here; folds and trims notify.
     room: (Mutex<u64>, Condvar),
 }
@@ -162,7 +171,12 @@ impl Journal {
         first: &[Mutation],
         unanswered: impl IntoIterator<Item = (Answer, Lsn)>,
     ) -> Result<(Journal, Appended), JournalError> {
-        let Chain { segments, unused, files, highest_number, synced, .. } = chain;
+        let Chain { mut segments, unused, files, highest_number, synced, .. } = chain;
+        for segment in &mut segments {
+            // Of records that were given up, nothing is to say that they were certain.
+            let last = segment.last;
+            segment.parity.take_if(|parity| parity.header().last != last || last < resume.floor);
+        }
         let (keep, free): (Vec<_>, Vec<_>) = segments.into_iter().partition(|s| s.last >= resume.floor);
         let free = free.into_iter().map(|s| (s.path, s.file)).chain(unused).collect();
         let log = Log {
@@ -187,8 +201,12 @@ impl Journal {
             commit: Mutex::new(Commit::default()),
             committed: Condvar::new(),
             answers: Answers::default(),
+            tending: Mutex::new(()),
+            damaged: Mutex::default(),
             room: (Mutex::new(0), Condvar::new()),
         };
+        // For certain below, before any of their segments is used again.
+        journal.remove_strays();
         // Replayed records may have been in the page cache only: they are made certain before anything
         // builds on them. Where the mount before this one failed to, the system took the pages for written from then
         // on, and syncs nothing: so they are written once more.
@@ -361,14 +379,11 @@ impl Journal {
         if let Err(error) = write_header(&*file, &header) {
             return Err(self.stop(log, format!("writing to {path}: {error}")));
         }
-        log.live.push_back(SegmentFile {
-            path,
-            file,
-            number: header.number,
-            first: header.first,
-            last: header.continues,
-            synced: Lsn::ZERO,
-        });
+        let end = log.end;
+        if let Some(closed) = log.live.back_mut().filter(|segment| segment.closed.is_none()) {
+            (closed.closed, closed.end) = (Some(Instant::now()), end);
+        }
+        log.live.push_back(SegmentFile::new(path, file, &header));
         log.next_number += 1;
         log.end = SEGMENT_DATA_START;
         Ok(())
@@ -485,12 +500,30 @@ impl Journal {
 
     /// Reads `out.len()` journalled bytes from `from` bytes behind where `at` points, and checks them.
     pub fn read(&self, at: &JournalRef, from: u32, out: &mut [u8]) -> Result<(), JournalError> {
-        let file = {
-            let log = self.log();
-            let found = log.live.iter().find(|s| s.number == at.segment).map(|s| s.file.clone());
-            found.ok_or(JournalError::Gone(at.segment))?
-        };
-        segment::read_payload(&*file, &self.shape, at, from, out)
+        self.read_healing((at, from), out, true).map(|_| ())
+    }
+
+    /// The same, from parity only where it is to `heal`: then the file that is damaged comes with it, which waits to be mended
+    /// from then on.
+    pub(crate) fn read_healing(
+        &self,
+        (at, from): (&JournalRef, u32),
+        out: &mut [u8],
+        heal: bool,
+    ) -> Result<Option<String>, JournalError> {
+        let gone = || JournalError::Gone(at.segment);
+        let segment = self.live_segment(at.segment).ok_or_else(gone)?;
+        if !segment.read(&self.shape, (at, from), out, heal)? {
+            return Ok(None);
+        }
+        // One that was used again meanwhile is not damaged.
+        self.live_segment(at.segment).ok_or_else(gone)?;
+        self.note_damaged(at.segment);
+        Ok(Some(segment.path))
+    }
+
+    fn live_segment(&self, number: u64) -> Option<SegmentFile> {
+        self.log().live.iter().find(|segment| segment.number == number).cloned()
     }
 
     /// Recycles what a checkpoint has made superfluous: segments with no record at or above `floor`.
@@ -501,16 +534,20 @@ impl Journal {
             Ok(()) => floor,
             Err(_) => floor.min(self.answers.lowest().unwrap_or(floor)),
         };
+        let tending = self.tending();
+        let mut superfluous = Vec::new();
         {
             let mut log = self.log();
             log.checkpoint = checkpoint;
             log.floor = floor;
             while log.live.len() > 1 && log.live.front().is_some_and(|s| s.last < keep) {
-                if let Some(old) = log.live.pop_front() {
-                    log.free.push((old.path, old.file));
-                }
+                superfluous.extend(log.live.pop_front());
             }
         }
+        // Before they are used again: or what is said of their earlier life might be taken for what they hold.
+        self.remove_parity_of(&superfluous);
+        self.log().free.extend(superfluous.into_iter().map(|old| (old.path, old.file)));
+        drop(tending);
         self.notify_room();
     }
 

@@ -5,7 +5,8 @@
 //! later mount built on records behind it, something that was certain is gone: damage. Otherwise it is
 //! what a power cut may leave of records that nobody was promised.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::time::Instant;
 
 use cairn_format::{
     Answer, CheckpointRef, Lsn, Mutation, PAYLOAD_BLOCK, RECORD_ALIGN, Record, RecordHead,
@@ -13,8 +14,10 @@ use cairn_format::{
 };
 use cairn_store::disk::{Access, Disk, DiskFile};
 
+use super::parity::{self, Sidecar, parity_path};
 use super::segment::{ReadAhead, SegmentFile, check_blocks, read_header, read_prefix};
 use super::{Appended, JOURNAL_DIR, JournalShape};
+use crate::sync::Arc;
 
 /// Files of segments are not numbered further: four times as many as a journal may have.
 const FILES_MAX: u32 = 1 << 18;
@@ -79,6 +82,8 @@ pub struct Chain {
     pub tail: Option<String>,
     /// Segments whose headers cannot be read, each with the reason; their records say as much.
     pub bad_headers: Vec<(String, String)>,
+    /// Files of parity that belong to no segment whose records count.
+    pub strays: Vec<String>,
 }
 
 /// A segment that has a header, or what stands for it.
@@ -86,6 +91,18 @@ struct Found {
     path: String,
     file: Arc<dyn DiskFile>,
     header: SegmentHeader,
+    parity: Option<Arc<Sidecar>>,
+}
+
+/// How a journal is scanned.
+#[derive(Clone, Copy)]
+struct How {
+    /// Opens segments for writing, and removes what is of no use.
+    writes: bool,
+    /// Has what is damaged restored from parity.
+    restores: bool,
+    /// From which record on, where that is not what a checkpoint needs.
+    wanted: Option<Lsn>,
 }
 
 struct Walked {
@@ -97,69 +114,97 @@ struct Walked {
 
 /// Reads the whole journal. `error` comes with what could be read, for fsck.
 pub fn scan(disk: &dyn Disk, shape: &JournalShape) -> (Chain, Option<ChainError>) {
-    let mut chain = Chain::default();
-    let error = scan_into(disk, shape, &mut chain, true, None).err();
-    (chain, error)
+    scan_as(disk, shape, How { writes: true, restores: true, wanted: None })
+}
+
+/// As [`scan`], but what is damaged is not restored from parity.
+pub(crate) fn scan_unrestored(disk: &dyn Disk, shape: &JournalShape) -> (Chain, Option<ChainError>) {
+    scan_as(disk, shape, How { writes: true, restores: false, wanted: None })
 }
 
 /// As [`scan`], but opens nothing for writing and removes nothing: what it gives cannot be resumed.
 pub fn scan_read_only(disk: &dyn Disk, shape: &JournalShape) -> (Chain, Option<ChainError>) {
-    let mut chain = Chain::default();
-    let error = scan_into(disk, shape, &mut chain, false, None).err();
-    (chain, error)
+    scan_as(disk, shape, How { writes: false, restores: true, wanted: None })
 }
 
 /// As [`scan_read_only`], but with what lies from `floor` on, though a checkpoint made it superfluous: as far as its segments
 /// were not used again since.
 pub fn scan_read_only_from(disk: &dyn Disk, shape: &JournalShape, floor: Lsn) -> (Chain, Option<ChainError>) {
+    scan_as(disk, shape, How { writes: false, restores: true, wanted: Some(floor) })
+}
+
+fn scan_as(disk: &dyn Disk, shape: &JournalShape, how: How) -> (Chain, Option<ChainError>) {
     let mut chain = Chain::default();
-    let error = scan_into(disk, shape, &mut chain, false, Some(floor)).err();
+    let error = scan_into(disk, shape, &mut chain, how).err();
+    // What nobody could use is not kept, either.
+    let used = |path: &String| {
+        chain.segments.iter().any(|s| s.parity.as_ref().is_some_and(|parity| parity.path() == path))
+    };
+    chain.strays =
+        parity::all_paths(disk).unwrap_or_default().into_iter().filter(|path| !used(path)).collect();
     (chain, error)
 }
 
-fn scan_into(
+/// The parity that there is, by the path of the segment's file that it lies beside. Each that is whole says up to where the
+/// journal was synced, be its segment's file what it may.
+fn all_parity(
     disk: &dyn Disk,
     shape: &JournalShape,
     chain: &mut Chain,
-    writes: bool,
-    wanted: Option<Lsn>,
-) -> Result<(), ChainError> {
+) -> Result<HashMap<String, Arc<Sidecar>>, std::io::Error> {
+    let paths = parity::all_paths(disk)?.into_iter();
+    let all: HashMap<_, _> =
+        paths.filter_map(|path| Some((path.clone(), Arc::new(Sidecar::load(disk, &path, shape)?)))).collect();
+    chain.synced = all.values().map(|parity| parity.header().last).max().unwrap_or(Lsn::ZERO);
+    Ok(all)
+}
+
+fn scan_into(disk: &dyn Disk, shape: &JournalShape, chain: &mut Chain, how: How) -> Result<(), ChainError> {
     let io = |path: &str| {
         let path = path.to_owned();
         move |e: std::io::Error| ChainError::Io { path, reason: e.to_string() }
     };
     let mut found = Vec::new();
     let mut suspects = Vec::new();
+    let parity = all_parity(disk, shape, chain).map_err(io(JOURNAL_DIR))?;
     for listed in disk.list(JOURNAL_DIR).map_err(io(JOURNAL_DIR))? {
         let number = listed.name.strip_suffix(".seg").and_then(|n| u32::from_str_radix(n, 16).ok());
         let Some(n) = number.filter(|n| *n < FILES_MAX) else { continue };
         chain.files = chain.files.max(n + 1);
         let path = format!("{JOURNAL_DIR}/{}", listed.name);
-        let access = if writes { Access::Write } else { Access::Read };
+        let access = if how.writes { Access::Write } else { Access::Read };
         let file = disk.open(&path, access).or_else(|_| disk.open(&path, Access::Read)).map_err(io(&path))?;
         let short = listed.len < shape.segment.into();
-        match read_header(&*file, shape).map_err(io(&path))? {
+        let own = parity.get(&parity_path(&path)).filter(|parity| parity.speaks_for(&*file, shape)).cloned();
+        let mut header = read_header(&*file, shape);
+        if let Some(parity) = own.as_ref().filter(|_| how.restores)
+            && let Ok(Some(Ok(restored))) = read_header(&*parity.view(file.clone()), shape)
+            && restored.number == parity.header().number
+        {
+            header = Ok(Some(Ok(restored)));
+        }
+        match header.map_err(io(&path))? {
             // A power cut while a segment was made leaves a short file that nothing is in.
-            None if short => suspects.push((path, file, "it is too short".to_owned())),
+            None if short => suspects.push((path, file, own, "it is too short".to_owned())),
             None => chain.unused.push((path, file)),
-            Some(Ok(header)) => found.push(Found { path, file, header }),
-            Some(Err(reason)) => suspects.push((path, file, reason)),
+            Some(Ok(header)) => found.push(Found { path, file, header, parity: own }),
+            Some(Err(reason)) => suspects.push((path, file, own, reason)),
         }
     }
-    for (path, file, reason) in suspects {
+    for (path, file, parity, reason) in suspects {
         match read_prefix(&*file, &shape.volume, SEGMENT_DATA_START, shape.segment) {
             // Its first record is whole and says all that a header would: the header was lost later, or
             // never came to the disk.
             Ok(record) => {
                 let header = header_from(&record, shape);
                 chain.bad_headers.push((path.clone(), reason));
-                found.push(Found { path, file, header });
+                found.push(Found { path, file, header, parity });
             }
             // A header torn while it was written, before any record.
             Err(_) if file.len().is_ok_and(|len| len >= shape.segment.into()) => {
                 chain.unused.push((path, file))
             }
-            Err(_) if writes => {
+            Err(_) if how.writes => {
                 // It would be too short to use again; made anew when needed.
                 let _ = disk.remove(&path);
             }
@@ -170,12 +215,12 @@ fn scan_into(
     found.iter().for_each(|f| chain.note_header(&f.header));
     // Segments that a checkpoint made superfluous and nobody used again since: a later one begins below what anybody
     // needs. A journal holds many of them, so they are not gone through.
-    let floor = wanted.unwrap_or(chain.checkpoint.1);
+    let floor = how.wanted.unwrap_or(chain.checkpoint.1);
     let first = found.iter().rposition(|f| f.header.continues < floor).unwrap_or(0);
     chain.unused.extend(found.drain(..first).map(|f| (f.path, f.file)));
-    let mut walked: Vec<_> = found.into_iter().map(|f| walk(f, shape, chain)).collect();
+    let mut walked: Vec<_> = found.into_iter().map(|f| walk(f, shape, chain, how.restores)).collect();
     // The same, as their records tell.
-    let floor = wanted.unwrap_or(chain.checkpoint.1);
+    let floor = how.wanted.unwrap_or(chain.checkpoint.1);
     for old in walked.extract_if(.., |w| w.segment.last < floor) {
         chain.unused.push((old.segment.path, old.segment.file));
     }
@@ -200,21 +245,40 @@ fn header_from(record: &Record, shape: &JournalShape) -> SegmentHeader {
     }
 }
 
-/// Follows a segment's records for as long as they are whole and in order.
-fn walk(found: Found, shape: &JournalShape, chain: &mut Chain) -> Walked {
-    let Found { path, file, header } = found;
-    let mut segment = SegmentFile {
-        path,
-        file,
-        number: header.number,
-        first: header.first,
-        last: header.continues,
-        synced: Lsn::ZERO,
-    };
+/// Follows a segment's records for as long as they are whole and in order; where those that its parity knows of are not, once
+/// more with what that restores.
+fn walk(found: Found, shape: &JournalShape, chain: &mut Chain, restores: bool) -> Walked {
+    let Found { path, file, header, parity } = found;
+    let mut segment = SegmentFile::new(path, file, &header);
+    segment.parity = parity.filter(|parity| parity.header().number == header.number);
+    // Whoever finds it closed it, or will not write to it.
+    segment.closed = Some(Instant::now());
+    let mut stop = walk_segment(&mut segment, &header, shape, chain);
+    if let Some(parity) = segment.parity.clone().filter(|_| restores)
+        && segment.last < parity.header().last
+    {
+        let mut again = SegmentFile { restored: true, last: header.continues, ..segment.clone() };
+        let stop_again = walk_segment(&mut again, &header, shape, chain);
+        if again.last > segment.last {
+            (segment, stop) = (again, stop_again);
+        }
+    }
+    let source = segment.source();
+    chain.synced = chain.synced.max(synced_behind(&segment, &*source, shape));
+    Walked { segment, header, stop }
+}
+
+/// Notes how far a segment's records are whole and in order, and gives why they end there.
+fn walk_segment(
+    segment: &mut SegmentFile,
+    header: &SegmentHeader,
+    shape: &JournalShape,
+    chain: &mut Chain,
+) -> String {
     let mut end = SEGMENT_DATA_START;
     let mut expected = header.first;
-    let of_segment = segment.file.clone();
-    let mut ahead = ReadAhead::new(&*of_segment);
+    let source = segment.source();
+    let mut ahead = ReadAhead::new(&*source);
     let stop = loop {
         let record = match ahead.prefix(&shape.volume, end, shape.segment) {
             Ok(record) => record,
@@ -236,22 +300,22 @@ fn walk(found: Found, shape: &JournalShape, chain: &mut Chain) -> Walked {
         expected = expected.next();
         end = end_of(end, &record);
     };
-    chain.synced = chain.synced.max(synced_behind(&segment, end, shape));
-    Walked { segment, header, stop }
+    segment.end = end;
+    stop
 }
 
 /// The highest LSN that whole records behind the end of a walk say is synced. They do not count themselves, but what
 /// they say was so: it is how damage within a segment is told from a torn tail.
-fn synced_behind(segment: &SegmentFile, end: u32, shape: &JournalShape) -> Lsn {
+fn synced_behind(segment: &SegmentFile, source: &dyn DiskFile, shape: &JournalShape) -> Lsn {
     const STEP: usize = 1 << 20;
     let align = RECORD_ALIGN as usize;
-    let mut synced = Lsn::ZERO;
+    let (mut synced, end) = (Lsn::ZERO, segment.end);
     // What looks like records may overlap: all of them together are not read more often than a few times.
     let mut left = u64::from(shape.segment) * 4;
     let mut part = vec![0; STEP.min(shape.segment.saturating_sub(end) as usize)];
     for start in (end..shape.segment).step_by(STEP) {
         // What cannot be read says nothing.
-        let Ok(len) = segment.file.read_at(&mut part, start.into()) else { continue };
+        let Ok(len) = source.read_at(&mut part, start.into()) else { continue };
         for at in (0..len).step_by(align).filter(|at| RecordHead::begins(&part[*at..len])) {
             // Those of the file's earlier lives have other numbers.
             let Ok(head) = RecordHead::peek(&part[at..len]) else { continue };
@@ -260,7 +324,7 @@ fn synced_behind(segment: &SegmentFile, end: u32, shape: &JournalShape) -> Lsn {
                 continue;
             }
             left -= head.prefix_len();
-            if read_prefix(&*segment.file, &shape.volume, start + at as u32, shape.segment).is_ok() {
+            if read_prefix(source, &shape.volume, start + at as u32, shape.segment).is_ok() {
                 synced = head.synced;
             }
         }
@@ -400,7 +464,8 @@ impl Chain {
         for segment in self.segments.iter().filter(|s| s.last > after) {
             let mut offset = SEGMENT_DATA_START;
             let mut lsn = segment.first;
-            let mut ahead = ReadAhead::new(&*segment.file);
+            let source = segment.source();
+            let mut ahead = ReadAhead::new(&*source);
             while lsn <= segment.last {
                 let record = ahead
                     .prefix(&shape.volume, offset, shape.segment)
@@ -440,8 +505,22 @@ impl Chain {
         at: &cairn_format::JournalRef,
         out: &mut [u8],
     ) -> Result<(), super::JournalError> {
+        self.read_healing(shape, at, out, true).map(|_| ())
+    }
+
+    /// The same, from parity only where it is to `heal`: then the file that is damaged comes with it.
+    pub(crate) fn read_healing(
+        &self,
+        shape: &JournalShape,
+        at: &cairn_format::JournalRef,
+        out: &mut [u8],
+        heal: bool,
+    ) -> Result<Option<String>, super::JournalError> {
         match self.segments.iter().find(|s| s.number == at.segment) {
-            Some(segment) => super::segment::read_payload(&*segment.file, shape, at, 0, out),
+            Some(segment) => {
+                let restored = segment.read(shape, (at, 0), out, heal)?;
+                Ok(restored.then(|| segment.path.clone()))
+            }
             None => Err(super::JournalError::Gone(at.segment)),
         }
     }

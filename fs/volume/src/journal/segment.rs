@@ -1,7 +1,7 @@
 //! A segment's file: making it, its header, reading journalled bytes back.
 
 use std::io;
-use std::sync::Arc;
+use std::time::Instant;
 
 use cairn_format::{
     Domain, JournalRef, Lsn, PAYLOAD_BLOCK, RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_DATA_START,
@@ -9,7 +9,9 @@ use cairn_format::{
 };
 use cairn_store::disk::{Access, Disk, DiskFile};
 
+use super::parity::Sidecar;
 use super::{JOURNAL_DIR, JournalError, JournalShape, blocks};
+use crate::sync::Arc;
 
 /// The longest record without its payload. An operation's takes kilobytes, those of folds and copies up to an eighth of
 /// a segment, but no more than a few MiB.
@@ -24,8 +26,64 @@ pub(crate) struct SegmentFile {
     pub(crate) first: Lsn,
     /// Its last record.
     pub(crate) last: Lsn,
+    /// Where that ends.
+    pub(crate) end: u32,
     /// Every record of it up to here was made certain by this mount.
     pub(crate) synced: Lsn,
+    /// Since when nobody writes to it; none while somebody does.
+    pub(crate) closed: Option<Instant>,
+    /// Its parity, where it has some that is its own.
+    pub(crate) parity: Option<Arc<Sidecar>>,
+    /// It is read by way of its parity: what is damaged of it was not written back.
+    pub(crate) restored: bool,
+    /// It could not get parity, and is not to try again.
+    pub(crate) unprotected: bool,
+}
+
+impl SegmentFile {
+    /// One without records yet, which begins with record `first`.
+    pub(crate) fn new(path: String, file: Arc<dyn DiskFile>, header: &SegmentHeader) -> SegmentFile {
+        SegmentFile {
+            path,
+            file,
+            number: header.number,
+            first: header.first,
+            last: header.continues,
+            end: SEGMENT_DATA_START,
+            synced: Lsn::ZERO,
+            closed: None,
+            parity: None,
+            restored: false,
+            unprotected: false,
+        }
+    }
+
+    /// Where its bytes are read from.
+    pub(crate) fn source(&self) -> Arc<dyn DiskFile> {
+        match &self.parity {
+            Some(parity) if self.restored => parity.view(self.file.clone()),
+            _ => self.file.clone(),
+        }
+    }
+
+    /// Reads journalled bytes, and checks them; those that fail once more by way of its parity, where it is to `heal`. Whether
+    /// that was what helped.
+    pub(crate) fn read(
+        &self,
+        shape: &JournalShape,
+        (at, from): (&JournalRef, u32),
+        out: &mut [u8],
+        heal: bool,
+    ) -> Result<bool, JournalError> {
+        let plain = read_payload(&*self.source(), shape, at, from, out);
+        match (&self.parity, plain) {
+            (Some(parity), Err(error @ JournalError::Damaged { .. })) if heal && !self.restored => {
+                let view = parity.view(self.file.clone());
+                read_payload(&*view, shape, at, from, out).map_or(Err(error), |()| Ok(true))
+            }
+            (_, plain) => plain.map(|()| false),
+        }
+    }
 }
 
 /// Makes segment file number `n`: zeros over its whole length, synced, its name synced.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cairn_format::{CheckpointRef, JournalRef, Lsn, Mutation, Uuid};
+use cairn_format::{CheckpointRef, JournalRef, Lsn, Mutation, ParityGeometry, Uuid};
 use cairn_store::disk::{Crash, Disk, MemoryDisk};
 
 use crate::journal::{
@@ -141,7 +141,7 @@ fn a_trim_takes_what_is_below_its_floor_and_nothing_else() {
         let journal = Arc::new(journal(&disk));
         // What was appended, and from where on it is needed.
         let known: Arc<Mutex<Known>> = Arc::default();
-        let (writer, trimmer) = (journal.clone(), journal.clone());
+        let (writer, trimmer, protector) = (journal.clone(), journal.clone(), journal.clone());
         let (written, trimmed) = (known.clone(), known.clone());
         let threads = [
             thread::spawn(move || {
@@ -171,6 +171,13 @@ fn a_trim_takes_what_is_below_its_floor_and_nothing_else() {
                     }
                 }
             }),
+            // Closed segments get parity meanwhile, which goes before they are used again.
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    protector.protect_next(ParityGeometry::new(4, 2), Duration::ZERO, u64::MAX);
+                    pause();
+                }
+            }),
         ];
         for _ in 0..4 {
             let (all, floor) = known.lock().expect("whole").clone();
@@ -186,6 +193,8 @@ fn a_trim_takes_what_is_below_its_floor_and_nothing_else() {
         journal.sync_all().expect("synced");
         let (all, floor) = known.lock().expect("whole").clone();
         let found = found(&disk, Crash::DropUnsynced);
+        let (chain, _) = scan(&disk.crash(Crash::DropUnsynced), &SHAPE);
+        assert_eq!(chain.strays, Vec::<String>::new(), "parity of what is not in use");
         for (at, n) in all.iter().filter(|(at, _)| at.lsn >= floor) {
             assert_eq!(found.get(&vec![1, *n]), Some(at), "lost, floor {floor}");
             read_back(&journal, at, 1, *n).expect("readable");

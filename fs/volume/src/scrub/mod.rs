@@ -24,7 +24,7 @@ use cairn_store::{BadReplica, PACKS_DIR, Store, StoreError, list_packs};
 use crate::checkpoint::MaintainError;
 use crate::core::{Core, Log};
 use crate::gc::each_page;
-use crate::journal::reread;
+use crate::journal::{BadBytes, reread};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::vfs::Error;
 use affected::Affected;
@@ -165,7 +165,7 @@ pub struct ScrubReport {
     pub bytes_total: u64,
     /// Sectors of those that were looked through.
     pub checked: u64,
-    /// Sectors that were damaged and are right again, in packs and superblocks.
+    /// Sectors that were damaged and are right again, in packs, superblocks and the journal.
     pub corrected: u64,
     /// Sectors that are damaged still, in packs, superblocks and the journal.
     pub uncorrected: u64,
@@ -450,15 +450,16 @@ impl Run<'_> {
             return;
         }
         let core = self.core;
+        let health = self.repair.then(|| core.store.health());
         let mut go_on = || !self.told(ScrubStep::Journal);
-        let (records, damage) = match &core.log {
-            Log::Writing(journal) => journal.reread(&mut go_on),
+        let found = match &core.log {
+            Log::Writing(journal) => journal.reread(health, &mut go_on),
             Log::Reading(chain, shape) => reread(&chain.segments, shape, &mut go_on),
         };
-        self.report.records = records;
-        for found in damage {
-            let reason = format!("{}; `cairn sync` brings what can be read to packs", found.reason);
-            self.damaged(found.path, found.offset.into(), found.len, reason);
+        self.report.records = found.records;
+        self.report.corrected += found.corrected;
+        for BadBytes { path, offset, len, reason } in found.bad {
+            self.damaged(path, offset, len, reason);
         }
     }
 

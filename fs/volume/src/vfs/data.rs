@@ -173,7 +173,7 @@ impl Core {
                     part.fill(0);
                     Ok(())
                 }
-                PieceKind::Journal(place) => self.log.read(place, part).map_err(BytesError::from),
+                PieceKind::Journal(place) => self.read_journalled(place, part).map_err(BytesError::from),
                 PieceKind::Chunk(piece) => match self.store.read(piece, 0, part) {
                     Ok(served) => {
                         if served == Served::Healed {
