@@ -7,6 +7,8 @@
 
 #[path = "mount/acls.rs"]
 mod acls;
+#[path = "mount/bad_disk.rs"]
+mod bad_disk;
 #[path = "mount/bad_input.rs"]
 mod bad_input;
 #[path = "mount/commands.rs"]
@@ -22,6 +24,8 @@ mod drill;
 mod engines;
 #[path = "mount/errseq.rs"]
 mod errseq;
+#[path = "mount/faults.rs"]
+mod faults;
 #[path = "mount/full.rs"]
 mod full;
 #[path = "mount/gc.rs"]
