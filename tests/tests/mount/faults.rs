@@ -279,7 +279,7 @@ fn a_daemon_that_is_killed_while_it_writes_back_leaves_nothing_that_the_next_doe
                     assert!(killed.load(Ordering::Acquire), "an error before the kill");
                 });
             }
-            thread::sleep(Duration::from_millis(rot.dice.below(120)));
+            thread::sleep(Duration::from_millis(rot.dice.below(500)));
             killed.store(true, Ordering::Release);
             m.kill();
         });
