@@ -56,6 +56,8 @@ mod owners;
 mod power;
 #[path = "mount/ranges.rs"]
 mod ranges;
+#[path = "mount/repairs.rs"]
+mod repairs;
 #[path = "mount/rot.rs"]
 mod rot;
 #[path = "mount/scrub.rs"]

@@ -34,6 +34,8 @@ const OPTIONS: [&str; 2] = ["cache_size=1M", "gc=off"];
 const FILES: u64 = 16;
 const LEN: usize = 400_000;
 const MAPPED: usize = 1 << 20;
+/// Packs are damaged so often before a mount may take its time anew.
+const AT_ONCE: u64 = 100;
 
 /// Files of noise, in some packs.
 fn fill(m: &Mounted, files: u64, len: usize, packs_of: u64) {
@@ -200,20 +202,12 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// `CAIRN_ROT`: how often a pack is damaged.
-#[test]
-fn damage_that_comes_while_readers_mappings_and_scrubs_are_at_work_costs_nothing() {
-    let times = from_environment("CAIRN_ROT", 60);
-    let _watchdog = watch("the test of damage under scrubs", 3 + times / 100);
-    let mut m = Mounted::with(&MKFS, &OPTIONS);
-    fill(&m, FILES, LEN, 4);
-    let mut rot = Rot::of(m.dir(), from_environment("CAIRN_SEED", 1));
-    let ended = AtomicBool::new(false);
+/// Damages packs so often while readers, mappings and scrubs are at work; gives how many scrubs.
+fn damage_at_work(m: &Mounted, rot: &mut Rot, times: u64) -> u64 {
+    let ended = &AtomicBool::new(false);
     let mut scrubs = 0;
-    m.be_patient();
     thread::scope(|scope| {
-        let (m, ended) = (&m, &ended);
-        for seed in 0..2 {
+        for seed in [rot.dice.roll(), rot.dice.roll()] {
             scope.spawn(move || {
                 let _ends = Ends(ended);
                 let mut dice = Dice::new(seed);
@@ -222,11 +216,11 @@ fn damage_that_comes_while_readers_mappings_and_scrubs_are_at_work_costs_nothing
                 }
             });
         }
+        let seed = rot.dice.roll();
         scope.spawn(move || {
             let _ends = Ends(ended);
-            use_mappings(m, 9, ended);
+            use_mappings(m, seed, ended);
         });
-        let rot = &mut rot;
         scope.spawn(move || {
             let _ends = Ends(ended);
             let mut damaged = 0;
@@ -242,6 +236,22 @@ fn damage_that_comes_while_readers_mappings_and_scrubs_are_at_work_costs_nothing
             scrubs += 1;
         }
     });
+    scrubs
+}
+
+/// `CAIRN_ROT`: how often a pack is damaged.
+#[test]
+fn damage_that_comes_while_readers_mappings_and_scrubs_are_at_work_costs_nothing() {
+    let times = from_environment("CAIRN_ROT", 60);
+    let _watchdog = watch("the test of damage under scrubs", 3 + times / 50);
+    let mut m = Mounted::with(&MKFS, &OPTIONS);
+    fill(&m, FILES, LEN, 4);
+    let mut rot = Rot::of(m.dir(), from_environment("CAIRN_SEED", 1));
+    let mut scrubs = 0;
+    for round in 0..times.div_ceil(AT_ONCE) {
+        m.be_patient();
+        scrubs += damage_at_work(&m, &mut rot, AT_ONCE.min(times - round * AT_ONCE));
+    }
     let told = scrub(m.at(), &[]);
     assert_eq!(told["sectors_uncorrected"], 0, "{told}");
     assert!(rot.damaged().is_empty(), "scrubbed, and other bytes than there were: {:?}", rot.damaged());
@@ -267,7 +277,8 @@ fn a_daemon_that_is_killed_while_it_writes_back_leaves_nothing_that_the_next_doe
     let mut at_work = 0;
     for round in 0..kills {
         m.be_patient();
-        let damaged = rot.all();
+        rot.all();
+        let damaged = rot.damaged().len();
         m.mount();
         let killed = AtomicBool::new(false);
         thread::scope(|scope| {
