@@ -1,4 +1,5 @@
-//! `fsck.cairn -y` killed at random moments, as a process, over real files and damage of many kinds.
+//! `fsck.cairn` as a process: `-y` killed at random moments, over real files and damage of many kinds; what a large store
+//! costs in memory, and the bar that people see meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -11,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use cairn_format::{PACK_HEADER_LEN, PackHeader, PackId, PackKind, PieceKind, SECTOR};
 use cairn_tests::dice::{Dice, noise};
-use cairn_tests::mounted::{Mounted, program, run};
+use cairn_tests::mounted::{Mounted, children_of, program, run};
 use cairn_tests::reach::guaranteed_hole;
 use cairn_tests::watchdog::watch;
 use cairn_volume::OpenOptions;
+use nix::unistd::Pid;
 use rustix::io::Errno;
 
 use crate::kills::from_environment;
@@ -310,4 +312,116 @@ fn a_repair_that_is_killed_again_and_again_ends_where_one_that_was_not_ends() {
     m.unmount();
     let last = run("fsck-cairn", ["-n".as_ref(), dir.as_os_str()]);
     assert_eq!(last.code, again.code, "{last:?}");
+}
+
+/// How a check of a large store went.
+struct Seen {
+    code: i32,
+    /// At the peak, in KiB.
+    memory: u64,
+    /// What the bar told was done, in the order it did.
+    done: Vec<f64>,
+    took: Duration,
+    text: String,
+}
+
+/// Runs fsck on a terminal.
+fn on_a_terminal(dir: &Path, arguments: &str) -> Seen {
+    let line = format!("exec {} {arguments} {}", program("fsck-cairn").display(), dir.display());
+    let since = Instant::now();
+    let mut script = Command::new("script");
+    script.args(["-qefc", &line, "/dev/null"]).env("TERM", "xterm").env("COLUMNS", "120");
+    let mut child = script.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("script(1)");
+    let mut out = child.stdout.take().expect("piped");
+    let reader = thread::spawn(move || {
+        let mut text = Vec::new();
+        io::Read::read_to_end(&mut out, &mut text).map(|_| text)
+    });
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process's number"));
+    let mut memory = 0;
+    let status = loop {
+        memory = children_of(pid).into_iter().filter_map(peak).max().unwrap_or(0).max(memory);
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let text = reader.join().expect("no panic").expect("read");
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let done = text.split(['\r', '\n']).filter_map(told).collect();
+    Seen { code: status.code().expect("no signal"), memory, done, took: since.elapsed(), text }
+}
+
+/// KiB that a process had at its peak.
+fn peak(pid: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Bytes that a bar says are done: `packs [==>  ] 1.50 MiB of 3.00 MiB, 200.00 MiB/s, 3s left`.
+fn told(bar: &str) -> Option<f64> {
+    let (done, _) = bar.split_once("] ")?.1.split_once(" of ")?;
+    let (number, unit) = done.split_once(' ')?;
+    let unit = ["B", "KiB", "MiB", "GiB", "TiB"].iter().position(|name| *name == unit)?;
+    Some(number.parse::<f64>().ok()? * 1024f64.powi(unit as i32))
+}
+
+impl Seen {
+    /// Whatever the store's length.
+    fn check(&self, what: &str, code: i32) {
+        let mib = self.memory / 1024;
+        println!(
+            "{what}: {} s, {mib} MiB at the peak, {} places of the bar",
+            self.took.as_secs(),
+            self.done.len()
+        );
+        assert_eq!(self.code, code, "{what}: {}", self.text);
+        assert!(mib < 400, "{what}: {mib} MiB");
+        assert!(self.done.is_sorted(), "{what}: the bar goes back: {:?}", self.done);
+        let mut places = self.done.clone();
+        places.dedup();
+        let seconds = self.took.as_secs() as usize;
+        assert!(seconds < 3 || places.len() > 2, "{what}: in {seconds} s the bar was at {places:?}");
+    }
+}
+
+/// `CAIRN_BIG`: of so many MiB.
+#[test]
+fn fsck_of_a_large_store_takes_little_memory_and_its_bar_moves() {
+    let mib = from_environment("CAIRN_BIG", 64);
+    let _watchdog = watch("the test of a large store", 4 + mib / 100);
+    let mut m =
+        Mounted::with(&["--journal-size", "128M", "--segment-size", "4M", "--compress", "none"], &["gc=off"]);
+    for n in 0..mib.div_ceil(32) {
+        // Every fifth is there already.
+        let seed = if n % 5 == 4 { n / 5 } else { n };
+        fs::write(m.path(n.to_string()), noise(seed, 32 << 20)).expect("written");
+        m.be_patient();
+    }
+    m.unmount();
+    let dir = m.dir().to_path_buf();
+    on_a_terminal(&dir, "-n").check("whole, -n", 0);
+    let mut dice = Dice::new(7);
+    let packs = packs(&dir);
+    for pack in packs.iter().step_by(7) {
+        pack.damage(&mut dice);
+    }
+    m.be_patient();
+    on_a_terminal(&dir, "-n").check("damaged, -n", 4);
+    on_a_terminal(&dir, "-p -f").check("damaged, -p", 1);
+    // A hole is put aside as one piece: each costs two syncs.
+    let pieces = put_aside(&dir);
+    assert!(
+        pieces <= 6 * packs.len() + 12,
+        "{pieces} files were put aside for holes in {} packs",
+        packs.len()
+    );
+    let longest = packs.iter().max_by_key(|pack| pack.len).expect("a pack");
+    longest.overwrite(longest.len / 5, longest.len / 2, &mut dice);
+    for pack in packs.iter().step_by(11).filter(|pack| pack.header.pack != longest.header.pack) {
+        pack.damage(&mut dice);
+    }
+    m.be_patient();
+    on_a_terminal(&dir, "-y").check("beyond parity, -y", if packs.len() > 1 { 5 } else { 4 });
 }
