@@ -2,7 +2,9 @@
 //!
 //! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in each of two tests);
 //! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_POWER` (power cuts); `CAIRN_CROWD` (times as long); `CAIRN_FAULTS` (a
-//! hundredth of it, of rot); `CAIRN_MANY` is how many files "many" are; `CAIRN_SPACE_CYCLES` and `CAIRN_SPACE_MIB` are how
+//! hundredth of it, of rot); `CAIRN_ROT` (packs damaged under readers and scrubs); `CAIRN_HEAL_KILLS` (of daemons that mend);
+//! `CAIRN_FSCK_MIB` and `CAIRN_FSCK_PROCESS_KILLS` (over how much a repair is killed, and how often); `CAIRN_BIG` (MiB that fsck
+//! goes through on a terminal); `CAIRN_MANY` is how many files "many" are; `CAIRN_SPACE_CYCLES` and `CAIRN_SPACE_MIB` are how
 //! often a disk of which size is filled.
 
 #[path = "mount/acls.rs"]
