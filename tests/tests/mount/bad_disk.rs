@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use cairn_format::PackKind;
 use cairn_tests::dice::noise;
 use cairn_tests::failing::FailingDisk;
 use cairn_tests::mounted::{Mounted, run, wait_until};
@@ -13,6 +14,7 @@ use cairn_volume::OpenOptions;
 use rustix::mm::ProtFlags;
 use serde_json::Value;
 
+use crate::faults::{header, packs};
 use crate::heal::{pack, stats};
 use crate::mapping::with_mapped;
 use crate::rot::{disks, read_all};
@@ -152,6 +154,60 @@ fn a_scrub_moves_what_the_device_does_not_give_back() {
             "{told}"
         );
     });
+}
+
+/// A mount reads them all.
+#[test]
+fn metadata_that_the_device_does_not_give_back_is_mounted_and_moved() {
+    let (mut disk, m, bytes, _) = with_a_file();
+    m.unmount();
+    let metadata: Vec<PathBuf> = packs(m.dir())
+        .into_iter()
+        .filter(|path| header(path).is_some_and(|header| header.kind == PackKind::Metadata))
+        .collect();
+    for (n, pack) in metadata.iter().enumerate() {
+        // The header of one, frames of another.
+        let block = n as u64 % 2 * 4096;
+        disk.lose(pack, block..block + 4096);
+    }
+    disk.fail();
+    m.mount();
+    assert!(fs::read(m.path("film")).expect("reads") == bytes);
+    wait_until("they are moved", || stats(&m)["packs_waiting"] == 0);
+    let told = scrub(m.at());
+    assert_eq!(told["sectors_uncorrected"], 0, "{told}");
+    let still = metadata.iter().filter(|pack| pack.exists() && disk.is_where_it_fails(pack)).count();
+    assert_eq!(still, 0, "of {} metadata packs", metadata.len());
+    m.finish();
+}
+
+/// One replica of each superblock, the index, the engine.
+#[test]
+fn what_a_mount_can_do_without_may_lie_where_the_device_fails() {
+    let (mut disk, m, bytes, _) = with_a_file();
+    m.unmount();
+    let spare = ["superblock", "store/superblock.backup", "store/index", "engine/namespace.redb"];
+    let mut lost = Vec::new();
+    for path in spare.map(|path| m.dir().join(path)) {
+        let blocks = fs::metadata(&path).map_or(0, |about| about.len() / 4096).min(16);
+        if blocks > 0 {
+            disk.lose(&path, 0..blocks * 4096);
+            lost.push(path);
+        }
+    }
+    assert!(lost.len() >= 3, "only {lost:?} have blocks of their own");
+    disk.fail();
+    m.mount();
+    assert!(fs::read(m.path("film")).expect("reads") == bytes);
+    fs::write(m.path("more"), noise(12, LEN / 4)).expect("writes");
+    m.sync();
+    m.remount();
+    assert!(fs::read(m.path("more")).expect("reads") == noise(12, LEN / 4));
+    m.unmount();
+    m.fsck();
+    for path in lost {
+        assert!(!disk.is_where_it_fails(&path), "{} lies there still", path.display());
+    }
 }
 
 /// By the layout, which says what of the files lies in columns of the stripe that do not come back.

@@ -89,7 +89,8 @@ fn begin_scrub(path: &Path, rate: &str) -> Child {
     command.spawn().expect("cairn, as built")
 }
 
-fn header(path: &Path) -> Option<PackHeader> {
+/// A pack's header, where that can be read.
+pub(crate) fn header(path: &Path) -> Option<PackHeader> {
     let pack = PackId::parse(path.file_stem()?.to_str()?)?;
     let mut bytes = vec![0; PACK_HEADER_LEN];
     File::open(path).ok()?.read_exact_at(&mut bytes, 0).ok()?;
@@ -97,7 +98,7 @@ fn header(path: &Path) -> Option<PackHeader> {
 }
 
 /// The packs' files.
-fn packs(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn packs(dir: &Path) -> Vec<PathBuf> {
     let dirs = fs::read_dir(dir.join("store/packs")).expect("packs").flatten();
     let files = dirs.filter_map(|dir| Some(fs::read_dir(dir.path()).ok()?.flatten()));
     let mut packs: Vec<_> = files.flatten().map(|file| file.path()).collect();

@@ -153,7 +153,7 @@ fn damage(dir: &Path, packs: &[Pack], ruined: &BTreeSet<PackId>, dice: &mut Dice
     write(&dir.join(replica), 0, &noise(dice.roll(), PAGE));
     let replica = dir.join("store").join(["superblock", "superblock.backup"][dice.below(2) as usize]);
     fs::remove_file(replica).expect("there");
-    for cache in ["store/index", "engine/meta.redb"] {
+    for cache in ["store/index", "engine/namespace.redb"] {
         if dir.join(cache).exists() {
             write(&dir.join(cache), 5000, &noise(dice.roll(), 3 * PAGE));
         }
