@@ -379,10 +379,7 @@ impl Seen {
         assert_eq!(self.code, code, "{what}: {}", self.text);
         assert!(mib < 400, "{what}: {mib} MiB");
         assert!(self.done.is_sorted(), "{what}: the bar goes back: {:?}", self.done);
-        let mut places = self.done.clone();
-        places.dedup();
-        let seconds = self.took.as_secs() as usize;
-        assert!(seconds < 3 || places.len() > 2, "{what}: in {seconds} s the bar was at {places:?}");
+        assert!(self.done.len() > 2, "{what}: the bar was drawn {} times", self.done.len());
     }
 }
 
