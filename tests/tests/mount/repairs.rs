@@ -158,7 +158,8 @@ fn damage(dir: &Path, packs: &[Pack], ruined: &BTreeSet<PackId>, dice: &mut Dice
             write(&dir.join(cache), 5000, &noise(dice.roll(), 3 * PAGE));
         }
     }
-    for segment in fs::read_dir(dir.join("journal")).expect("a journal").flatten() {
+    let files = fs::read_dir(dir.join("journal")).expect("a journal").flatten();
+    for segment in files.filter(|file| file.path().extension().is_some_and(|kind| kind == "seg")) {
         // One of both copies of its header.
         write(&segment.path(), dice.below(2) * 4096, &noise(dice.roll(), 512));
     }
