@@ -6,6 +6,7 @@ pub mod cuttable;
 pub mod dice;
 pub mod driver;
 pub mod engine;
+pub mod failing;
 pub mod hooked;
 pub mod hostile;
 pub mod logged;

@@ -182,7 +182,8 @@ fn parent_of(pid: Pid) -> Option<Pid> {
     Some(Pid::from_raw(parent))
 }
 
-fn children_of(pid: Pid) -> Vec<Pid> {
+/// The processes that another started.
+pub fn children_of(pid: Pid) -> Vec<Pid> {
     let all = fs::read_dir("/proc").expect("proc is mounted").flatten();
     let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw));
     numbers.filter(|child| parent_of(*child) == Some(pid)).collect()

@@ -2,11 +2,15 @@
 //!
 //! How long the random tests take: `CAIRN_KILLS` (rounds) and `CAIRN_KILL_SECONDS` (of load, in each of two tests);
 //! `CAIRN_TOOL_KILLS` (rounds for each tool); `CAIRN_POWER` (power cuts); `CAIRN_CROWD` (times as long); `CAIRN_FAULTS` (a
-//! hundredth of it, of rot); `CAIRN_MANY` is how many files "many" are; `CAIRN_SPACE_CYCLES` and `CAIRN_SPACE_MIB` are how
+//! hundredth of it, of rot); `CAIRN_ROT` (packs damaged under readers and scrubs); `CAIRN_HEAL_KILLS` (of daemons that mend);
+//! `CAIRN_FSCK_MIB` and `CAIRN_FSCK_PROCESS_KILLS` (over how much a repair is killed, and how often); `CAIRN_BIG` (MiB that fsck
+//! goes through on a terminal); `CAIRN_MANY` is how many files "many" are; `CAIRN_SPACE_CYCLES` and `CAIRN_SPACE_MIB` are how
 //! often a disk of which size is filled.
 
 #[path = "mount/acls.rs"]
 mod acls;
+#[path = "mount/bad_disk.rs"]
+mod bad_disk;
 #[path = "mount/bad_input.rs"]
 mod bad_input;
 #[path = "mount/commands.rs"]
@@ -22,6 +26,8 @@ mod drill;
 mod engines;
 #[path = "mount/errseq.rs"]
 mod errseq;
+#[path = "mount/faults.rs"]
+mod faults;
 #[path = "mount/full.rs"]
 mod full;
 #[path = "mount/gc.rs"]
@@ -52,6 +58,8 @@ mod owners;
 mod power;
 #[path = "mount/ranges.rs"]
 mod ranges;
+#[path = "mount/repairs.rs"]
+mod repairs;
 #[path = "mount/rot.rs"]
 mod rot;
 #[path = "mount/scrub.rs"]

@@ -148,8 +148,8 @@ impl Store {
         Store::open_healing(disk, options, HealMode::default())
     }
 
-    /// As [`Store::open`]; `heal` says what is done about damage from the first byte on. A store that is opened read-only is
-    /// not written to for that either.
+    /// As [`Store::open`]; `heal` says what is done about damage from the first byte on: a replica of the superblock that
+    /// cannot be used is written again, too. A store that is opened read-only is not written to for that either.
     pub fn open_healing(
         disk: Arc<dyn Disk>,
         options: StoreOptions,
@@ -176,6 +176,10 @@ impl Store {
             HealMode::On if options.read_only => HealMode::ReadOnly,
             heal => heal,
         });
+        if !replicas.damaged.is_empty() && store.health.mode() == HealMode::On {
+            // What fails of it is logged: one replica is enough to go on.
+            store.check_superblock(true);
+        }
         store.load_hub(options.read_only, options.index_mem)?;
         Ok(store)
     }

@@ -1,6 +1,7 @@
 //! Packs that are damaged: what parity restores of them is written back, and so is what is there twice.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use cairn_format::PackId;
 use cairn_store::heal::{Examined as Damage, examine, mend};
@@ -51,7 +52,7 @@ fn repair(site: &mut Site<'_>, pack: PackId) -> Result<Option<bool>, CheckError>
         return Ok(None);
     }
     let path = pack_path(&pack);
-    for range in &damage.damaged {
+    for range in joined(&damage.damaged) {
         site.undo.copy_part(Side::Store, &path, range.start, range.end - range.start)?;
     }
     let mended = mend(&*store, &damage).map_err(|error| match error {
@@ -61,4 +62,17 @@ fn repair(site: &mut Site<'_>, pack: PackId) -> Result<Option<bool>, CheckError>
     let changed =
         !mended.restored.is_empty() || damage.wrong_len.is_some_and(|len| len > damage.layout.file_len());
     Ok(changed.then_some(mended.lost.is_empty()))
+}
+
+/// Ranges in ascending order, those that touch as one: of a hole each sector is one, and what is put aside is a file with
+/// two syncs.
+fn joined(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+            _ => joined.push(range.clone()),
+        }
+    }
+    joined
 }

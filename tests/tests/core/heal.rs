@@ -4,8 +4,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cairn_format::{FrameEntry, PackId, PackKind, PackLayout, ParityGeometry, PieceKind};
-use cairn_store::disk::{Access, Crash};
+use cairn_format::{
+    FrameEntry, PackId, PackKind, PackLayout, ParityGeometry, PieceKind, StoreSuperblock, VolumeSuperblock,
+};
+use cairn_store::disk::{Access, Crash, Disk};
 use cairn_store::heal::examine;
 use cairn_store::{PackReader, list_packs, pack_path};
 use cairn_tests::dice::{Dice, noise};
@@ -425,4 +427,47 @@ fn a_pack_that_is_dropped_while_it_waits_to_be_mended_stays_gone() {
     volume.maintain().expect("maintains");
     assert!(!world.packs().iter().any(|path| path.ends_with(&pack_path(&pack))));
     volume.close().expect("close");
+}
+
+/// Whoever mounts to write, and only who may heal.
+#[test]
+fn a_mount_for_writing_writes_a_superblock_again_that_cannot_be_used() {
+    let (world, volume) = filled(HealMode::On);
+    volume.close().expect("closed");
+    drop(volume);
+    let replicas = ["superblock", "superblock.backup", "store/superblock", "store/superblock.backup"];
+    let read = |world: &World, path: &str| cairn_tests::rot::read_file(&world.disk, path).ok();
+    let usable = |world: &World, path: &str| {
+        let bytes = read(world, path);
+        bytes.is_some_and(|bytes| match path.starts_with("store/") {
+            true => StoreSuperblock::decode(&bytes).is_ok(),
+            false => VolumeSuperblock::decode(&bytes).is_ok(),
+        })
+    };
+    for (n, path) in replicas.into_iter().enumerate() {
+        for gone in [false, true] {
+            let spoilt = world.fork();
+            match gone {
+                true => spoilt.disk.remove(path).expect("there"),
+                false => spoilt.disk.corrupt(path, 100 + n as u64, 4).expect("there"),
+            }
+            let after = |options| {
+                let world = spoilt.fork();
+                let volume = world.open_with(options).unwrap_or_else(|e| panic!("{path}, gone {gone}: {e}"));
+                volume.close().expect("closed");
+                drop(volume);
+                world
+            };
+            let looked = after(OpenOptions { read_only: true, ..options(HealMode::On) });
+            assert_eq!(read(&looked, path), read(&spoilt, path), "{path}: written by who only reads");
+            // The volume's own says who mounted it last: every mount writes it.
+            let looked = after(options(HealMode::ReadOnly));
+            assert_eq!(usable(&looked, path), !path.starts_with("store/"), "{path}: heal=ro");
+            let mended = after(options(HealMode::On));
+            assert!(usable(&mended, path), "{path}, gone {gone}: still cannot be used");
+            if path.starts_with("store/") {
+                assert_eq!(read(&mended, path), read(&world, path), "{path}: not what it was");
+            }
+        }
+    }
 }

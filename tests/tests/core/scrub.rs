@@ -422,3 +422,57 @@ fn a_state_that_cannot_be_read_is_forgotten_and_one_of_another_store_too() {
     assert_eq!((report.packs_before, report.stopped), (0, None));
     assert_eq!(state(&world).round, 1);
 }
+
+/// Bytes that a thread may read at most before it is looked at how many it was.
+fn read_at_once(world: &World) -> u64 {
+    list_packs(&*world.store_disk())
+        .expect("a listing")
+        .packs
+        .iter()
+        .map(|(_, len)| *len)
+        .max()
+        .expect("some")
+}
+
+/// What a run with a limit reads in the time that it says it took, whatever that was: not more than the limit, but for what
+/// each thread had begun to read.
+#[test]
+fn a_scrub_with_a_rate_reads_no_more_in_its_time_than_that() {
+    let world = some_packs();
+    let volume = world.open().expect("mount");
+    let all = scrub(&volume, &one());
+    for threads in [1, 3] {
+        let rate = 2 * all.bytes;
+        let report = scrub(&volume, &ScrubOptions { rate: Some(rate), threads, ..one() });
+        assert_eq!((report.bytes, report.stopped), (all.bytes, None), "{report:?}");
+        let most = rate as f64 * report.took.as_secs_f64() + (threads as u64 * read_at_once(&world)) as f64;
+        assert!(report.bytes as f64 <= most, "{most} may be: {report:?}");
+    }
+}
+
+/// …and a run whose time is over has read no more than that either, and the runs behind it read the rest.
+#[test]
+fn a_scrub_whose_time_is_over_ends_with_a_part_and_others_do_the_rest() {
+    let world = some_packs();
+    let volume = world.open().expect("mount");
+    let total = packs(&world).len() as u64;
+    let rate = scrub(&volume, &one()).bytes / 2;
+    let hurried = ScrubOptions { rate: Some(rate), max_duration: Some(Duration::from_millis(100)), ..one() };
+    let first = scrub(&volume, &hurried);
+    assert_eq!(first.stopped, Some(ScrubStop::Time), "{first:?}");
+    assert!(0 < first.packs && first.packs < total, "{first:?}");
+    let most = rate as f64 * first.took.as_secs_f64() + read_at_once(&world) as f64;
+    assert!(first.bytes as f64 <= most, "{most} may be: {first:?}");
+    assert!(read_at_once(&world) < first.bytes_total / 3, "packs are so large that this says nothing");
+    let (mut seen, mut last) = (first.packs, first);
+    for _ in 0..total {
+        if last.stopped.is_none() {
+            break;
+        }
+        last = scrub(&volume, &ScrubOptions { rate: None, ..hurried.clone() });
+        assert_eq!(last.packs_before, seen, "{last:?}");
+        assert!(last.packs > 0, "{last:?}");
+        seen += last.packs;
+    }
+    assert_eq!((last.stopped, seen), (None, total), "{last:?}");
+}

@@ -22,7 +22,7 @@ fn with_a_file() -> (Mounted, Vec<u8>) {
     (m, bytes)
 }
 
-fn stats(m: &Mounted) -> Value {
+pub(crate) fn stats(m: &Mounted) -> Value {
     let text = run("cairn", ["stats".as_ref(), "--json".as_ref(), m.dir().as_os_str()]).ok();
     serde_json::from_str(&text).expect("one JSON document")
 }

@@ -13,17 +13,22 @@ use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 
 const LENGTH: usize = 1 << 20;
 
-/// Calls `f` with the first MiB of `file`, mapped shared.
-fn with_mapped<T>(file: &File, protection: ProtFlags, f: impl FnOnce(&mut [u8]) -> T) -> T {
+/// Calls `f` with the first `len` bytes of `file`, mapped shared; the file is at least as long.
+pub(crate) fn with_mapped<T>(
+    file: &File,
+    len: usize,
+    protection: ProtFlags,
+    f: impl FnOnce(&mut [u8]) -> T,
+) -> T {
     // SAFETY: a new mapping at an address of the kernel's choice; it lies within the file, which stays as long as it
     // is mapped, and is unmapped only after `f` is done with it. `f` writes only where `protection` allows it.
     unsafe {
-        let start = mmap(ptr::null_mut(), LENGTH, protection, MapFlags::SHARED, file, 0).expect("maps");
-        let result = f(slice::from_raw_parts_mut(start.cast(), LENGTH));
+        let start = mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0).expect("maps");
+        let result = f(slice::from_raw_parts_mut(start.cast(), len));
         if protection.contains(ProtFlags::WRITE) {
-            msync(start, LENGTH, MsyncFlags::SYNC).expect("synced");
+            msync(start, len, MsyncFlags::SYNC).expect("synced");
         }
-        munmap(start, LENGTH).expect("mapped");
+        munmap(start, len).expect("mapped");
         result
     }
 }
@@ -34,9 +39,9 @@ fn mapped_files_are_read_and_written() {
     let mut bytes = noise(1, LENGTH);
     fs::write(m.path("f"), &bytes).expect("written");
     let file = File::options().read(true).write(true).open(m.path("f")).expect("there");
-    with_mapped(&file, ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
+    with_mapped(&file, LENGTH, ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
     m.sync();
-    with_mapped(&file, ProtFlags::READ | ProtFlags::WRITE, |mapped| {
+    with_mapped(&file, LENGTH, ProtFlags::READ | ProtFlags::WRITE, |mapped| {
         assert!(*mapped == bytes[..]);
         for at in (0..LENGTH).step_by(9973) {
             mapped[at] = !mapped[at];
@@ -48,7 +53,7 @@ fn mapped_files_are_read_and_written() {
     m.remount();
     assert!(fs::read(m.path("f")).expect("there") == bytes, "mounted again");
     let file = File::open(m.path("f")).expect("there");
-    with_mapped(&file, ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
+    with_mapped(&file, LENGTH, ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
     drop(file);
     m.finish();
 }
@@ -63,7 +68,7 @@ fn a_mapped_file_that_has_rotted_reads_right() {
     m.remount();
     super::heal::flip(&super::heal::pack(m.dir()), 300_000, 60_000);
     let file = File::open(m.path("f")).expect("there");
-    with_mapped(&file, ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
+    with_mapped(&file, LENGTH, ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
     drop(file);
     m.finish();
 }
@@ -76,7 +81,7 @@ fn a_copy_has_what_was_stored_through_a_mapping() {
     m.sync();
     let source = File::options().read(true).write(true).open(m.path("f")).expect("there");
     let to = File::create_new(m.path("copy")).expect("new");
-    with_mapped(&source, ProtFlags::READ | ProtFlags::WRITE, |mapped| {
+    with_mapped(&source, LENGTH, ProtFlags::READ | ProtFlags::WRITE, |mapped| {
         for at in (0..LENGTH).step_by(5003) {
             mapped[at] = !mapped[at];
             bytes[at] = !bytes[at];

@@ -59,7 +59,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn disks(dir: &Path) -> (FileDisk, Arc<dyn Disk>) {
+pub(crate) fn disks(dir: &Path) -> (FileDisk, Arc<dyn Disk>) {
     let open = |dir: &Path| FileDisk::open(dir).expect("a directory");
     (open(dir), Arc::new(open(&dir.join("store"))))
 }
@@ -162,7 +162,7 @@ impl Original {
         }
         let read = match verdict.guarantee {
             Guarantee::Unwitnessed => Ok(()),
-            _ => self.read_all(verdict),
+            _ => read_all(self.mounted.at(), &self.files, verdict).map(drop),
         };
         self.unmount(verdict)?;
         if late {
@@ -204,31 +204,36 @@ impl Original {
             _ => Err(format!("umount ends with {}: {}", ran.code, ran.err)),
         }
     }
+}
 
-    /// Every page of every file is what it was, or, where something of it is lost, an I/O error.
-    fn read_all(&self, verdict: &Verdict) -> Result<(), String> {
-        for (path, (bytes, extents)) in &self.files {
-            let wrong = |what: String| format!("{path}: {what}");
-            let file = File::open(self.mounted.path(path.trim_start_matches('/')));
-            let file = file.map_err(|e| wrong(e.to_string()))?;
-            for at in (0..bytes.len() as u64).step_by(PAGE as usize) {
-                let expected = &bytes[at as usize..(at + PAGE).min(bytes.len() as u64) as usize];
-                let lost = extents.iter().any(|(start, len, kind)| {
-                    *start < at + PAGE && at < start + len && verdict.loses(kind, *len) != Loss::No
-                });
-                let mut found = vec![0; expected.len()];
-                match (file.read_exact_at(&mut found, at), lost) {
-                    (Ok(()), false) if found == expected => {}
-                    // Of a page not all may be lost, of an extent neither.
-                    (Ok(()), true) if found == expected => {}
-                    (Err(error), true) if Errno::from_io_error(&error) == Some(Errno::IO) => {}
-                    (Ok(()), lost) => return Err(wrong(format!("WRONG BYTES at {at}, lost: {lost}"))),
-                    (Err(error), lost) => return Err(wrong(format!("at {at}, lost: {lost}: {error}"))),
-                }
+/// Every page of every file is what it was, or, where something of it is lost, an I/O error; how many are that.
+pub(crate) fn read_all(
+    at: &Path,
+    files: &BTreeMap<String, (Vec<u8>, Vec<Extent>)>,
+    verdict: &Verdict,
+) -> Result<u64, String> {
+    let mut refused = 0;
+    for (path, (bytes, extents)) in files {
+        let wrong = |what: String| format!("{path}: {what}");
+        let file = File::open(at.join(path.trim_start_matches('/')));
+        let file = file.map_err(|e| wrong(e.to_string()))?;
+        for at in (0..bytes.len() as u64).step_by(PAGE as usize) {
+            let expected = &bytes[at as usize..(at + PAGE).min(bytes.len() as u64) as usize];
+            let lost = extents.iter().any(|(start, len, kind)| {
+                *start < at + PAGE && at < start + len && verdict.loses(kind, *len) != Loss::No
+            });
+            let mut found = vec![0; expected.len()];
+            match (file.read_exact_at(&mut found, at), lost) {
+                (Ok(()), false) if found == expected => {}
+                // Of a page not all may be lost, of an extent neither.
+                (Ok(()), true) if found == expected => {}
+                (Err(error), true) if Errno::from_io_error(&error) == Some(Errno::IO) => refused += 1,
+                (Ok(()), lost) => return Err(wrong(format!("WRONG BYTES at {at}, lost: {lost}"))),
+                (Err(error), lost) => return Err(wrong(format!("at {at}, lost: {lost}: {error}"))),
             }
         }
-        Ok(())
     }
+    Ok(refused)
 }
 
 fn refused(ran: &Ran, verdict: &Verdict) -> Result<(), String> {

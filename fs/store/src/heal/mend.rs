@@ -166,7 +166,14 @@ impl Plan {
     /// Restores a region, if that can be; whether it could.
     fn region(&mut self, restorer: &Restorer<'_>, range: Range<u64>) -> bool {
         let parity = restorer.sectors.layout().parity_area();
-        match restorer.sectors.regions(range.clone()).next().map(|region| restorer.restore(&region)) {
+        let found = restorer.sectors.regions(range.clone()).next().map(|region| {
+            match restorer.sectors.read(&region) {
+                // Somebody else mended it since it was found; written once more it does no harm.
+                whole @ Found::Whole(_) => whole,
+                _ => restorer.restore(&region),
+            }
+        });
+        match found {
             Some(Found::Whole(bytes)) => self.writes.push((range, bytes)),
             // Parity whose checksums are lost is computed and written with them.
             Some(Found::Unknown(_)) if parity.contains(&range.start) => return false,

@@ -324,3 +324,24 @@ fn regression_a_pack_that_ends_early_and_has_a_bad_sector_comes_back_in_another_
     assert_eq!((mended.lost, mended.relocated), (Vec::new(), true));
     assert!(contents(&disk) == whole);
 }
+
+/// Two menders may have found the same. What came since the first was done is for whoever looks next.
+#[test]
+fn what_was_mended_since_it_was_found_is_not_lost_because_of_what_came_since() {
+    let (disk, sealed) = sealed(&[9_000; 20], ParityGeometry::new(4, 1));
+    let whole = contents(&disk);
+    let unit = sealed.footer.layout().stripe().unwrap().unit();
+    let spoil = |at: u64| {
+        let mut damaged = whole.clone();
+        damaged[at as usize..(at + SECTOR) as usize].fill(0x55);
+        overwrite(&disk, &damaged);
+        examine(&*disk, PACK, &mut |_| true).unwrap().unwrap()
+    };
+    let found = spoil(2 * SECTOR);
+    spoil(2 * SECTOR + unit);
+    let mended = mend(&*disk, &found).unwrap();
+    assert_eq!((mended.lost, mended.relocated), (Vec::new(), false));
+    let left = examine(&*disk, PACK, &mut |_| true).unwrap().unwrap();
+    assert_eq!(mend(&*disk, &left).unwrap().lost, []);
+    assert!(contents(&disk) == whole);
+}

@@ -107,7 +107,9 @@ pub(super) fn look(
         Ok(Some(examined)) => {
             looked.bytes = examined.checked;
             looked.checked = examined.layout.file_len().div_ceil(SECTOR);
-            looked.settle(store, &examined, repair);
+            if !looked.settle(store, &examined, repair) {
+                return None;
+            }
         }
         // Dropped since it was listed; or missing, which is looked for at the end.
         Err(ReadError::Missing { .. }) => return None,
@@ -128,25 +130,29 @@ pub(super) fn look(
 }
 
 impl Looked {
-    fn settle(&mut self, store: &Store, examined: &Examined, repair: bool) {
+    /// Has what is damaged written back; whether the pack is still there.
+    fn settle(&mut self, store: &Store, examined: &Examined, repair: bool) -> bool {
         if examined.is_whole() {
-            return;
+            return true;
         }
         if !repair {
             self.untried = true;
             let behind = examined.layout.file_len()..examined.wrong_len.unwrap_or(0);
             let behind = (behind.start < behind.end).then_some(behind);
             let ranges: Vec<_> = examined.damaged.iter().cloned().chain(behind).collect();
-            return self.leave(&ranges, "damaged: nothing is written back here");
+            self.leave(&ranges, "damaged: nothing is written back here");
+            return true;
         }
         match store.mend(examined) {
             Ok(mended) => self.mended(examined, &mended),
+            Err(_) if is_gone(store, &examined.pack) => return false,
             Err(error) => {
                 self.untried = true;
                 self.leave(&examined.damaged, &format!("it could not be written back: {error}"));
                 self.uncorrected = self.uncorrected.max(1);
             }
         }
+        true
     }
 
     /// Decodes every frame, and holds what is in it against the footer, and against the chunks' ids. Whether it came to
@@ -193,6 +199,12 @@ impl Looked {
     }
 }
 
+/// Whether a pack has no file.
+fn is_gone(store: &Store, pack: &PackId) -> bool {
+    let opened = store.disk().open(&pack_path(pack), Access::Read);
+    opened.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// What of a frame is not what it should be.
 fn wrong_in(frame: &DecodedFrame, footer: &Footer, key: &[u8; 32]) -> Option<String> {
     if footer.kind == PackKind::Metadata {
@@ -233,7 +245,50 @@ fn joined(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
 #[cfg(test)]
 #[expect(clippy::single_range_in_vec_init, reason = "lists of ranges")]
 mod tests {
+    use std::sync::Arc;
+
+    use cairn_format::{ChunkEntry, ChunkId, Codec, ParityGeometry, StoreSuperblock, Uuid};
+    use cairn_store::StoreOptions;
+    use cairn_store::disk::{Disk, MemoryDisk};
+
     use super::*;
+
+    const PACK: PackId = PackId([7; 16]);
+
+    /// A store with one pack, of which a byte is wrong.
+    fn with_a_damaged_pack() -> (MemoryDisk, Store) {
+        let disk = MemoryDisk::new();
+        let superblock = StoreSuperblock {
+            uuid: Uuid([3; 16]),
+            chunk_key: [5; 32],
+            generation: 1,
+            created: 0,
+            pack_size: 1 << 20,
+        };
+        Store::make(&disk, &superblock).expect("made");
+        let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 16, read_only: false };
+        let store = Store::open(Arc::new(disk.clone()), options).expect("opened");
+        let parity = ParityGeometry::new(4, 1);
+        let mut writer = store.begin_pack(PACK, PackKind::Data, Uuid([4; 16]), parity).expect("begun");
+        let chunk = ChunkEntry { id: ChunkId([1; 32]), len: 20_000 };
+        writer.append(Codec::Raw, &[9; 20_000], 20_000, vec![chunk]).expect("appended");
+        writer.seal(None).expect("sealed");
+        disk.corrupt(&pack_path(&PACK), 5_000, 1).expect("there");
+        (disk, store)
+    }
+
+    #[test]
+    fn a_pack_that_is_dropped_before_it_could_be_mended_counts_as_none() {
+        let (disk, store) = with_a_damaged_pack();
+        let looked = look(&store, PACK, (true, false), &mut |_| {
+            let _ = disk.remove(&pack_path(&PACK));
+            true
+        });
+        assert!(looked.is_none(), "{looked:?}");
+        let (_, store) = with_a_damaged_pack();
+        let looked = look(&store, PACK, (true, false), &mut |_| true).expect("there");
+        assert_eq!((looked.corrected, looked.uncorrected), (1, 0), "{looked:?}");
+    }
 
     #[test]
     fn a_sector_counts_once_however_many_ranges_lie_in_it() {

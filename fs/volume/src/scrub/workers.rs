@@ -36,8 +36,29 @@ pub(super) struct Work<'a> {
     stopped: AtomicBool,
     /// Ends then, once one pack was looked through.
     until: Option<Instant>,
-    /// Before this nothing is read, so that it is not more than may be.
+    limiter: Option<Limiter>,
+}
+
+/// Has whoever reads wait, so that all of them together read no more bytes a second than may be.
+struct Limiter {
+    bytes_per_second: u64,
+    /// Before this nothing is read.
     not_before: Mutex<Instant>,
+}
+
+impl Limiter {
+    fn new(bytes_per_second: u64, now: Instant) -> Limiter {
+        Limiter { bytes_per_second: bytes_per_second.max(1), not_before: Mutex::new(now) }
+    }
+
+    /// How long whoever has read so many bytes waits from `now` on before it reads more.
+    fn wait(&self, bytes: u64, now: Instant) -> Duration {
+        let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was not read in time is not caught up with.
+        *not_before = (*not_before).max(now) + takes;
+        not_before.saturating_duration_since(now)
+    }
 }
 
 impl<'a> Work<'a> {
@@ -59,7 +80,7 @@ impl<'a> Work<'a> {
             gone: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             until,
-            not_before: Mutex::new(Instant::now()),
+            limiter: options.rate.map(|rate| Limiter::new(rate, Instant::now())),
         }
     }
 
@@ -116,7 +137,9 @@ impl<'a> Work<'a> {
             let mut activity = self.core.activity();
             let mut go_on = |bytes| {
                 self.bytes.fetch_add(bytes, Ordering::Relaxed);
-                self.wait_for_rate(bytes);
+                if let Some(limiter) = &self.limiter {
+                    self.nap(limiter.wait(bytes, Instant::now()));
+                }
                 let asked = std::mem::replace(&mut activity, self.core.activity()) != activity;
                 if self.options.gentle && asked {
                     self.nap((since.elapsed() * YIELD).clamp(YIELD_LEAST, YIELD_MOST));
@@ -138,18 +161,6 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn wait_for_rate(&self, bytes: u64) {
-        let Some(rate) = self.options.rate else { return };
-        let until = {
-            let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
-            let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
-            // What was not read in time is not caught up with.
-            *not_before = (*not_before).max(Instant::now()) + takes;
-            *not_before
-        };
-        self.nap(until.saturating_duration_since(Instant::now()));
-    }
-
     fn nap(&self, time: Duration) {
         let until = Instant::now() + time;
         while !self.is_stopped() {
@@ -158,5 +169,83 @@ impl<'a> Work<'a> {
                 left => thread::sleep(left.min(NAP)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SplitMix64.
+    fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
+        let mut state = seed;
+        move |below| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            (z ^ (z >> 27)) % below
+        }
+    }
+
+    /// Threads that read and wait by a clock of the test's own; gives when each read was, in microseconds, and its bytes.
+    fn reads(rate: u64, threads: usize, idle: bool, seed: u64) -> Vec<(u64, u64)> {
+        let mut dice = dice(seed);
+        let epoch = Instant::now();
+        let limiter = Limiter::new(rate, epoch);
+        let mut next = vec![0u64; threads];
+        let mut reads = Vec::new();
+        for n in 0..400 {
+            let Some((thread, at)) = next.iter().copied().enumerate().min_by_key(|(_, at)| *at) else {
+                break;
+            };
+            let bytes = 1 + dice(300_000);
+            reads.push((at, bytes));
+            let wait = limiter.wait(bytes, epoch + Duration::from_micros(at));
+            // Reading takes time itself; and now and then something else holds all of them up.
+            next[thread] = at + u64::try_from(wait.as_micros()).unwrap_or(u64::MAX) + dice(2_000);
+            if idle && n % 100 == 99 {
+                next.iter_mut().for_each(|at| *at += 20_000_000);
+            }
+        }
+        reads
+    }
+
+    /// In any stretch of time, but for one read of each thread, which nobody could know beforehand.
+    #[test]
+    fn no_more_is_read_than_may_be_however_many_read_and_whatever_held_them_up() {
+        for seed in 0..200 {
+            let (rate, threads) = (10_000 + seed * 50_000, 1 + (seed % 4) as usize);
+            let reads = reads(rate, threads, seed % 2 == 1, seed);
+            for from in (0..reads.len()).step_by(37) {
+                let mut bytes = 0;
+                for (at, read) in &reads[from..] {
+                    bytes += read;
+                    let may = rate as f64 * (at - reads[from].0) as f64 / 1e6;
+                    let most = may + 300_000.0 * (threads + 1) as f64 + 1.0;
+                    assert!(bytes as f64 <= most, "seed {seed}: {bytes} bytes, {most} may be");
+                }
+            }
+        }
+    }
+
+    /// But for what the clock is rounded by, and the time of the last read.
+    #[test]
+    fn all_that_may_be_is_read_where_the_disk_is_fast() {
+        for seed in 0..20 {
+            let (rate, threads) = (1_000_000, 2);
+            let reads = reads(rate, threads, false, seed);
+            let (last, _) = reads[reads.len() - 1];
+            let bytes: u64 = reads.iter().map(|(_, bytes)| bytes).sum();
+            assert!(
+                bytes as f64 >= 0.9 * rate as f64 * last as f64 / 1e6,
+                "seed {seed}: {bytes} in {last} us"
+            );
+        }
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_the_least_that_there_is() {
+        let now = Instant::now();
+        assert_eq!(Limiter::new(0, now).wait(3, now), Duration::from_secs(3));
+        assert_eq!(Limiter::new(1 << 60, now).wait(0, now), Duration::ZERO);
     }
 }
