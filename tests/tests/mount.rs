@@ -52,6 +52,8 @@ mod owners;
 mod power;
 #[path = "mount/ranges.rs"]
 mod ranges;
+#[path = "mount/refill.rs"]
+mod refill;
 #[path = "mount/rot.rs"]
 mod rot;
 #[path = "mount/scrub.rs"]
