@@ -46,6 +46,8 @@ pub(crate) enum Verb {
     Scrub(ScrubArgs),
     /// Damage copies of some of a volume's packs, repair them, and tell how much it survives. The volume is only read.
     Drill(DrillArgs),
+    /// Have back what is lost beyond parity, from copies that are somewhere else.
+    Repair(RepairArgs),
     /// Have another build of cairn go on with a mount that is in use.
     Upgrade(UpgradeArgs),
 }
@@ -203,6 +205,29 @@ pub(crate) struct DrillArgs {
     /// Leave the copies where they are.
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `cairn repair`.
+#[derive(Args, Debug)]
+pub(crate) struct RepairArgs {
+    /// Where the volume is mounted, or its directory.
+    pub(crate) path: PathBuf,
+    /// Where to look: files, directories with all that is below them, volumes, copies of this volume's packs. Without
+    /// it only the store itself is looked through for other copies.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub(crate) from: Vec<PathBuf>,
+    /// Only look: tell what would be had back, and change nothing.
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Hold each chunk of all packs against its id, too.
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// Only packs that the last scrub or repair met damage in, and missing ones; else all are read.
+    #[arg(long)]
+    pub(crate) errors_only: bool,
     /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,

@@ -23,7 +23,7 @@ pub(crate) const EXIT_CODES: &[(i32, &str)] = &[
     (USAGE, "wrong usage"),
     (
         PARTIAL,
-        "done for some of several paths, failed for others, or scrubbed or drilled and something is lost",
+        "done for some of several paths, failed for others, or scrubbed, repaired or drilled and something is lost",
     ),
     (NO_STORE, "no volume there"),
     (LOCKED, "the volume is held by somebody else"),

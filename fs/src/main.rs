@@ -23,6 +23,7 @@ mod output;
 mod places;
 mod report;
 mod size;
+mod sources;
 mod supervise;
 mod unmount;
 
@@ -65,6 +66,7 @@ fn cairn(arguments: Vec<OsString>) -> ExitCode {
         Verb::Gc(args) => cmd::gc::run(args),
         Verb::Scrub(args) => cmd::scrub::run(args),
         Verb::Drill(args) => cmd::drill::run(args),
+        Verb::Repair(args) => cmd::repair::run(args),
         Verb::Upgrade(args) => cmd::upgrade::run(args),
     };
     finish("cairn", result, |code| u8::try_from(code).unwrap_or(1))

@@ -121,6 +121,33 @@ fn verb_sections(verb: &str) -> Vec<Section> {
             ),
             exit_status().item("3", "of a drill: what is promised did not come back, or nothing is promised"),
         ],
+        "repair" => vec![
+            Section::new("WHAT HAPPENS")
+                .text(
+                    "Every pack is gone through as by cairn scrub, and what parity restores is written back. What it does not \
+                     reach, chunks of files in damaged or missing packs, is looked for: in other places of the store, and in \
+                     what --from names. Any bytes will do, of any file under any name, whose keyed hash is the chunk's id: \
+                     first a file with the same path, or the end of it, at the same offset; then all files, cut as the volume \
+                     cuts what is written to it, so that it does not matter where in them it is; and packs, by their names.",
+                )
+                .text(
+                    "What is found is stored anew, and all files that use it name that from then on: it stays when the source \
+                     is gone. Damaged packs that nobody needs the lost parts of any more are emptied and go, so that \
+                     fsck.cairn finds nothing. What is found nowhere stays an error when it is read. A run that is interrupted \
+                     keeps what it found; the next goes on.",
+                ),
+            Section::new("SOURCES").text(
+                "A file, a directory with all that is below it on the same filesystem, the directory of another volume \
+                 (read-only, where nobody has it mounted), a mountpoint, a copy of store/packs. Symbolic links are not \
+                 followed. What cannot be read is told and left out. Sources are read by this command, not by the daemon of \
+                 the mount: with the rights, and in the mount namespace, of whoever runs it.",
+            ),
+            Section::new("NOT FOUND").text(
+                "A chunk that ends where its file did, or at a hole, is found behind other bytes only where those end there, \
+                 too; under the same path it is found in any case.",
+            ),
+            exit_status().item("3", "something is lost still"),
+        ],
         _ => vec![exit_status()],
     };
     if let Some(lines) = example(verb) {
@@ -143,6 +170,10 @@ fn example(verb: &str) -> Option<&'static str> {
         ),
         "drill" => Some(
             "cairn drill /mnt/photos\ncairn drill /srv/photos --sample 2G --rounds 20 --scratch /var/tmp",
+        ),
+        "repair" => Some(
+            "cairn repair /mnt/photos --from /mnt/backup/photos\n\
+             cairn repair /srv/photos --from ~/one.jpg /srv/old-volume /mnt/backup/srv/photos/store/packs",
         ),
         "info" => Some("cairn info /srv/photos"),
         "stats" => Some("cairn stats /mnt/photos --interval 1"),

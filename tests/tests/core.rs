@@ -16,6 +16,7 @@ mod core {
     mod journal_parity;
     mod model;
     mod order;
+    mod refill;
     mod rot;
     mod scrub;
     mod sentences;

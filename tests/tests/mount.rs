@@ -58,6 +58,8 @@ mod owners;
 mod power;
 #[path = "mount/ranges.rs"]
 mod ranges;
+#[path = "mount/refill.rs"]
+mod refill;
 #[path = "mount/repairs.rs"]
 mod repairs;
 #[path = "mount/rot.rs"]

@@ -79,6 +79,19 @@ impl Bar {
         }
     }
 
+    /// What is being done, where nobody knows how much that will be.
+    pub(super) fn tell(&self, what: &str) {
+        if let Some(bar) = &self.0 {
+            if bar.length() != Some(1) {
+                bar.set_length(1);
+                bar.set_style(
+                    ProgressStyle::with_template("{spinner} {msg}").unwrap_or(ProgressStyle::default_bar()),
+                );
+            }
+            bar.set_message(what.to_string());
+        }
+    }
+
     pub(super) fn finish(&self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();

@@ -7,6 +7,7 @@ pub(crate) mod info;
 mod long_run;
 pub(crate) mod mount;
 pub(crate) mod remount;
+pub(crate) mod repair;
 pub(crate) mod scrub;
 pub(crate) mod stats;
 pub(crate) mod sync;

@@ -151,7 +151,8 @@ fn sentences(dir: &str, run: &ScrubRunReport) -> String {
     told
 }
 
-fn lost(file: &ScrubFileReport) -> String {
+/// What of a file is lost.
+pub(super) fn lost(file: &ScrubFileReport) -> String {
     let name = file.paths.first().cloned().unwrap_or_else(|| format!("inode {}, without a name", file.inode));
     let mut ranges: Vec<_> =
         file.ranges.iter().take(RANGES).map(|(offset, len)| format!("{len} at {offset}")).collect();

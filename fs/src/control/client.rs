@@ -6,21 +6,27 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use cairn_volume::HealMode;
+use cairn_volume::{HealMode, Wanted};
 use nix::sys::statvfs::statvfs;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{GcRequest, Request, ScrubRequest, read_line, with_address};
+use super::repair::{LookLine, WantedLine, send_chunk};
+use super::{GcRequest, RepairRequest, Request, ScrubRequest, read_line, with_address};
 use crate::failure::Failure;
 use crate::mountinfo;
-use crate::report::{GcProgressReport, GcRunReport, ScrubProgressReport, ScrubRunReport};
+use crate::report::{
+    GcProgressReport, GcRunReport, RepairProgressReport, RepairRunReport, ScrubProgressReport, ScrubRunReport,
+};
 
 /// A connection to the daemon that holds a volume.
 pub(crate) struct Client {
     dir: String,
     from: BufReader<UnixStream>,
 }
+
+/// Takes a chunk that was found, or none, which is empty; says whether to go on.
+type Takes<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
 
 /// How often a daemon that died under a question is looked for again.
 const TRIES: usize = 8;
@@ -104,6 +110,55 @@ impl Client {
         })?;
         let run: ScrubRunReport = self.taken("scrub", answer["scrub"].take())?;
         Ok(ScrubRunReport { damage, files, ..run })
+    }
+
+    /// Has lost data back: `look` is called with what is looked for, and with what takes a chunk that was found and says
+    /// whether to go on. It is not asked of the next daemon if this one dies.
+    pub(crate) fn repair(
+        &mut self,
+        how: &RepairRequest,
+        progress: &mut dyn FnMut(&RepairProgressReport),
+        look: &mut dyn FnMut(Wanted, Takes<'_>),
+    ) -> Result<RepairRunReport, Failure> {
+        let request = Request { repair: Some(how.clone()), ..Request::of("repair") };
+        let mut line = serde_json::to_string(&request).map_err(|e| self.failure(&e.into()))?;
+        line.push('\n');
+        self.from.get_mut().write_all(line.as_bytes()).map_err(|e| self.failure(&e))?;
+        let (mut wanted, mut files) = (Vec::new(), Vec::new());
+        while let Some(mut news) = self.receive()? {
+            match news["ok"].as_bool() {
+                Some(true) => {
+                    let run: RepairRunReport = self.taken("repair", news["repair"].take())?;
+                    return Ok(RepairRunReport { files, ..run });
+                }
+                Some(false) => {
+                    return Err(Failure::new(news["error"].as_str().unwrap_or("refused without a reason")));
+                }
+                None => {}
+            }
+            if let Ok(told) = serde_json::from_value(news["progress"].take()) {
+                progress(&told);
+            } else if let Ok(told) = serde_json::from_value(news["file"].take()) {
+                files.push(told);
+            } else if let Ok(line) = serde_json::from_value::<WantedLine>(news["wanted"].take()) {
+                wanted.extend(line.read());
+            } else if let Ok(line) = serde_json::from_value::<LookLine>(news["look"].take())
+                && let Some(wanted) = line.read(std::mem::take(&mut wanted))
+            {
+                let to = self.from.get_ref();
+                // Whether the daemon takes more; why not, it says.
+                let mut taken = true;
+                look(wanted, &mut |plain| {
+                    taken = taken && (plain.is_empty() || send_chunk(to, plain).is_ok());
+                    taken
+                });
+                let _ = send_chunk(to, &[]);
+            }
+        }
+        Err(Failure::new(format!(
+            "the daemon of {} ended before everything was looked for: run it again; see {}/log",
+            self.dir, self.dir
+        )))
     }
 
     /// Has the daemon make way for another program, and waits until it is about to.

@@ -7,6 +7,7 @@
 
 mod client;
 mod info;
+mod repair;
 mod server;
 
 use std::fs::File;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use client::Client;
 pub(crate) use info::{Info, now};
+pub(crate) use repair::RepairRequest;
 pub(crate) use server::{Connections, Server};
 
 /// The protocol's version, in every line.
@@ -37,6 +39,8 @@ struct Request {
     gc: Option<GcRequest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scrub: Option<ScrubRequest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    repair: Option<RepairRequest>,
     /// What `upgrade` is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     program: Option<PathBuf>,
@@ -47,7 +51,15 @@ struct Request {
 
 impl Request {
     fn of(cmd: &str) -> Request {
-        Request { v: VERSION, cmd: cmd.to_string(), gc: None, scrub: None, program: None, heal: None }
+        Request {
+            v: VERSION,
+            cmd: cmd.to_string(),
+            gc: None,
+            scrub: None,
+            repair: None,
+            program: None,
+            heal: None,
+        }
     }
 }
 

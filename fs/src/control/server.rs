@@ -16,7 +16,7 @@ use cairn_volume::{GcProgress, ScrubOptions, ScrubProgress, Volume};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::{GcRequest, Info, NAME, Request, ScrubRequest, VERSION, read_line, with_address};
+use super::{GcRequest, Info, NAME, RepairRequest, Request, ScrubRequest, VERSION, read_line, with_address};
 use crate::report::{
     GcProgressReport, GcRunReport, ScrubProgressReport, ScrubRunReport, StatsTold, UsageReport, heal_mode,
 };
@@ -26,7 +26,7 @@ const MAX_CONNECTIONS: usize = 32;
 /// How long an answer may take to be read.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often whoever has garbage collected is told how far that is.
-const NEWS_EVERY: Duration = Duration::from_millis(200);
+pub(super) const NEWS_EVERY: Duration = Duration::from_millis(200);
 /// How much nicer collecting is than what answers requests.
 const GC_NICENESS: i32 = 10;
 
@@ -152,13 +152,19 @@ fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
             Ok(request) if request.cmd == "upgrade" => request.program.clone(),
             _ => None,
         };
+        let repairs = request.as_ref().is_ok_and(|request| request.cmd == "repair");
         let answered = request.and_then(|request| match request.cmd.as_str() {
+            "repair" => repair(&request.repair.unwrap_or_default(), shared, &mut from),
             "gc" => collect(&request.gc.unwrap_or_default(), shared, stream),
             "scrub" => scrub(&request.scrub.unwrap_or_default(), shared, stream),
             _ => answer(&request, shared),
         });
         let agreed = answered.is_ok();
         write_answer(stream, answered)?;
+        if repairs && !agreed {
+            // What comes now may be what was found for it.
+            return Ok(());
+        }
         if let Some(program) = program.filter(|_| agreed) {
             // Not before it is answered: this process may be gone a moment later.
             (shared.replace)(program);
@@ -221,6 +227,16 @@ fn scrub(how: &ScrubRequest, shared: &Shared, mut to: &UnixStream) -> Result<Val
         send("file", json!(file));
     }
     Ok(json!({ "scrub": run }))
+}
+
+/// Has lost data back, with what whoever asked finds.
+fn repair(how: &RepairRequest, shared: &Shared, from: &mut BufReader<&UnixStream>) -> Result<Value, String> {
+    if let Err(e) = rustix::process::nice(GC_NICENESS) {
+        debug!("repairing has the priority of everything else: {e}");
+    }
+    let stream = *from.get_ref();
+    super::repair::serve(how, &shared.volume, from, stream)
+        .map_err(|e| crate::cmd::repair::failed(&shared.info.dir, &e))
 }
 
 fn parse(line: &str) -> Result<Request, String> {

@@ -312,6 +312,16 @@ impl Store {
         self.find(id, pins, |_| true)
     }
 
+    /// As [`Store::lookup_pin`], of the places that are `wanted` only.
+    pub fn lookup_pin_where(
+        &self,
+        id: &ChunkId,
+        pins: &mut Pins,
+        wanted: impl Fn(&Located) -> bool,
+    ) -> Option<Located> {
+        self.find(id, pins, wanted)
+    }
+
     fn find(&self, id: &ChunkId, pins: &mut Pins, wanted: impl Fn(&Located) -> bool) -> Option<Located> {
         self.hub.candidates(id, pins).into_iter().find_map(|candidate| {
             match self.chunk_table(candidate.pack) {

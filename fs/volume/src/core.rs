@@ -21,6 +21,7 @@ use crate::maintenance::{Maintainer, Signal};
 use crate::namespace::{FileRun, Namespace, NamespaceError};
 use crate::open::Writing;
 use crate::rebuild::EngineKeeper;
+use crate::refill::Refiller;
 use crate::request;
 use crate::reserve::Reserve;
 use crate::scrub::Scrubber;
@@ -117,6 +118,8 @@ pub(crate) struct Core {
     pub(crate) last_named: LastNamed,
     /// Who scrubs.
     pub(crate) scrubber: Scrubber,
+    /// Who has lost data back from elsewhere.
+    pub(crate) refiller: Refiller,
     /// Inode numbers from here on were given out by this mount.
     pub(crate) first_new: u64,
     /// Whether this mount gave any file capabilities.

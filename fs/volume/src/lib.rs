@@ -24,6 +24,7 @@ mod namespace;
 mod open;
 mod parity;
 mod rebuild;
+mod refill;
 mod request;
 mod reserve;
 #[cfg(all(test, feature = "schedules"))]
@@ -39,8 +40,8 @@ mod volume;
 pub use cairn_store::sync;
 
 pub use cairn_format::{
-    ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid, VolumeState,
-    VolumeSuperblock,
+    ChunkId, ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid,
+    VolumeState, VolumeSuperblock,
 };
 pub use cairn_store::heal::{HealCounts, HealEvent, HealMode, HealOutcome, HealPlace};
 pub use checkpoint::{
@@ -58,6 +59,10 @@ pub use open::{
     pack_size, read_superblock, superblock, usage_offline,
 };
 pub use parity::{guarantee, longest_hole, parity_name, parse_parity};
+pub use refill::{
+    Finds, OpensCopies, Refill, RefillError, RefillOptions, RefillProgress, RefillReport, RefillStep, Seeker,
+    SourceFile, VolumeSource, Wanted, WantedChunk, WantedFile,
+};
 pub use request::Request;
 pub use scrub::{
     ScrubDamage, ScrubError, ScrubFile, ScrubOptions, ScrubProgress, ScrubReport, ScrubStep, ScrubStop,

@@ -350,6 +350,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         collector: Collector::new(on.options.collect),
         last_named: LastNamed::default(),
         scrubber: Default::default(),
+        refiller: Default::default(),
         first_new: next,
         capabilities: AtomicBool::new(false),
         tree: Mutex::new(()),

@@ -16,6 +16,7 @@ use crate::gc::{GcError, GcOptions, GcProgress, GcReport, collect};
 use crate::layout::{ENGINE_DIR, VolumeLock};
 use crate::maintenance::{fold_all, maintain, run};
 use crate::open::Dedup;
+use crate::refill::{Refill, RefillError, RefillOptions, RefillProgress};
 use crate::request::{self, Request};
 use crate::scrub::{ScrubError, ScrubOptions, ScrubProgress, ScrubReport};
 use crate::statistics::Statistics;
@@ -479,6 +480,17 @@ impl Volume {
         any
     }
 
+    /// Begins to have lost data back from elsewhere: goes through the packs for what cannot be read, and writes back what
+    /// parity restores. Then [`Refill::next`] says what is looked for, [`Refill::offer`] takes what was found, and
+    /// [`Refill::finish`] ends it. `progress` as for [`Volume::scrub`].
+    pub fn refill(
+        &self,
+        options: &RefillOptions,
+        progress: &mut dyn FnMut(&RefillProgress) -> bool,
+    ) -> Result<Refill<'_>, RefillError> {
+        crate::refill::begin(&self.core, options, progress)
+    }
+
     /// One round of what a thread does elsewhere: for volumes opened without one.
     pub fn maintain(&self) -> Result<bool, Error> {
         // First, or a checkpoint leaves none that it is for.
@@ -579,6 +591,7 @@ impl Volume {
         self.core.collector.interrupt();
         self.core.store.health().wake();
         self.core.scrubber.wait();
+        self.core.refiller.wait();
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // A panic in it was caught and logged there.
             let _ = thread.join();

@@ -232,6 +232,20 @@ fn a_pack_that_is_missing_is_told_with_the_files_in_it() {
 }
 
 #[test]
+fn regression_a_pack_that_was_missing_before_the_mount_is_told_with_the_files_in_it() {
+    let world = some_packs();
+    let volume = world.open().expect("mount");
+    let ino = volume.lookup(1, b"a").expect("a look-up").expect("there").ino;
+    let PieceKind::Chunk(at) = volume.extents(ino).expect("extents")[0].2 else { panic!("not folded") };
+    volume.close().expect("close");
+    world.store_disk().remove(&pack_path(&at.pack)).expect("there");
+    let volume = world.open().expect("mount");
+    let report = scrub(&volume, &one());
+    assert!(report.damage.iter().any(|damage| damage.reason.contains("missing")), "{report:?}");
+    assert!(report.files.iter().any(|file| file.paths == ["/a"]), "{report:?}");
+}
+
+#[test]
 fn a_run_that_is_stopped_after_any_pack_is_gone_on_with() {
     let base = some_packs();
     let all = packs(&base).len() as u64;

@@ -102,6 +102,12 @@ impl Packer<'_> {
         place
     }
 
+    /// Takes a chunk whatever is stored already: what is there of it cannot be used. Where it is going to be.
+    pub(crate) fn store_anew(&mut self, id: &ChunkId, plain: &[u8]) -> Place {
+        let here = self.placed.get(id).map(|(place, _)| *place);
+        here.unwrap_or_else(|| self.add(id, plain))
+    }
+
     fn add(&mut self, id: &ChunkId, plain: &[u8]) -> Place {
         if !self.frame.chunks.is_empty() && self.frame.plain.len() + plain.len() > self.frame_size {
             self.send();

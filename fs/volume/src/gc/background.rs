@@ -122,6 +122,11 @@ impl Collector {
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).extend(packs);
     }
 
+    /// Has packs be tried again.
+    pub(super) fn forget_unreadable(&self, packs: &HashSet<PackId>) {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).retain(|pack| !packs.contains(pack));
+    }
+
     /// The share of each pack that is live as the last checkpoint counted, in percent.
     pub(super) fn counted(&self) -> Vec<(PackId, u8)> {
         self.asked().counted.live.iter().map(|(pack, percent)| (*pack, *percent)).collect()

@@ -21,6 +21,7 @@ use cairn_format::{PackId, PackSummary};
 pub(crate) use background::{Collector, run};
 use choose::{Victims, victims};
 use moving::Mover;
+pub(crate) use moving::{PIECES, compression, keep_pinned, no_room};
 pub(crate) use survey::each_page;
 use survey::{Census, survey, surveyable};
 
@@ -162,6 +163,35 @@ pub(crate) fn collect(core: &Core, options: &GcOptions, tell: Tell<'_>) -> Resul
     run.report.packs_dropped = run.progress.packs_dropped;
     run.report.bytes_dropped = run.progress.bytes_dropped;
     run.report.bytes_after = bytes_of_packs(core);
+    Ok(run.report)
+}
+
+/// Moves what is live out of packs of which something cannot be read and nobody needs it any more, so that they go: as a
+/// run of collecting does, until `tell` breaks. One that somebody needs what cannot be read of stays.
+pub(crate) fn empty(core: &Core, packs: &HashSet<PackId>, tell: Tell<'_>) -> Result<GcReport, GcError> {
+    core.collector.give_way();
+    let Some(_turn) = core.collector.turn() else { return Err(GcError::Busy) };
+    core.collector.forget_unreadable(packs);
+    let before = (core.counters.packs_dropped.get(), core.counters.dropped_bytes.get());
+    let (options, progress, report) = (GcOptions::default(), GcProgress::default(), GcReport::default());
+    let mut run = Run { core, options: &options, tell, before, since: Instant::now(), progress, report };
+    let all = core.store.data_summaries().into_iter().filter(|pack| packs.contains(&pack.pack)).collect();
+    let census = survey(core, all, &mut || run.told(GcStep::Surveying))?;
+    for pack in census {
+        if run.told(GcStep::Moving) {
+            break;
+        }
+        core.make_room_to_compact(pack.live);
+        match run.move_group(&[pack]) {
+            Err(error) if error.is_full() => {
+                run.report.stopped = Some(GcStop::NoRoom);
+                break;
+            }
+            result => result?,
+        }
+    }
+    run.count_dropped();
+    run.report.packs_dropped = run.progress.packs_dropped;
     Ok(run.report)
 }
 

@@ -20,7 +20,7 @@ use crate::vfs::Error;
 /// Extents looked at between two looks at whether to stop.
 const PAGE: usize = 64;
 /// Pieces that one batch changes at most, however often they share chunks; each takes some 250 bytes of memory.
-const PIECES: usize = 64 << 10;
+pub(crate) const PIECES: usize = 64 << 10;
 /// Decoded frames that are kept: neighbours in a file are neighbours in a pack, but for those that were found.
 const FRAMES: usize = 32;
 
@@ -217,21 +217,21 @@ impl<'a> Mover<'a> {
 
 /// How what a file refers to is compressed when it moves. A mount that compresses nothing is no reason to take more room
 /// for what is there.
-fn compression(core: &Core, file: File) -> Result<Compression, MaintainError> {
+pub(crate) fn compression(core: &Core, file: File) -> Result<Compression, MaintainError> {
     let said = compression_of(core, file)?;
     let mounts = said == Compression::None && core.writing.compression == Compression::None;
     Ok(if mounts { core.geometry.compression } else { said })
 }
 
 /// Keeps packs until a checkpoint holds all records so far, and counts what they refer to.
-fn keep_pinned(core: &Core, pins: Pins) -> Result<(), MaintainError> {
+pub(crate) fn keep_pinned(core: &Core, pins: Pins) -> Result<(), MaintainError> {
     let journal = core.journal().map_err(|_| JournalError::Stopped("read-only".into()))?;
     let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
     maintainer.checkpoints.pins.push((journal.last(), pins));
     Ok(())
 }
 
-fn no_room(error: Error) -> MaintainError {
+pub(crate) fn no_room(error: Error) -> MaintainError {
     match error {
         Error::NoSpace => MaintainError::NoRoom,
         other => JournalError::Stopped(other.to_string()).into(),

@@ -24,24 +24,69 @@ const NAMES_MAX: usize = 4;
 const DEPTH_MAX: usize = 4096;
 
 /// Files that something of is lost.
-pub(super) struct Affected {
-    pub(super) files: Vec<ScrubFile>,
+pub(crate) struct Affected {
+    pub(crate) files: Vec<ScrubFile>,
     /// Whether there are more.
-    pub(super) more: bool,
+    pub(crate) more: bool,
 }
 
 /// The frames of a pack that cannot be read; none: nothing of it can.
 type Lost = Option<HashSet<u32>>;
 
-/// What is lost of packs that are damaged.
-pub(super) fn find(core: &Core, damaged: &HashMap<PackId, Looked>) -> Result<Affected, MaintainError> {
-    let lost: HashMap<PackId, Lost> =
-        damaged.values().filter_map(|looked| Some((looked.pack, lost_of(core, looked)?))).collect();
-    let is_lost = |at: &ChunkPiece| match lost.get(&at.pack) {
-        Some(Some(frames)) => frames.contains(&at.frame),
-        Some(None) => true,
-        None => false,
-    };
+/// What cannot be read of packs.
+#[derive(Default)]
+pub(crate) struct LostPlaces {
+    packs: HashMap<PackId, Lost>,
+    /// All packs that are damaged still, also those that nothing of is lost.
+    pub(crate) damaged: HashSet<PackId>,
+    /// Frames that can be read, and something in them is not what it should be.
+    wrong: HashSet<(PackId, u32)>,
+}
+
+impl LostPlaces {
+    /// What is lost of packs that are damaged.
+    pub(super) fn of(core: &Core, damaged: &HashMap<PackId, Looked>) -> LostPlaces {
+        let packs =
+            damaged.values().filter_map(|looked| Some((looked.pack, lost_of(core, looked)?))).collect();
+        let wrong = damaged.values().flat_map(|l| l.wrong_frames.iter().map(|frame| (l.pack, *frame)));
+        LostPlaces { packs, damaged: damaged.keys().copied().collect(), wrong: wrong.collect() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packs.is_empty()
+    }
+
+    /// Whether a chunk cannot be read from there.
+    pub(crate) fn contains(&self, at: &ChunkPiece) -> bool {
+        self.has(&at.pack, at.frame)
+    }
+
+    pub(crate) fn has(&self, pack: &PackId, frame: u32) -> bool {
+        match self.packs.get(pack) {
+            Some(Some(frames)) => frames.contains(&frame),
+            Some(None) => true,
+            None => false,
+        }
+    }
+
+    /// Whether the frame can be read all the same: it is only that not all in it is what it should be.
+    pub(crate) fn is_wrong(&self, at: &ChunkPiece) -> bool {
+        self.wrong.contains(&(at.pack, at.frame))
+    }
+}
+
+/// The files that something of is lost.
+pub(crate) fn find(core: &Core, lost: &LostPlaces) -> Result<Affected, MaintainError> {
+    find_some(core, lost, &|_| true)
+}
+
+/// As [`find`], of the lost chunks that are `wanted` only.
+pub(crate) fn find_some(
+    core: &Core,
+    lost: &LostPlaces,
+    wanted: &dyn Fn(&ChunkPiece) -> bool,
+) -> Result<Affected, MaintainError> {
+    let is_lost = |at: &ChunkPiece| lost.contains(at) && wanted(at);
     let mut hits = Hits::default();
     if !lost.is_empty() {
         let (from, to) = key::all_tagged(tag::EXTENT);
@@ -151,10 +196,24 @@ type Named = HashMap<Ino, Vec<(Ino, Vec<u8>)>>;
 
 /// Finds out what files are called.
 fn name(core: &Core, files: &mut [ScrubFile]) -> Result<(), MaintainError> {
-    if files.is_empty() {
-        return Ok(());
+    let mut named = name_inodes(core, &files.iter().map(|file| Ino(file.inode)).collect())?;
+    for file in files {
+        let paths = named.remove(&Ino(file.inode)).unwrap_or_default();
+        file.paths = paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+        file.paths.sort();
     }
-    let named = names_of(core, &files.iter().map(|file| Ino(file.inode)).collect(), NAMES_MAX)?;
+    Ok(())
+}
+
+/// What inodes are called, from the root: some of their names, where there are many.
+pub(crate) fn name_inodes(
+    core: &Core,
+    inos: &HashSet<Ino>,
+) -> Result<HashMap<Ino, Vec<Vec<u8>>>, MaintainError> {
+    if inos.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let named = names_of(core, inos, NAMES_MAX)?;
     let mut above = HashSet::new();
     for (dir, _) in named.values().flatten() {
         let mut at = *dir;
@@ -164,12 +223,8 @@ fn name(core: &Core, files: &mut [ScrubFile]) -> Result<(), MaintainError> {
         }
     }
     let dirs = if above.is_empty() { Named::new() } else { names_of(core, &above, 1)? };
-    for file in files {
-        let names = named.get(&Ino(file.inode)).into_iter().flatten();
-        file.paths = names.map(|at| path(at, &dirs)).collect();
-        file.paths.sort();
-    }
-    Ok(())
+    let paths = |names: &Vec<(Ino, Vec<u8>)>| names.iter().map(|at| path(at, &dirs)).collect();
+    Ok(named.iter().map(|(ino, names)| (*ino, paths(names))).collect())
 }
 
 fn names_of(core: &Core, wanted: &HashSet<Ino>, most: usize) -> Result<Named, MaintainError> {
@@ -193,23 +248,23 @@ fn names_of(core: &Core, wanted: &HashSet<Ino>, most: usize) -> Result<Named, Ma
 }
 
 /// A path from the root; from `…` where there is no way up.
-fn path(at: &(Ino, Vec<u8>), dirs: &Named) -> String {
-    let mut parts = vec![String::from_utf8_lossy(&at.1).into_owned()];
+fn path(at: &(Ino, Vec<u8>), dirs: &Named) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = vec![&at.1];
     let mut dir = at.0;
     while dir != Ino::ROOT {
         match dirs.get(&dir).and_then(|names| names.first()) {
             Some((parent, name)) if parts.len() < DEPTH_MAX => {
-                parts.push(String::from_utf8_lossy(name).into_owned());
+                parts.push(name);
                 dir = *parent;
             }
             _ => {
-                parts.push("…".into());
+                parts.push("…".as_bytes());
                 parts.reverse();
-                return parts.join("/");
+                return parts.join(&b'/');
             }
         }
     }
-    parts.push(String::new());
+    parts.push(b"");
     parts.reverse();
-    parts.join("/")
+    parts.join(&b'/')
 }

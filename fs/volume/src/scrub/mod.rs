@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use cairn_format::PackId;
 use cairn_store::heal::HealMode;
-use cairn_store::{BadReplica, PACKS_DIR, Store, StoreError, list_packs};
+use cairn_store::{BadReplica, PACKS_DIR, ReadError, Store, StoreError, list_packs};
 
 use crate::checkpoint::MaintainError;
 use crate::core::{Core, Log};
@@ -27,7 +27,7 @@ use crate::gc::each_page;
 use crate::journal::{BadBytes, reread};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::vfs::Error;
-use affected::Affected;
+pub(crate) use affected::{Affected, LostPlaces, find_some as find_affected, name_inodes};
 use book::Book;
 use look::Looked;
 use workers::Work;
@@ -243,10 +243,8 @@ pub(crate) fn scrub(
     tell: Tell<'_>,
 ) -> Result<ScrubReport, ScrubError> {
     let Some(_turn) = core.scrubber.turn() else { return Err(ScrubError::Busy) };
-    let repair = options.repair && !core.is_stopped() && core.store.health().mode() == HealMode::On;
-    let (progress, report) = (ScrubProgress::default(), ScrubReport::default());
-    let since = Instant::now();
-    let mut run = Run { core, options, tell, repair, since, progress, report, lost: HashMap::new() };
+    let mut run = Run::new(core, options, tell);
+    let (since, repair) = (run.since, run.repair);
     run.superblocks(superblocks(repair), "");
     run.superblocks(core.store.check_superblock(repair), "store/");
     run.packs()?;
@@ -257,6 +255,40 @@ pub(crate) fn scrub(
     run.names()?;
     run.report.took = since.elapsed();
     Ok(run.report)
+}
+
+/// Goes through packs as a scrub does, through all of them or those that damage was met in, however far the round under way
+/// is; and gives what cannot be read of them when what can be restored is.
+pub(crate) fn find_lost(
+    core: &Core,
+    options: &ScrubOptions,
+    tell: Tell<'_>,
+) -> Result<(ScrubReport, LostPlaces), ScrubError> {
+    let Some(_turn) = core.scrubber.turn() else { return Err(ScrubError::Busy) };
+    let mut run = Run { every: true, ..Run::new(core, options, tell) };
+    run.packs()?;
+    run.report.took = run.since.elapsed();
+    let lost = LostPlaces::of(core, &run.lost);
+    Ok((run.report, lost))
+}
+
+/// Packs that the last checkpoint refers to, and that have no file.
+pub(crate) fn missing_packs(core: &Core) -> Result<Vec<PackId>, StoreError> {
+    let referred = || -> Vec<PackId> {
+        let maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
+        maintainer.checkpoints.refs.keys().copied().collect()
+    };
+    let there: HashSet<PackId> =
+        list_packs(core.store.disk().as_ref())?.packs.into_iter().map(|(pack, _)| pack).collect();
+    let is_gone = |pack: &PackId| matches!(core.store.reader(*pack), Err(ReadError::Missing { .. }));
+    let gone: Vec<PackId> =
+        referred().into_iter().filter(|pack| !there.contains(pack) && is_gone(pack)).collect();
+    if gone.is_empty() {
+        return Ok(gone);
+    }
+    // One that was dropped meanwhile is not referred to any more.
+    let still: HashSet<PackId> = referred().into_iter().collect();
+    Ok(gone.into_iter().filter(|pack| still.contains(pack)).collect())
 }
 
 /// When each pack of some was last looked through, in seconds since 1970, where that is known.
@@ -274,11 +306,20 @@ struct Run<'a> {
     since: Instant,
     progress: ScrubProgress,
     report: ScrubReport,
+    /// Whether those are gone through, too, that were in this round.
+    every: bool,
     /// Packs that are damaged still.
     lost: HashMap<PackId, Looked>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(core: &'a Core, options: &'a ScrubOptions, tell: Tell<'a>) -> Run<'a> {
+        let repair = options.repair && !core.is_stopped() && core.store.health().mode() == HealMode::On;
+        let (progress, report) = (ScrubProgress::default(), ScrubReport::default());
+        let since = Instant::now();
+        Run { core, options, tell, repair, since, progress, report, every: false, lost: HashMap::new() }
+    }
+
     /// Whether it is about some of the packs only.
     fn is_partial(&self) -> bool {
         self.options.path.is_some() || self.options.errors_only
@@ -329,9 +370,10 @@ impl Run<'_> {
                 listed.iter().filter(|(pack, _)| wanted(pack)).copied().collect()
             }
             Some(chosen) => listed.iter().filter(|(pack, _)| chosen.contains(pack)).copied().collect(),
+            None if self.every => listed.clone(),
             None => book.begin_round(&listed, self.options.deep),
         };
-        if !self.is_partial() {
+        if !self.is_partial() && !self.every {
             self.report.packs_before = (listed.len() - ahead.len()) as u64;
         }
         let ahead = book.oldest_first(ahead);
@@ -421,7 +463,7 @@ impl Run<'_> {
 
     /// Packs that are known, or that files refer to, and that have no file.
     fn missing(&mut self, chosen: Option<&HashSet<PackId>>) -> Result<(), ScrubError> {
-        if self.options.errors_only {
+        if self.options.errors_only && !self.every {
             return Ok(());
         }
         let store = &self.core.store;
@@ -431,7 +473,11 @@ impl Run<'_> {
             list_packs(store.disk().as_ref())?.packs.into_iter().map(|(pack, _)| pack).collect();
         let wanted: Vec<PackId> = match chosen {
             Some(chosen) => chosen.iter().copied().collect(),
-            None => known.keys().copied().collect(),
+            None => {
+                // The store knows of none that was gone when it was opened.
+                let unknown = missing_packs(self.core)?.into_iter().filter(|pack| !known.contains_key(pack));
+                known.keys().copied().chain(unknown).collect()
+            }
         };
         for pack in wanted.into_iter().filter(|pack| !there.contains(pack)) {
             if known.contains_key(&pack) && is_dropped(store, pack) {
@@ -482,7 +528,8 @@ impl Run<'_> {
             return Ok(());
         }
         self.told(ScrubStep::Naming);
-        let Affected { files, more } = affected::find(self.core, &self.lost)?;
+        let lost = LostPlaces::of(self.core, &self.lost);
+        let Affected { files, more } = affected::find(self.core, &lost)?;
         self.report.files = files;
         self.report.more |= more;
         Ok(())
