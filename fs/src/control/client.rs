@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use cairn_page::Map;
 use cairn_volume::HealMode;
 use nix::sys::statvfs::statvfs;
 use serde::de::DeserializeOwned;
@@ -14,7 +15,7 @@ use serde_json::Value;
 use super::{GcRequest, Request, ScrubRequest, read_line, with_address};
 use crate::failure::Failure;
 use crate::mountinfo;
-use crate::report::{GcProgressReport, GcRunReport, ScrubProgressReport, ScrubRunReport};
+use crate::report::{GcProgressReport, GcRunReport, ScrubFileReport, ScrubProgressReport, ScrubRunReport};
 
 /// A connection to the daemon that holds a volume.
 pub(crate) struct Client {
@@ -89,7 +90,8 @@ impl Client {
         progress: &mut dyn FnMut(&ScrubProgressReport),
     ) -> Result<ScrubRunReport, Failure> {
         let request = Request { scrub: Some(how.clone()), ..Request::of("scrub") };
-        let (mut damage, mut files) = (Vec::new(), Vec::new());
+        let (mut damage, mut files): (_, Vec<ScrubFileReport>) = (Vec::new(), Vec::new());
+        let mut map: Option<Map> = None;
         let mut answer = self.request(&request, &mut |news| {
             if news["event"] != "scrub" {
                 return;
@@ -100,10 +102,24 @@ impl Client {
                 damage.push(told);
             } else if let Ok(told) = serde_json::from_value(news["file"].clone()) {
                 files.push(told);
+            } else if let (Ok(told), Some(file)) =
+                (serde_json::from_value(news["shown"].clone()), files.last_mut())
+            {
+                file.shown = told;
+            } else if let Ok(told) = serde_json::from_value(news["map"].clone()) {
+                map = Some(told);
+            } else if let (Ok(mut told), Some(map)) =
+                (serde_json::from_value(news["cells"].clone()), map.as_mut())
+            {
+                map.cells.append(&mut told);
+            } else if let (Ok(mut told), Some(map)) =
+                (serde_json::from_value(news["told"].clone()), map.as_mut())
+            {
+                map.told.append(&mut told);
             }
         })?;
         let run: ScrubRunReport = self.taken("scrub", answer["scrub"].take())?;
-        Ok(ScrubRunReport { damage, files, ..run })
+        Ok(ScrubRunReport { damage, files, map, ..run })
     }
 
     /// Has the daemon make way for another program, and waits until it is about to.

@@ -64,8 +64,8 @@ fn legend(html: &mut Html, map: &Map) {
 
 fn cells(html: &mut Html, map: &Map) {
     let size = match map.cells.len() {
-        0..=LARGE => "map large",
-        ..=MIDDLE => "map middle",
+        cells if cells <= LARGE => "map large",
+        cells if cells <= MIDDLE => "map middle",
         _ => "map small",
     };
     html.open("div", &[("class", &size), ("role", &"img"), ("aria-label", &in_words(map))]).markup("\n");

@@ -20,7 +20,7 @@ pub(crate) struct Parsed {
 pub(crate) fn number(parsed: &Parsed, id: &str) -> u64 {
     let found =
         parsed.elements.iter().find(|(name, all)| name == "data" && all.get("id").is_some_and(|i| i == id));
-    found.unwrap_or_else(|| panic!("no number {id}")).1["value"].parse().unwrap()
+    found.unwrap_or_else(|| panic!("no number {id}")).1["value"].parse().expect("a number")
 }
 
 pub(crate) fn parse(html: &str) -> Result<Parsed, String> {

@@ -59,7 +59,7 @@ pub(super) fn find(core: &Core, damaged: &HashMap<PackId, Looked>) -> Result<Aff
     }
     let mut files = Vec::new();
     for (ino, ranges) in hits.still_there(core, &is_lost)? {
-        files.push(ScrubFile { inode: ino.0, paths: Vec::new(), ranges });
+        files.push(ScrubFile { inode: ino.0, paths: Vec::new(), names: Vec::new(), ranges });
     }
     name(core, &mut files)?;
     Ok(Affected { files, more: hits.more })
@@ -166,8 +166,9 @@ fn name(core: &Core, files: &mut [ScrubFile]) -> Result<(), MaintainError> {
     let dirs = if above.is_empty() { Named::new() } else { names_of(core, &above, 1)? };
     for file in files {
         let names = named.get(&Ino(file.inode)).into_iter().flatten();
-        file.paths = names.map(|at| path(at, &dirs)).collect();
-        file.paths.sort();
+        file.names = names.map(|at| path(at, &dirs)).collect();
+        file.names.sort();
+        file.paths = file.names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     }
     Ok(())
 }
@@ -193,23 +194,23 @@ fn names_of(core: &Core, wanted: &HashSet<Ino>, most: usize) -> Result<Named, Ma
 }
 
 /// A path from the root; from `…` where there is no way up.
-fn path(at: &(Ino, Vec<u8>), dirs: &Named) -> String {
-    let mut parts = vec![String::from_utf8_lossy(&at.1).into_owned()];
+fn path(at: &(Ino, Vec<u8>), dirs: &Named) -> Vec<u8> {
+    let mut parts = vec![at.1.as_slice()];
     let mut dir = at.0;
     while dir != Ino::ROOT {
         match dirs.get(&dir).and_then(|names| names.first()) {
             Some((parent, name)) if parts.len() < DEPTH_MAX => {
-                parts.push(String::from_utf8_lossy(name).into_owned());
+                parts.push(name);
                 dir = *parent;
             }
             _ => {
-                parts.push("…".into());
+                parts.push("…".as_bytes());
                 parts.reverse();
-                return parts.join("/");
+                return parts.join(&b'/');
             }
         }
     }
-    parts.push(String::new());
+    parts.push(b"");
     parts.reverse();
-    parts.join("/")
+    parts.join(&b'/')
 }
