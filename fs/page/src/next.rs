@@ -1,6 +1,6 @@
 //! What to do, in the words of docs/REPAIR.md.
 
-use crate::{PackState, Page, Verdict};
+use crate::{Page, Verdict};
 
 /// What is to be done, one behind the other.
 pub(crate) fn steps(page: &Page) -> &'static [&'static str] {
@@ -8,15 +8,9 @@ pub(crate) fn steps(page: &Page) -> &'static [&'static str] {
         Verdict::Whole => &WHOLE,
         Verdict::Corrected => &CORRECTED,
         Verdict::NotLooked => &NOT_LOOKED,
-        Verdict::Damaged if is_lost(page) => &LOST,
+        Verdict::Damaged if page.lost => &LOST,
         Verdict::Damaged => &DAMAGED,
     }
-}
-
-/// Whether more is wrong than parity reaches.
-fn is_lost(page: &Page) -> bool {
-    let of_files = page.findings.iter().any(|f| f.is_of_a_file() && f.done.is_none());
-    of_files || page.map.as_ref().is_none_or(|map| map.count(PackState::Lost) > 0)
 }
 
 const WHOLE: [&str; 1] =

@@ -34,7 +34,9 @@ pub struct Page {
     pub seconds: f64,
     /// How it stands.
     pub verdict: Verdict,
-    /// The same in a sentence.
+    /// Whether something is wrong that nothing brings back by itself: it decides what to do next.
+    pub lost: bool,
+    /// How it stands, in a sentence.
     pub sentence: String,
     /// What else is to be known of the run, in sentences.
     pub notes: Vec<String>,

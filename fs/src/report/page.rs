@@ -34,6 +34,7 @@ pub(crate) fn scrub_page(run: &ScrubRunReport, about: About) -> Page {
         made: now(),
         seconds: run.seconds,
         verdict: verdict(run),
+        lost: is_lost(run),
         sentence: sentence(run),
         notes: notes(run),
         totals: vec![
@@ -61,6 +62,12 @@ fn verdict(run: &ScrubRunReport) -> Verdict {
         (0, 0, 0) if run.packs_total > 0 => Verdict::NotLooked,
         (0, 0, _) => Verdict::Whole,
     }
+}
+
+/// Whether parity does not reach, or nothing stands by for it.
+fn is_lost(run: &ScrubRunReport) -> bool {
+    let packs = run.map.as_ref().map_or(run.sectors_uncorrected, |map| map.count(PackState::Lost));
+    packs > 0 || !run.files.is_empty() || run.damage.iter().any(|damage| kind(&damage.file) == "journal")
 }
 
 fn sentence(run: &ScrubRunReport) -> String {

@@ -38,6 +38,7 @@ pub(crate) fn clean() -> Page {
         made: NOW,
         seconds: 312.4,
         verdict: Verdict::Whole,
+        lost: false,
         sentence: "Every byte of 24 packs is as it was written.".into(),
         notes: Vec::new(),
         map: Some(Map::of((1..=24).map(|n| pack(n, PackState::Whole)).collect(), NOW)),
@@ -136,6 +137,7 @@ pub(crate) fn damaged() -> Page {
     Page {
         command: "fsck.cairn -p".into(),
         verdict: Verdict::Damaged,
+        lost: true,
         sentence: "3 findings were corrected, 11 are left: bytes of 10 files are lost.".into(),
         notes: vec![
             "The run ended before everything was looked at: its time was over. The next one goes on.".into(),
@@ -165,6 +167,7 @@ pub(crate) fn large(packs: u32) -> Page {
     Page {
         label: "a store of twenty thousand packs".into(),
         verdict: Verdict::Damaged,
+        lost: true,
         sentence: "440 sectors are damaged still: bytes of 1 file are lost.".into(),
         map: Some(Map::of(all.collect(), NOW)),
         findings: vec![lost(b"/one/of/many", &[(0, 163_840)])],
