@@ -52,6 +52,8 @@ mod owners;
 mod power;
 #[path = "mount/ranges.rs"]
 mod ranges;
+#[path = "mount/report.rs"]
+mod report;
 #[path = "mount/rot.rs"]
 mod rot;
 #[path = "mount/scrub.rs"]
@@ -68,6 +70,8 @@ mod tools;
 mod trees;
 #[path = "mount/virtual_files.rs"]
 mod virtual_files;
+#[path = "../../fs/page/tests/pages/wellformed.rs"]
+mod wellformed;
 #[path = "mount/worker.rs"]
 mod worker;
 #[path = "mount/xattrs.rs"]
