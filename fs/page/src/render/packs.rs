@@ -1,5 +1,7 @@
 //! The packs: a map of all, those that something is to be said of, margins, ages.
 
+use std::collections::BTreeMap;
+
 use super::parts::{Bar, badge, bars, called, cell, class, end, figure, head, number, section};
 use crate::html::Html;
 use crate::words::{count, date, grouped, human, percent};
@@ -108,7 +110,8 @@ fn told(html: &mut Html, map: &Map) {
     if map.told.is_empty() {
         return;
     }
-    let columns = ["Pack", "State", "Size", "Sectors corrected", "Sectors damaged", "Looked through"];
+    let columns =
+        ["Pack", "State", "Size", "Sectors corrected", "Sectors damaged", "Parity taken", "Looked through"];
     head(html, "Packs that something was wrong with", &columns);
     for pack in &map.told {
         row(html, pack);
@@ -133,6 +136,12 @@ fn row(html: &mut Html, pack: &Pack) {
     figure(html, "Size", if pack.len == 0 { "missing".into() } else { human(pack.len) });
     figure(html, "Sectors corrected", grouped(pack.corrected));
     figure(html, "Sectors damaged", grouped(pack.uncorrected));
+    cell(html, "Parity taken", |html| match &pack.margin {
+        Some(margin) => units(html, margin),
+        None => {
+            html.text("–");
+        }
+    });
     figure(html, "Looked through", pack.verified.map_or_else(|| "never".into(), day));
     html.markup("</tr>\n");
 }
@@ -145,21 +154,29 @@ pub(super) fn margins(html: &mut Html, page: &Page) {
         None => html.markup("<p>What the volume's parity is good for is not known.</p>\n"),
     };
     let told = page.map.iter().flat_map(|map| &map.told);
-    let used: Vec<_> = told.filter_map(|pack| Some((pack, pack.margin?))).collect();
-    if used.is_empty() {
+    let mut needed: BTreeMap<(u8, u8, u16), u64> = BTreeMap::new();
+    for margin in told.filter_map(|pack| pack.margin) {
+        let most = u16::from(margin.parity) + 1;
+        *needed.entry((margin.data, margin.parity, margin.used.min(most))).or_default() += 1;
+    }
+    if needed.is_empty() {
         html.markup("<p>None of it was needed.</p>\n</section>\n");
         return;
     }
-    let caption = "How much of a pack's parity its damage takes, where most of it meets";
-    head(html, caption, &["Pack", "State", "Parity", "Units taken"]);
-    for (pack, margin) in used {
-        html.markup("<tr>").open("th", &[("scope", &"row"), ("class", &"id")]).text(pack.name()).close("th");
-        cell(html, "State", |html| badge(html, pack.state));
-        figure(html, "Parity", format_args!("{}+{}", margin.data, margin.parity));
-        cell(html, "Units taken", |html| units(html, &margin));
-        html.markup("</tr>\n");
-    }
-    end(html);
+    let most = needed.values().copied().max().unwrap_or(0);
+    let rows: Vec<_> = needed
+        .iter()
+        .map(|((data, parity, used), packs)| Bar {
+            name: match *used > u16::from(*parity) {
+                true => format!("{data}+{parity}: more than {parity}"),
+                false => format!("{data}+{parity}: {used} of {parity}"),
+            },
+            share: percent(*packs, most).unwrap_or(0.0),
+            class: if *used > u16::from(*parity) { "b5" } else { "b3" },
+            said: count(*packs, "pack", "packs"),
+        })
+        .collect();
+    bars(html, "Units of parity that damage took of a pack, where most of it meets", &rows);
     html.markup("</section>\n");
 }
 

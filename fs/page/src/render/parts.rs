@@ -90,7 +90,10 @@ pub(super) fn bars(html: &mut Html, caption: &'static str, bars: &[Bar]) {
         html.markup("<tr>").open("th", &[("scope", &"row")]).text(&bar.name).close("th");
         let width = format!("width:{:.2}%", bar.share.clamp(0.0, 100.0));
         html.markup("<td class=\"bar\" aria-hidden=\"true\">");
-        html.open("i", &[("class", &bar.class), ("style", &width)]).close("i").markup("</td>");
+        if bar.share > 0.0 {
+            html.open("i", &[("class", &bar.class), ("style", &width)]).close("i");
+        }
+        html.markup("</td>");
         html.element("td", &bar.said).markup("</tr>\n");
     }
     html.markup("</tbody></table>\n");
