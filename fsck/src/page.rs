@@ -28,6 +28,8 @@ const MENDABLE: [&str; 12] = [
 /// What was found, drawn.
 pub(crate) fn page(command: String, dir: &Path, report: &Report, took: Duration) -> Page {
     let made = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // As it was said it may mean another place to whoever reads it later.
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
     let picture = report.picture.clone().unwrap_or_default();
     let map = report.picture.is_some().then(|| Map::of(picture.packs, made));
     let verdict = match (report.is_clean(), report.corrected()) {
