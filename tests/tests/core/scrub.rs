@@ -442,7 +442,7 @@ fn a_report_says_of_every_pack_what_became_of_it() {
             let part = if lost.contains(pack) { len * 2 / 3 } else { 1 };
             spoil(&world, pack, 300.min(len as u64 / 4), part);
         }
-        let stop = if round % 3 == 0 { dice.below(all.len() as u64) } else { u64::MAX };
+        let stop = if round % 3 == 0 { 1 + dice.below(all.len() as u64) } else { u64::MAX };
         let options = ScrubOptions { each_pack: true, rate: (stop < u64::MAX).then_some(4_000_000), ..one() };
         let report = volume.scrub(&options, &mut |progress| progress.packs < stop).expect("scrubbing");
         let told: Vec<_> = report.each_pack.iter().map(|pack| pack.pack).collect();

@@ -34,7 +34,7 @@ pub(super) fn packs(html: &mut Html, page: &Page) {
             html.markup("<p>There are none: nothing was folded yet.</p>\n");
         }
         None => {
-            html.markup("<p>They were not come to: what was found before them stood in the way.</p>\n");
+            html.markup("<p>They were not come to.</p>\n");
         }
     }
     html.markup("</section>\n");
