@@ -79,6 +79,7 @@ fn deepest(ranges: impl Iterator<Item = Range<u64>>) -> u16 {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges")]
 mod tests {
     use super::*;
     use cairn_format::PackId;
