@@ -174,7 +174,7 @@ fn corrected(run: &ScrubRunReport, map: &Map) -> Vec<Finding> {
         .collect();
     let beside = run.sectors_corrected.saturating_sub(in_packs);
     if beside > 0 {
-        let what = if map.untold == 0 { "superblock" } else { "more" };
+        let what = if map.untold == 0 { "beside-packs" } else { "more" };
         all.push(finding(what, beside));
     }
     all
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(counts.map(|state| map.count(state)), [1, 1, 1, 1, 2]);
         assert_eq!((map.known, map.ages[0]), (1, 3));
         let kinds: Vec<_> = page.findings.iter().map(|f| (f.kind.as_str(), f.done.is_some())).collect();
-        assert_eq!(kinds, [("lost-bytes", false), ("pack", false), ("pack", true), ("superblock", true)]);
+        assert_eq!(kinds, [("lost-bytes", false), ("pack", false), ("pack", true), ("beside-packs", true)]);
         assert_eq!(page.findings[0].names[0].as_str(), r"/a\xff");
         let html = cairn_page::render(&page);
         assert!(html.contains(r"/a\xff") && html.contains("1 of 2"), "{html}");
