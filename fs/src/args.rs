@@ -180,6 +180,9 @@ pub(crate) struct ScrubArgs {
     /// Only look: what is damaged stays as it is.
     #[arg(long)]
     pub(crate) no_repair: bool,
+    /// Draw what was found on one HTML page: a map of the packs, the files affected, margins, savings.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,

@@ -94,6 +94,13 @@ fn verb_sections(verb: &str) -> Vec<Section> {
                  (uncorrected), and how many there are in all. What is damaged still is listed, and the files by path, with \
                  offset and length of what is lost.",
             ),
+            Section::new("REPORT").text(
+                "With --report one HTML page is written that needs no other file: a map of the packs (healthy, healed, damaged, \
+                 with bytes lost, not looked at), the files affected, findings by kind, how much of the parity was needed, when \
+                 packs were last looked through, what is saved, and what to do next. It takes the place of FILE only when it is \
+                 whole, and only of a regular file; it is written also where something is lost, and where a run that is done \
+                 here is interrupted.",
+            ),
             Section::new("SYSTEMD").text(
                 "The timer cairn-scrub@NAME.timer scrubs once a month what /etc/cairn/NAME.conf names.",
             ),
@@ -166,7 +173,7 @@ fn example(verb: &str) -> Option<&'static str> {
         "gc" => Some("cairn gc /mnt/photos --max-duration 10m"),
         "scrub" => Some(
             "cairn scrub /mnt/photos\ncairn scrub /srv/photos --deep --path holidays/2019\n\
-             cairn scrub /mnt/photos --rate 50 --max-duration 2h",
+             cairn scrub /mnt/photos --rate 50 --max-duration 2h --report scrub.html",
         ),
         "drill" => Some(
             "cairn drill /mnt/photos\ncairn drill /srv/photos --sample 2G --rounds 20 --scratch /var/tmp",

@@ -37,7 +37,7 @@ pub(crate) struct Args {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "",
-        conflicts_with_all = ["no", "preen", "yes", "zero_fill", "force"]
+        conflicts_with_all = ["no", "preen", "yes", "zero_fill", "force", "report"]
     )]
     pub(crate) undo: Option<String>,
     /// Check even if the volume seems clean.
@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Draw what was found on one HTML page: a map of the packs, the files affected, margins, savings.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Show progress: to a file descriptor as e2fsck does, or with 0 (or -C alone) as a bar. The bar is shown on a
     /// terminal anyway.
     #[arg(short = 'C', value_name = "FD", require_equals = true)]

@@ -12,12 +12,14 @@ mod index;
 mod journal;
 mod namespace;
 mod packs;
+mod picture;
 mod progress;
 mod repair;
 mod replaces;
 mod report;
 mod superblocks;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,12 +28,14 @@ use cairn_format::VolumeSuperblock;
 use cairn_store::disk::{Disk, FileDisk};
 use cairn_volume::{ENGINE_DIR, LockError, LockHolder, VolumeLock, lock_volume, store_disk};
 
+pub use picture::Picture;
 pub use progress::{Progress, Quiet};
 pub use repair::{Level, PutBack, RepairOptions, UNDO_DIR, repair, repair_dir, undo, undo_dir};
 pub use report::{CheckTotals, Done, Finding, Report, Severity};
 
 use examine::{Place, examine};
 use packs::Packs;
+use picture::draw;
 use report::Findings;
 
 /// How a check is done.
@@ -39,6 +43,8 @@ use report::Findings;
 pub struct CheckOptions {
     /// Where the engine is copied to, to be compared; the system's temporary directories if not given.
     pub scratch: Option<PathBuf>,
+    /// Whether the report is to have what a page shows.
+    pub picture: bool,
 }
 
 /// Why a volume could not be checked.
@@ -134,8 +140,14 @@ pub fn check(
     progress: &dyn Progress,
 ) -> Result<Report, CheckError> {
     let place = Place { volume, store: &store, engine: engine_dir, scratch: options.scratch.as_deref() };
-    let found = examine(&place, &mut Packs::new(), progress)?;
-    Ok(summary(found.superblock.as_ref(), found.totals, found.findings.finish()))
+    let mut packs = Packs::new();
+    let found = examine(&place, &mut packs, progress)?;
+    let picture = options.picture.then(|| draw(&found, &packs, &BTreeMap::new(), &*store, progress));
+    if progress.is_cancelled() {
+        return Err(CheckError::Cancelled);
+    }
+    let report = summary(found.superblock.as_ref(), found.totals, found.findings.finish());
+    Ok(Report { picture, ..report })
 }
 
 fn summary(superblock: Option<&VolumeSuperblock>, totals: CheckTotals, findings: Vec<Finding>) -> Report {
@@ -145,5 +157,6 @@ fn summary(superblock: Option<&VolumeSuperblock>, totals: CheckTotals, findings:
         totals,
         findings,
         checked: true,
+        picture: None,
     }
 }

@@ -4,6 +4,7 @@ mod bar;
 mod cli;
 mod manual;
 mod output;
+mod page;
 mod undone;
 
 use std::io::Write;
@@ -56,6 +57,9 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<u8, (u8, String)> {
     let dir = args.dir.display().to_string();
+    let place = args.report.as_deref().map(cairn_page::Place::new).transpose();
+    let place = place.map_err(|why| (exit::OPERATIONAL, why))?;
+    let picture = place.is_some();
     let cancelled = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, cancelled.clone())
@@ -74,10 +78,10 @@ fn run(args: &Args) -> Result<u8, (u8, String)> {
         return Ok(exit::CLEAN);
     }
     let checked = match level(args) {
-        None => check_dir(&args.dir, &CheckOptions::default(), &bar, &tell),
+        None => check_dir(&args.dir, &CheckOptions { scratch: None, picture }, &bar, &tell),
         Some(level) => {
             let options =
-                RepairOptions { level, force: args.force, zero_fill: args.zero_fill, scratch: None };
+                RepairOptions { level, force: args.force, zero_fill: args.zero_fill, scratch: None, picture };
             repair_dir(&args.dir, &options, &bar, &tell)
         }
     };
@@ -87,13 +91,30 @@ fn run(args: &Args) -> Result<u8, (u8, String)> {
         error => (exit::OPERATIONAL, format!("{dir}: {error}")),
     })?;
     let took = since.elapsed();
+    let drawn = place.map_or(Ok(()), |place| {
+        place.put(&cairn_page::render(&page::page(command(args), &args.dir, &report, took)))
+    });
     let text = if args.json {
         output::json(&dir, &report, took).map_err(|e| (exit::OPERATIONAL, e))?
     } else {
         output::text(&dir, &report, took, args.verbose)
     };
     print(&text)?;
-    Ok(code(&report))
+    // The codes add up: what was found is told, whatever became of the page.
+    drawn.map_err(|why| (code(&report) | exit::OPERATIONAL, why)).map(|()| code(&report))
+}
+
+/// The command with what decides what it does.
+fn command(args: &Args) -> String {
+    let given = [
+        ("-n", args.no || level(args).is_none()),
+        ("-f", args.force),
+        ("-p", args.preen),
+        ("-y", args.yes),
+        ("--zero-fill", args.zero_fill),
+    ];
+    let given: Vec<_> = given.iter().filter(|(_, given)| *given).map(|(option, _)| *option).collect();
+    format!("fsck.cairn {}", given.join(" "))
 }
 
 fn print(text: &str) -> Result<(), (u8, String)> {

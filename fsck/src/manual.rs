@@ -71,10 +71,16 @@ pub(crate) fn write(share: &Path) -> Result<(), String> {
                  pack, file and file_offset. done is null, or what was done about it:",
             )
             .items(words.map(owned)),
+        Section::new("REPORT").text(
+            "With --report one HTML page is written that needs no other file: a map of the packs, the files affected, \
+             findings by kind, how much of the parity was needed, what is saved, and what to do next. It takes the place of FILE \
+             only when it is whole, and only of a regular file; it is written also where something is left. One that cannot be \
+             written adds 8 to the exit status. A run that is interrupted writes none.",
+        ),
         Section::new("EXIT STATUS")
             .text("Those of fsck(8), which add up:")
             .items(codes.map(|(code, meaning)| (code.to_string(), meaning.to_string()))),
-        Section::new("EXAMPLES").example("cairn umount /mnt/photos\nfsck.cairn -n /srv/photos\nfsck.cairn -y /srv/photos\nfsck.cairn --undo /srv/photos"),
+        Section::new("EXAMPLES").example("cairn umount /mnt/photos\nfsck.cairn -n /srv/photos --report photos.html\nfsck.cairn -y /srv/photos\nfsck.cairn --undo /srv/photos"),
         Section::new("SEE ALSO").text("cairn(8), mkfs.cairn(8), fsck(8)"),
     ];
     generate(share, &[Page { command: Args::definition(), sections }], &[Args::definition()])

@@ -125,7 +125,8 @@ fn line(finding: &Finding) -> String {
     out
 }
 
-fn said(done: Done) -> &'static str {
+/// What was done about a finding, in words.
+pub(crate) fn said(done: Done) -> &'static str {
     match done {
         Done::Rewritten => "WRITTEN AGAIN",
         Done::Corrected => "CORRECTED",
@@ -169,7 +170,8 @@ fn printable(text: &str) -> String {
     out
 }
 
-fn counted(n: u64, what: &str) -> String {
+/// `1 pack`, `2 packs`.
+pub(crate) fn counted(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 

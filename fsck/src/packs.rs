@@ -8,6 +8,7 @@ use cairn_format::{
     ChunkEntry, Footer, FrameEntry, IndexSlot, PACK_HEADER_LEN, PackHeader, PackId, PackKind,
     StoreSuperblock, Uuid,
 };
+use cairn_page::PackState;
 use cairn_store::disk::{Access, Disk};
 use cairn_store::heal::examine_spare;
 use cairn_store::{PACKS_DIR, PackListing, PackReader, ReadError, StoreError, list_packs, pack_path};
@@ -16,7 +17,7 @@ use crate::CheckError;
 use crate::index::{Index, check_slots};
 use crate::progress::Progress;
 use crate::replaces::check_replaces;
-use crate::report::{CheckTotals, Finding, Findings};
+use crate::report::{CheckTotals, Finding, Findings, Severity};
 
 /// What is said of damage that costs nothing yet.
 const RESTORES: &str =
@@ -39,12 +40,30 @@ pub(crate) struct PackResult {
     pub(crate) facts: PackFacts,
     /// The length of its file then.
     len: u64,
+    /// Whether something of it does not come back.
+    lost: bool,
     findings: Vec<Finding>,
     /// Findings beyond [`FINDINGS_MAX`].
     left_out: u64,
     frames: u64,
     chunks: u64,
     plain_bytes: u64,
+}
+
+impl PackResult {
+    /// The length of its file.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// What a map says of it.
+    pub(crate) fn state(&self) -> PackState {
+        match self.findings.iter().any(|finding| finding.severity == Severity::Damage) {
+            _ if self.lost => PackState::Lost,
+            true => PackState::Damaged,
+            false => PackState::Whole,
+        }
+    }
 }
 
 /// Findings of one pack that are told one by one: a store that is lost as a whole has millions of chunks.
@@ -148,7 +167,7 @@ impl<'a> PackCheck<'a> {
     fn run(&mut self, disk: &dyn Disk, slots: &[IndexSlot], there: &HashSet<PackId>) {
         let reader = match PackReader::open(disk, self.pack) {
             Ok(reader) => reader,
-            Err(error) => return self.damage("pack", 0, error.to_string()),
+            Err(error) => return self.loss("pack", 0, error.to_string()),
         };
         self.spare(disk);
         if let Some(footer) = self.footer(disk, &reader) {
@@ -169,6 +188,12 @@ impl<'a> PackCheck<'a> {
         }
         let finding = Finding::damage(kind, what).pack(self.pack).at(offset);
         self.result.findings.push(finding.file(format!("store/{}", pack_path(&self.pack))));
+    }
+
+    /// Damage that something does not come back from.
+    fn loss(&mut self, kind: &'static str, offset: u64, what: String) {
+        self.result.lost = true;
+        self.damage(kind, offset, what);
     }
 
     /// The footer, where one copy is whole; says so where the other is not.
@@ -200,7 +225,7 @@ impl<'a> PackCheck<'a> {
                 let what =
                     format!("no copy of its footer can be used: {}; {}", reason(&first), reason(&second));
                 let Some(restored) = reader.restored_footer() else {
-                    self.damage("footer", place(&second), what);
+                    self.loss("footer", place(&second), what);
                     return None;
                 };
                 self.damage("footer", place(&second), format!("{what}; {RESTORES}"));
@@ -269,7 +294,7 @@ impl<'a> PackCheck<'a> {
             Err(error) => {
                 let reason = reason(&error);
                 let Some(restored) = reader.restored_frame(entry) else {
-                    self.damage("frame", entry.offset, format!("frame {number}: {reason}"));
+                    self.loss("frame", entry.offset, format!("frame {number}: {reason}"));
                     self.result.facts.bad_frames.insert(number, reason);
                     return;
                 };
@@ -281,7 +306,7 @@ impl<'a> PackCheck<'a> {
         self.result.plain_bytes += frame.plain.len() as u64;
         if frame.chunks != listed {
             let what = "its chunks are not those that the footer lists".to_owned();
-            self.damage("frame", entry.offset, format!("frame {number}: {what}"));
+            self.loss("frame", entry.offset, format!("frame {number}: {what}"));
             self.result.facts.bad_frames.insert(number, what);
             return;
         }
@@ -292,7 +317,7 @@ impl<'a> PackCheck<'a> {
             });
             if !whole {
                 let what = "its bytes are not those that its id stands for";
-                self.damage("chunk", entry.offset, format!("frame {number}, slot {slot}: {what}"));
+                self.loss("chunk", entry.offset, format!("frame {number}, slot {slot}: {what}"));
                 self.result.facts.bad_chunks.insert((number, slot));
             }
         }

@@ -3,6 +3,8 @@
 use cairn_format::{ChunkId, Ino, PackId};
 use serde::Serialize;
 
+use crate::picture::Picture;
+
 /// Findings that are kept one by one; those behind them are counted.
 const FINDINGS_MAX: usize = 10_000;
 
@@ -52,6 +54,9 @@ pub struct Finding {
     /// The names of the file affected, from the volume's root, at most a few of them; bytes that are not
     /// UTF-8 are replaced.
     pub paths: Vec<String>,
+    /// The same, byte for byte.
+    #[serde(skip)]
+    pub names: Vec<Vec<u8>>,
     /// The inode affected.
     pub inode: Option<u64>,
     /// Where in the file the affected bytes begin.
@@ -81,6 +86,7 @@ impl Finding {
             severity,
             kind,
             paths: Vec::new(),
+            names: Vec::new(),
             inode: None,
             offset: None,
             length: None,
@@ -242,7 +248,7 @@ pub struct CheckTotals {
 }
 
 /// What a check found, and what it went through.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Report {
     /// The volume's UUID; none where its superblock cannot be read.
     pub volume: Option<String>,
@@ -254,6 +260,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Whether it was gone through at all: not where a volume says of itself that it is in order, and that was enough.
     pub checked: bool,
+    /// What a page shows beside that, where it was asked for and there is a volume to draw.
+    pub picture: Option<Picture>,
 }
 
 impl Report {

@@ -62,6 +62,8 @@ mod ranges;
 mod refill;
 #[path = "mount/repairs.rs"]
 mod repairs;
+#[path = "mount/report.rs"]
+mod report;
 #[path = "mount/rot.rs"]
 mod rot;
 #[path = "mount/scrub.rs"]
@@ -78,6 +80,8 @@ mod tools;
 mod trees;
 #[path = "mount/virtual_files.rs"]
 mod virtual_files;
+#[path = "../../fs/page/tests/pages/wellformed.rs"]
+mod wellformed;
 #[path = "mount/worker.rs"]
 mod worker;
 #[path = "mount/xattrs.rs"]

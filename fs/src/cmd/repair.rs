@@ -225,7 +225,12 @@ mod tests {
             bytes_stored: 2 << 20,
             packs_written: 1,
             places_refilled: 6,
-            files: vec![ScrubFile { inode: 9, paths: vec!["/a/b".into()], ranges: vec![(10, 20)] }],
+            files: vec![ScrubFile {
+                inode: 9,
+                paths: vec!["/a/b".into()],
+                names: vec![b"/a/b".to_vec()],
+                ranges: vec![(10, 20)],
+            }],
             took: Duration::from_secs(2),
             ..RefillReport::default()
         };

@@ -1,10 +1,12 @@
 //! `cairn scrub`.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use cairn_volume::{ScrubOptions, ScrubProgress};
+use cairn_page::Shown;
+use cairn_volume::{ScrubOptions, ScrubProgress, guarantee};
 use serde::Serialize;
 
 use super::long_run::{self, Bar, ended};
@@ -13,7 +15,7 @@ use crate::control::{Client, ScrubRequest};
 use crate::failure::{self, Failure};
 use crate::output::{count, duration, print, print_json};
 use crate::places::{self, Place};
-use crate::report::{ScrubFileReport, ScrubProgressReport, ScrubRunReport};
+use crate::report::{About, ScrubFileReport, ScrubProgressReport, ScrubRunReport, UsageReport, scrub_page};
 use crate::size::human;
 
 /// Version of the JSON document.
@@ -36,6 +38,7 @@ struct Document<'a> {
 /// Scrubs, in the daemon of a mounted volume, or here where nobody has it.
 pub(crate) fn run(args: &ScrubArgs) -> Result<(), Failure> {
     let place = places::find(&args.path)?;
+    let page = args.report.as_deref().map(cairn_page::Place::new).transpose().map_err(Failure::new)?;
     let request = ScrubRequest {
         deep: args.deep,
         path: args.only.as_deref().map(|path| within(&place, path)),
@@ -43,20 +46,75 @@ pub(crate) fn run(args: &ScrubArgs) -> Result<(), Failure> {
         rate: args.rate,
         max_seconds: args.max_duration.map(|most| most.as_secs_f64()),
         look_only: args.no_repair,
+        each_pack: page.is_some(),
     };
     let bar = Bar::new(!args.json);
-    let run = match Client::connect(&place.dir)? {
-        Some(mut daemon) => daemon.scrub(&request, &mut |progress| show(&bar, progress)),
+    let done = match Client::connect(&place.dir)? {
+        Some(daemon) => there(daemon, &request, &bar),
         None => here(&place.dir, &request, &bar),
     };
     bar.finish();
-    let run = run?;
+    let Done { run, usage, interrupted } = done?;
+    let drawn = match &page {
+        Some(page) => page.put(&cairn_page::render(&scrub_page(&run, about(&place.dir, &request, usage)))),
+        None => Ok(()),
+    };
+    if let Some(interrupted) = interrupted {
+        told(drawn);
+        return Err(interrupted);
+    }
     let dir = place.dir.display().to_string();
     match args.json {
         true => print_json(&Document { message_type: "scrub", schema_version: SCHEMA, dir, run: &run })?,
         false => print(&sentences(&dir, &run))?,
     }
-    verdict(&place.dir, &run)
+    match verdict(&place.dir, &run) {
+        Ok(()) => drawn.map_err(Failure::new),
+        // What is lost is worse than a page that cannot be written.
+        lost => {
+            told(drawn);
+            lost
+        }
+    }
+}
+
+/// A run that came to an end.
+struct Done {
+    run: ScrubRunReport,
+    usage: Option<UsageReport>,
+    /// Whether whoever asked for it had enough.
+    interrupted: Option<Failure>,
+}
+
+/// Says why there is no page, where something else decides how the command ends.
+fn told(drawn: Result<(), String>) {
+    if let Err(why) = drawn {
+        eprintln!("cairn: {why}");
+    }
+}
+
+/// What a page says of the volume.
+fn about(dir: &Path, request: &ScrubRequest, usage: Option<UsageReport>) -> About {
+    let mut command = "cairn scrub".to_string();
+    let options = [
+        ("--deep", request.deep),
+        ("--errors-only", request.errors_only),
+        ("--no-repair", request.look_only),
+    ];
+    options.iter().filter(|(_, given)| *given).for_each(|(option, _)| command += &format!(" {option}"));
+    if let Some(path) = &request.path {
+        command += &format!(" --path {}", Shown::new(path.as_os_str().as_bytes()));
+    }
+    let superblock = cairn_volume::superblock(dir).ok();
+    let pack_size = cairn_volume::pack_size(dir).ok();
+    About {
+        command,
+        dir: Shown::new(dir.as_os_str().as_bytes()),
+        label: superblock.as_ref().map(|found| found.label.clone()).unwrap_or_default(),
+        uuid: superblock.as_ref().map(|found| found.uuid.to_string()),
+        usage,
+        guarantee: superblock.zip(pack_size).map(|(found, size)| guarantee(found.geometry.parity, size)),
+    }
 }
 
 /// A path as the volume has it: from its root.
@@ -66,18 +124,37 @@ fn within(place: &Place, path: &Path) -> PathBuf {
     inside.unwrap_or(path).to_path_buf()
 }
 
+/// Has the daemon scrub.
+fn there(mut daemon: Client, request: &ScrubRequest, bar: &Bar) -> Result<Done, Failure> {
+    let run = daemon.scrub(request, &mut |progress| show(bar, progress))?;
+    // A page without it is a page all the same.
+    let usage = request.each_pack.then(|| daemon.ask("usage", "usage").ok()).flatten();
+    Ok(Done { run, usage, interrupted: None })
+}
+
 /// Scrubs a volume that nobody has mounted.
-fn here(dir: &Path, request: &ScrubRequest, bar: &Bar) -> Result<ScrubRunReport, Failure> {
+fn here(dir: &Path, request: &ScrubRequest, bar: &Bar) -> Result<Done, Failure> {
     let interrupted = "interrupted: what was looked through is noted, and the next run goes on";
-    long_run::here(dir, request.look_only, interrupted, |volume, asked| {
+    let mut found = None;
+    let ended = long_run::here(dir, request.look_only, interrupted, |volume, asked| {
         let mut tell = |progress: &ScrubProgress| {
             show(bar, &ScrubProgressReport::from(*progress));
             !asked()
         };
         let threads = available_parallelism().map_or(1, usize::from);
         let run = volume.scrub(&ScrubOptions { threads, ..request.options() }, &mut tell);
-        run.map(ScrubRunReport::from).map_err(|e| Failure::new(failed(dir, &e)))
-    })
+        let run = run.map(ScrubRunReport::from).map_err(|e| Failure::new(failed(dir, &e)))?;
+        found = Some((run, UsageReport::from(volume.usage())));
+        Ok(())
+    });
+    match (ended, found) {
+        (Ok(()), Some((run, usage))) => Ok(Done { run, usage: Some(usage), interrupted: None }),
+        (Err(e), Some((run, usage))) if e.code == failure::INTERRUPTED => {
+            Ok(Done { run, usage: Some(usage), interrupted: Some(e) })
+        }
+        (Err(e), _) => Err(e),
+        (Ok(()), None) => Err(Failure::new(failed(dir, &"nothing came of it"))),
+    }
 }
 
 fn show(bar: &Bar, progress: &ScrubProgressReport) {
@@ -153,7 +230,9 @@ fn sentences(dir: &str, run: &ScrubRunReport) -> String {
 
 /// What of a file is lost.
 pub(super) fn lost(file: &ScrubFileReport) -> String {
-    let name = file.paths.first().cloned().unwrap_or_else(|| format!("inode {}, without a name", file.inode));
+    // Names may hold anything, but a terminal must not obey them.
+    let name = file.paths.first().map(|path| Shown::new(path.as_bytes()).to_string());
+    let name = name.unwrap_or_else(|| format!("inode {}, without a name", file.inode));
     let mut ranges: Vec<_> =
         file.ranges.iter().take(RANGES).map(|(offset, len)| format!("{len} at {offset}")).collect();
     if file.more_ranges > 0 || file.ranges.len() > RANGES {
@@ -165,7 +244,6 @@ pub(super) fn lost(file: &ScrubFileReport) -> String {
 impl ScrubRequest {
     /// What the volume is asked.
     pub(crate) fn options(&self) -> ScrubOptions {
-        use std::os::unix::ffi::OsStrExt;
         ScrubOptions {
             deep: self.deep,
             path: self.path.as_ref().map(|path| path.as_os_str().as_bytes().to_vec()),
@@ -174,6 +252,7 @@ impl ScrubRequest {
             rate: self.rate.map(|megabytes| megabytes.clamp(1, 1 << 40).saturating_mul(1_000_000)),
             max_duration: self.max_seconds.and_then(|most| Duration::try_from_secs_f64(most).ok()),
             repair: !self.look_only,
+            each_pack: self.each_pack,
             ..ScrubOptions::default()
         }
     }
@@ -201,7 +280,12 @@ mod tests {
                 len: 4096,
                 reason: "lost".into(),
             }],
-            files: vec![ScrubFile { inode: 17, paths: vec!["/a/b".into()], ranges: vec![(10, 20), (50, 1)] }],
+            files: vec![ScrubFile {
+                inode: 17,
+                paths: vec!["/a/b\x1b[2J".into()],
+                names: vec![b"/a/b\x1b[2J".to_vec()],
+                ranges: vec![(10, 20), (50, 1)],
+            }],
             took: Duration::from_secs(2),
             stopped: Some(ScrubStop::Time),
             ..ScrubReport::default()
@@ -213,7 +297,7 @@ mod tests {
             "checked    corrected  uncorrected        total",
             "1280            7            1         2000",
             "store/packs/aa/x.pack: 4096 bytes at 4096: lost",
-            "lost: /a/b: bytes 20 at 10, 1 at 50",
+            r"lost: /a/b\u{1b}[2J: bytes 20 at 10, 1 at 50",
         ] {
             assert!(told.contains(part), "'{part}' is not in: {told}");
         }

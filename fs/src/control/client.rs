@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use cairn_page::Map;
 use cairn_volume::{HealMode, Wanted};
 use nix::sys::statvfs::statvfs;
 use serde::de::DeserializeOwned;
@@ -16,7 +17,8 @@ use super::{GcRequest, RepairRequest, Request, ScrubRequest, read_line, with_add
 use crate::failure::Failure;
 use crate::mountinfo;
 use crate::report::{
-    GcProgressReport, GcRunReport, RepairProgressReport, RepairRunReport, ScrubProgressReport, ScrubRunReport,
+    GcProgressReport, GcRunReport, RepairProgressReport, RepairRunReport, ScrubFileReport,
+    ScrubProgressReport, ScrubRunReport,
 };
 
 /// A connection to the daemon that holds a volume.
@@ -95,7 +97,8 @@ impl Client {
         progress: &mut dyn FnMut(&ScrubProgressReport),
     ) -> Result<ScrubRunReport, Failure> {
         let request = Request { scrub: Some(how.clone()), ..Request::of("scrub") };
-        let (mut damage, mut files) = (Vec::new(), Vec::new());
+        let (mut damage, mut files): (_, Vec<ScrubFileReport>) = (Vec::new(), Vec::new());
+        let mut map: Option<Map> = None;
         let mut answer = self.request(&request, &mut |news| {
             if news["event"] != "scrub" {
                 return;
@@ -106,10 +109,24 @@ impl Client {
                 damage.push(told);
             } else if let Ok(told) = serde_json::from_value(news["file"].clone()) {
                 files.push(told);
+            } else if let (Ok(told), Some(file)) =
+                (serde_json::from_value(news["shown"].clone()), files.last_mut())
+            {
+                file.shown = told;
+            } else if let Ok(told) = serde_json::from_value(news["map"].clone()) {
+                map = Some(told);
+            } else if let (Ok(mut told), Some(map)) =
+                (serde_json::from_value(news["cells"].clone()), map.as_mut())
+            {
+                map.cells.append(&mut told);
+            } else if let (Ok(mut told), Some(map)) =
+                (serde_json::from_value(news["told"].clone()), map.as_mut())
+            {
+                map.told.append(&mut told);
             }
         })?;
         let run: ScrubRunReport = self.taken("scrub", answer["scrub"].take())?;
-        Ok(ScrubRunReport { damage, files, ..run })
+        Ok(ScrubRunReport { damage, files, map, ..run })
     }
 
     /// Has lost data back: `look` is called with what is looked for, and with what takes a chunk that was found and says

@@ -74,7 +74,9 @@ pub(crate) struct GcRequest {
 }
 
 /// How a volume is to be scrubbed. While that goes on the daemon sends `{"v":1,"event":"scrub","progress":{…}}`, and before
-/// its answer a line with `damage` or `file` for each that is damaged still; a connection that is closed ends the run.
+/// its answer a line with `damage` or `file` for each that is damaged still; a connection that is closed ends the run. Where
+/// `each_pack` is asked for, lines with `shown` (what a file is called, byte for byte), `map`, `cells` and `told` as
+/// [`cairn_page::Map`] has them come, too.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct ScrubRequest {
@@ -90,6 +92,8 @@ pub(crate) struct ScrubRequest {
     pub(crate) max_seconds: Option<f64>,
     /// Nothing is written.
     pub(crate) look_only: bool,
+    /// What is known of every pack is told.
+    pub(crate) each_pack: bool,
 }
 
 /// Calls `f` with a path that leads to the socket in `dir` and is short enough for a socket's address.

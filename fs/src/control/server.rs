@@ -25,6 +25,8 @@ use crate::report::{
 const MAX_CONNECTIONS: usize = 32;
 /// How long an answer may take to be read.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Cells of a map, or packs, that a line tells.
+const MAPPED: usize = 64;
 /// How often whoever has garbage collected is told how far that is.
 pub(super) const NEWS_EVERY: Duration = Duration::from_millis(200);
 /// How much nicer collecting is than what answers requests.
@@ -225,6 +227,18 @@ fn scrub(how: &ScrubRequest, shared: &Shared, mut to: &UnixStream) -> Result<Val
     }
     for file in std::mem::take(&mut run.files) {
         send("file", json!(file));
+        if how.each_pack {
+            send("shown", json!(file.shown));
+        }
+    }
+    if let Some(map) = run.map.take() {
+        send("map", json!(map));
+        for cells in map.cells.chunks(MAPPED) {
+            send("cells", json!(cells));
+        }
+        for told in map.told.chunks(MAPPED) {
+            send("told", json!(told));
+        }
     }
     Ok(json!({ "scrub": run }))
 }

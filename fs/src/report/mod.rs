@@ -2,6 +2,7 @@
 
 mod drill;
 mod gc;
+mod page;
 mod repair;
 mod scrub;
 mod stats;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use drill::{DrillMarginReport, DrillRangeReport, DrillRunReport};
 pub(crate) use gc::{GcProgressReport, GcRunReport};
+pub(crate) use page::{About, scrub_page};
 pub(crate) use repair::{RepairProgressReport, RepairRunReport};
 pub(crate) use scrub::{ScrubFileReport, ScrubProgressReport, ScrubRunReport};
 pub(crate) use stats::{HealEventReport, StatsReport, StatsTold};

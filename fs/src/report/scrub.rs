@@ -1,7 +1,12 @@
 //! What a scrub found.
 
-use cairn_volume::{ScrubDamage, ScrubFile, ScrubProgress, ScrubReport, ScrubStep, ScrubStop};
+use cairn_page::{Map, Margin, Pack, PackState, Shown};
+use cairn_volume::{
+    ScrubDamage, ScrubFile, ScrubOutcome, ScrubPack, ScrubProgress, ScrubReport, ScrubStep, ScrubStop,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::control::now;
 
 /// [`ScrubProgress`] with names that scripts may rely on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +73,9 @@ pub(crate) struct ScrubFileReport {
     pub(crate) ranges: Vec<(u64, u64)>,
     /// How many places there are beyond those.
     pub(crate) more_ranges: u64,
+    /// What it is called, so that its bytes can be told: for pages.
+    #[serde(skip)]
+    pub(crate) shown: Vec<Shown>,
 }
 
 /// Places of one file that a [`ScrubFileReport`] names, and the longest path: each is a line of at most 64 KiB.
@@ -76,11 +84,12 @@ const SCRUB_PATH: usize = 2_000;
 
 impl From<ScrubFile> for ScrubFileReport {
     fn from(file: ScrubFile) -> ScrubFileReport {
-        let ScrubFile { inode, paths, mut ranges } = file;
+        let ScrubFile { inode, paths, names, mut ranges } = file;
         let more_ranges = ranges.len().saturating_sub(SCRUB_RANGES) as u64;
         ranges.truncate(SCRUB_RANGES);
         let paths = paths.into_iter().map(|path| shortened(path, SCRUB_PATH)).collect();
-        ScrubFileReport { inode, paths, ranges, more_ranges }
+        let shown = names.iter().map(|name| Shown::new(name).shortened(SCRUB_PATH)).collect();
+        ScrubFileReport { inode, paths, ranges, more_ranges, shown }
     }
 }
 
@@ -139,6 +148,9 @@ pub(crate) struct ScrubRunReport {
     pub(crate) files: Vec<ScrubFileReport>,
     /// Whether there is more than is listed.
     pub(crate) more: bool,
+    /// The packs, for pages, where that was asked for.
+    #[serde(skip)]
+    pub(crate) map: Option<Map>,
 }
 
 impl From<ScrubReport> for ScrubRunReport {
@@ -163,9 +175,11 @@ impl From<ScrubReport> for ScrubRunReport {
             damage,
             files,
             more,
+            each_pack,
             took,
             stopped,
         } = report;
+        let map = (!each_pack.is_empty()).then(|| Map::of(each_pack.iter().map(drawn).collect(), now()));
         let stopped = stopped.map(|stop| match stop {
             ScrubStop::Asked => "asked",
             ScrubStop::Time => "time",
@@ -200,6 +214,32 @@ impl From<ScrubReport> for ScrubRunReport {
                 .collect(),
             files: files.into_iter().map(ScrubFileReport::from).collect(),
             more,
+            map,
         }
+    }
+}
+
+/// A pack as a map has it.
+fn drawn(pack: &ScrubPack) -> Pack {
+    let state = match (pack.outcome, pack.seen) {
+        (Some(ScrubOutcome::Uncorrected), _) => PackState::Lost,
+        (Some(ScrubOutcome::Damaged), _) => PackState::Damaged,
+        (Some(ScrubOutcome::Corrected), true) => PackState::Healed,
+        (Some(ScrubOutcome::Whole), true) => PackState::Whole,
+        _ => PackState::Unseen,
+    };
+    Pack {
+        id: pack.pack.0,
+        len: pack.len,
+        state,
+        seen: pack.seen,
+        verified: pack.verified,
+        corrected: pack.corrected,
+        uncorrected: pack.uncorrected,
+        margin: pack.margin.map(|margin| Margin {
+            data: margin.parity.data,
+            parity: margin.parity.parity,
+            used: margin.used,
+        }),
     }
 }

@@ -40,10 +40,10 @@ mod volume;
 pub use cairn_store::sync;
 
 pub use cairn_format::{
-    ChunkId, ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, Timestamp, Uuid,
-    VolumeState, VolumeSuperblock,
+    ChunkId, ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, ScrubOutcome, Timestamp,
+    Uuid, VolumeState, VolumeSuperblock,
 };
-pub use cairn_store::heal::{HealCounts, HealEvent, HealMode, HealOutcome, HealPlace};
+pub use cairn_store::heal::{HealCounts, HealEvent, HealMode, HealOutcome, HealPlace, Margin};
 pub use checkpoint::{
     BaseWriter, ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain,
 };
@@ -65,7 +65,8 @@ pub use refill::{
 };
 pub use request::Request;
 pub use scrub::{
-    ScrubDamage, ScrubError, ScrubFile, ScrubOptions, ScrubProgress, ScrubReport, ScrubStep, ScrubStop,
+    ScrubDamage, ScrubError, ScrubFile, ScrubOptions, ScrubPack, ScrubProgress, ScrubReport, ScrubStep,
+    ScrubStop, scrub_state,
 };
 pub use statistics::Statistics;
 pub use vfs::{

@@ -23,7 +23,7 @@ use crate::journal::JournalState;
 use crate::packs::Packs;
 use crate::progress::Progress;
 use crate::report::{CheckTotals, Finding, Findings};
-pub(crate) use extents::{Counts, PieceCheck, Wish, given_up};
+pub(crate) use extents::{Counts, GIVEN_UP, PieceCheck, Wish, given_up};
 pub(crate) use overlay::Overlay;
 pub(crate) use salvage::{Gap, Skip, gaps};
 pub(crate) use state::{Entry, Record, StateCursor, Walk, hex};

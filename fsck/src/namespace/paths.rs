@@ -39,9 +39,9 @@ pub(super) fn resolve(
     if !above.is_empty() {
         dirs = names_of(&above, names)?;
     }
-    let mut paths: HashMap<u64, Vec<String>> = HashMap::new();
+    let mut paths: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
     for ino in wanted {
-        let mut all: Vec<String> = named.get(&ino).into_iter().flatten().map(|at| path(at, &dirs)).collect();
+        let mut all: Vec<Vec<u8>> = named.get(&ino).into_iter().flatten().map(|at| path(at, &dirs)).collect();
         if ino == Ino::ROOT.0 {
             all.push("/".into());
         }
@@ -50,7 +50,8 @@ pub(super) fn resolve(
     }
     for finding in findings {
         if let Some(found) = finding.inode.and_then(|ino| paths.get(&ino)) {
-            finding.paths.clone_from(found);
+            finding.paths = found.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+            finding.names.clone_from(found);
         }
     }
     Ok(())
@@ -79,19 +80,19 @@ fn names_of(wanted: &HashSet<u64>, names: &Names<'_>) -> Result<Named, ChainRead
 }
 
 /// A path from the root; from `…` where there is no way up.
-fn path(at: &(u64, Vec<u8>), dirs: &Named) -> String {
-    let mut parts = vec![String::from_utf8_lossy(&at.1).into_owned()];
+fn path(at: &(u64, Vec<u8>), dirs: &Named) -> Vec<u8> {
+    let mut parts = vec![at.1.as_slice()];
     let mut dir = at.0;
     while dir != Ino::ROOT.0 && parts.len() < DEPTH_MAX {
         let Some((parent, name)) = dirs.get(&dir).and_then(|names| names.first()) else {
-            parts.push("…".into());
+            parts.push("…".as_bytes());
             parts.reverse();
-            return parts.join("/");
+            return parts.join(&b'/');
         };
-        parts.push(String::from_utf8_lossy(name).into_owned());
+        parts.push(name);
         dir = *parent;
     }
-    parts.push(String::new());
+    parts.push(b"");
     parts.reverse();
-    parts.join("/")
+    parts.join(&b'/')
 }

@@ -22,16 +22,18 @@ mod segments;
 pub(crate) mod suspect;
 mod undo;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_format::{CheckpointKind, CheckpointRef, VolumeState, VolumeSuperblock};
+use cairn_format::{CheckpointKind, CheckpointRef, PackId, VolumeState, VolumeSuperblock};
 use cairn_store::disk::Disk;
 use cairn_store::{PackReader, Store, read_replicas};
 use cairn_volume::ENGINE_DIR;
 
 use crate::examine::{Examined, Place, examine};
 use crate::packs::Packs;
+use crate::picture::{Picture, Treated, draw, outline};
 use crate::progress::Progress;
 use crate::report::{CheckTotals, Finding, Report, Severity};
 use crate::{CheckError, Opened, open_dir, summary};
@@ -60,6 +62,8 @@ pub struct RepairOptions {
     pub zero_fill: bool,
     /// As for a check.
     pub scratch: Option<PathBuf>,
+    /// As for a check.
+    pub picture: bool,
 }
 
 /// A volume under repair.
@@ -72,6 +76,8 @@ pub(crate) struct Site<'a> {
     undo: Undo,
     /// Packs that were gone through.
     packs: Packs,
+    /// Packs that were written to.
+    treated: BTreeMap<PackId, Treated>,
     /// Whether what is journalled could not be folded: it is not tried again.
     unfoldable: bool,
 }
@@ -137,11 +143,12 @@ pub fn repair(
         && let Some(superblock) = says_it_is_in_order(&*volume, &*store)
     {
         let report = summary(Some(&superblock), CheckTotals::default(), Vec::new());
-        return Ok(Report { checked: false, ..report });
+        let picture = options.picture.then(|| outline(&superblock, &*store));
+        return Ok(Report { checked: false, picture, ..report });
     }
     let undo = Undo::new(volume.clone(), store.clone());
-    let mut site =
-        Site { volume, store, engine, options, progress, undo, packs: Packs::new(), unfoldable: false };
+    let (packs, treated) = Default::default();
+    let mut site = Site { volume, store, engine, options, progress, undo, packs, treated, unfoldable: false };
     let mut done: Vec<Finding> = Vec::new();
     for round in 1.. {
         let mut found = site.examine()?;
@@ -152,8 +159,10 @@ pub fn repair(
             let left = left.count();
             suspect::run(&site, left, &mut found)?;
             site.undo.finish()?;
+            let picture = options.picture.then(|| site.draw(&found));
             let findings = found.findings.finish_after(done);
-            return Ok(summary(found.superblock.as_ref(), found.totals, findings));
+            let report = summary(found.superblock.as_ref(), found.totals, findings);
+            return Ok(Report { picture, ..report });
         }
         done.extend(found.findings.list.into_iter().filter(|finding| finding.done.is_some()));
     }
@@ -178,6 +187,10 @@ impl Site<'_> {
         let scratch = self.options.scratch.as_deref();
         let place = Place { volume: &*self.volume, store: &self.store, engine: self.engine, scratch };
         examine(&place, &mut self.packs, self.progress)
+    }
+
+    fn draw(&self, found: &Examined) -> Picture {
+        draw(found, &self.packs, &self.treated, &*self.store, self.progress)
     }
 }
 

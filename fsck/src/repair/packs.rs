@@ -59,6 +59,7 @@ fn repair(site: &mut Site<'_>, pack: PackId) -> Result<Option<bool>, CheckError>
         StoreError::Io { path, error } => CheckError::Io { path: format!("store/{path}"), error },
         error => CheckError::Io { path: format!("store/{path}"), error: std::io::Error::other(error) },
     })?;
+    site.treated.entry(pack).or_default().note(&damage, &mended);
     let changed =
         !mended.restored.is_empty() || damage.wrong_len.is_some_and(|len| len > damage.layout.file_len());
     Ok(changed.then_some(mended.lost.is_empty()))

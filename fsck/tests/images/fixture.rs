@@ -299,7 +299,8 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-fn write(volume: &Volume, dir: u64, name: &[u8], data: &[u8]) -> u64 {
+/// Makes a file of the bytes.
+pub(crate) fn write(volume: &Volume, dir: u64, name: &[u8], data: &[u8]) -> u64 {
     let file = volume.create(dir, name, 0o644, 0, &CALLER).unwrap();
     for (i, part) in data.chunks(16 << 10).enumerate() {
         volume.write(file.ino, (i * (16 << 10)) as u64, part, false).unwrap();

@@ -10,7 +10,10 @@ mod killed;
 mod many;
 mod memory;
 mod namespace;
+mod page;
 mod random;
 mod repair;
 mod store;
 mod undo;
+#[path = "../../../fs/page/tests/pages/wellformed.rs"]
+mod wellformed;

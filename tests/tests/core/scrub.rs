@@ -490,3 +490,52 @@ fn a_scrub_whose_time_is_over_ends_with_a_part_and_others_do_the_rest() {
     }
     assert_eq!((last.stopped, seen), (None, total), "{last:?}");
 }
+
+#[test]
+fn a_report_says_of_every_pack_what_became_of_it() {
+    let base = some_packs();
+    let mut dice = Dice::new(11);
+    for round in 0..12 {
+        let world = base.fork();
+        let volume = world.open().expect("mount");
+        let all = packs(&world);
+        let (mut damaged, mut lost) = (BTreeSet::new(), BTreeSet::new());
+        for pack in &all {
+            let len = bytes_of_pack(&world, pack).len();
+            match dice.below(6) {
+                0 => drop(damaged.insert(*pack)),
+                1 => drop(lost.insert(*pack)),
+                _ => continue,
+            }
+            let part = if lost.contains(pack) { len * 2 / 3 } else { 1 };
+            spoil(&world, pack, 300.min(len as u64 / 4), part);
+        }
+        let stop = if round % 3 == 0 { 1 + dice.below(all.len() as u64) } else { u64::MAX };
+        let options = ScrubOptions { each_pack: true, rate: (stop < u64::MAX).then_some(4_000_000), ..one() };
+        let report = volume.scrub(&options, &mut |progress| progress.packs < stop).expect("scrubbing");
+        let told: Vec<_> = report.each_pack.iter().map(|pack| pack.pack).collect();
+        assert_eq!(told, all, "round {round}");
+        let seen = report.each_pack.iter().filter(|pack| pack.seen);
+        let sums = seen.fold((0, 0, 0), |(n, corrected, left), pack| {
+            assert!(pack.verified.is_some() && pack.outcome.is_some(), "{pack:?}");
+            let outcome = pack.outcome.expect("was asserted");
+            let hit = damaged.contains(&pack.pack) || lost.contains(&pack.pack);
+            assert_eq!(outcome != ScrubOutcome::Whole, hit, "{pack:?}");
+            // A small pack of metadata survives what is asked here of all.
+            let reached = pack.margin.is_none_or(|margin| margin.used <= u16::from(margin.parity.parity));
+            assert_eq!(outcome == ScrubOutcome::Uncorrected, !reached, "{pack:?}");
+            assert!(reached || lost.contains(&pack.pack), "{pack:?}");
+            (n + 1, corrected + pack.corrected, left + pack.uncorrected)
+        });
+        assert_eq!(sums, (report.packs, report.corrected, report.uncorrected), "round {round}: {report:?}");
+        assert!(report.each_pack.iter().all(|pack| pack.len > 0 && (pack.seen || pack.outcome.is_none())));
+        assert!(scrub(&volume, &one()).each_pack.is_empty(), "nobody asked");
+    }
+    let world = base.fork();
+    let volume = world.open().expect("mount");
+    let gone = packs(&world)[1];
+    world.store_disk().remove(&pack_path(&gone)).expect("removed");
+    let report = scrub(&volume, &ScrubOptions { each_pack: true, ..one() });
+    let told = report.each_pack.iter().find(|pack| pack.pack == gone).expect("told of");
+    assert_eq!((told.len, told.outcome, told.seen), (0, Some(ScrubOutcome::Uncorrected), true));
+}

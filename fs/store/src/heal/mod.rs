@@ -10,6 +10,7 @@
 mod examine;
 mod health;
 mod locate;
+mod margin;
 mod mend;
 mod restore;
 mod sectors;
@@ -25,6 +26,7 @@ use sectors::{Found, Region, Sectors};
 
 pub use examine::{Examined, examine, examine_spare};
 pub use health::{HealCounts, HealEvent, HealMode, HealOutcome, HealPlace, Health};
+pub use margin::{Margin, sectors};
 pub use mend::{Mended, mend};
 
 /// A frame's bytes as they were stored, head and all, where parity restores them.

@@ -104,7 +104,7 @@ pub(crate) fn find_some(
     }
     let mut files = Vec::new();
     for (ino, ranges) in hits.still_there(core, &is_lost)? {
-        files.push(ScrubFile { inode: ino.0, paths: Vec::new(), ranges });
+        files.push(ScrubFile { inode: ino.0, paths: Vec::new(), names: Vec::new(), ranges });
     }
     name(core, &mut files)?;
     Ok(Affected { files, more: hits.more })
@@ -198,9 +198,9 @@ type Named = HashMap<Ino, Vec<(Ino, Vec<u8>)>>;
 fn name(core: &Core, files: &mut [ScrubFile]) -> Result<(), MaintainError> {
     let mut named = name_inodes(core, &files.iter().map(|file| Ino(file.inode)).collect())?;
     for file in files {
-        let paths = named.remove(&Ino(file.inode)).unwrap_or_default();
-        file.paths = paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
-        file.paths.sort();
+        file.names = named.remove(&Ino(file.inode)).unwrap_or_default();
+        file.names.sort();
+        file.paths = file.names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     }
     Ok(())
 }

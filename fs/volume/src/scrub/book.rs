@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_format::{PackId, ScrubEntry, ScrubOutcome, ScrubState, Uuid};
-use cairn_store::disk::{read_small, replace_small};
+use cairn_store::disk::{Disk, read_small, replace_small};
 use cairn_store::{Store, StoreError};
 
 use super::look::Looked;
@@ -30,16 +30,7 @@ pub(super) struct Book {
 impl Book {
     /// What the last scrub left; nothing where that cannot be read, which only forgets.
     pub(super) fn load(store: &Store) -> Book {
-        let read = read_small(store.disk().as_ref(), PATH, LONGEST)
-            .map_err(|e| (e.kind() != std::io::ErrorKind::NotFound).then(|| e.to_string()));
-        let state =
-            read.and_then(|bytes| ScrubState::decode(&bytes, &store.uuid()).map_err(|e| Some(e.to_string())));
-        let state = state.unwrap_or_else(|reason| {
-            if let Some(reason) = reason {
-                tracing::warn!("when packs were last scrubbed is forgotten, {PATH} cannot be used: {reason}");
-            }
-            ScrubState { store: store.uuid(), round: 0, unfinished: false, packs: Vec::new() }
-        });
+        let state = state_of(store.disk().as_ref(), store.uuid());
         let entries = state.packs.into_iter().map(|entry| (entry.pack, entry)).collect();
         Book { store: store.uuid(), round: state.round, unfinished: state.unfinished, entries }
     }
@@ -53,6 +44,11 @@ impl Book {
     /// When a pack was last looked through.
     pub(super) fn verified(&self, pack: &PackId) -> Option<u64> {
         self.entries.get(pack).map(|entry| entry.verified)
+    }
+
+    /// What came of it then.
+    pub(super) fn outcome(&self, pack: &PackId) -> Option<ScrubOutcome> {
+        self.entries.get(pack).map(|entry| entry.outcome)
     }
 
     /// Whether something was wrong with a pack when it was last looked through.
@@ -110,6 +106,19 @@ impl Book {
         replace_small(store.disk().as_ref(), PATH, &state.encode())
             .map_err(|error| StoreError::Io { path: PATH.into(), error })
     }
+}
+
+/// What the last scrub of a store left; nothing where that cannot be read.
+pub fn state_of(store: &dyn Disk, uuid: Uuid) -> ScrubState {
+    let read = read_small(store, PATH, LONGEST)
+        .map_err(|e| (e.kind() != std::io::ErrorKind::NotFound).then(|| e.to_string()));
+    let state = read.and_then(|bytes| ScrubState::decode(&bytes, &uuid).map_err(|e| Some(e.to_string())));
+    state.unwrap_or_else(|reason| {
+        if let Some(reason) = reason {
+            tracing::warn!("when packs were last scrubbed is forgotten, {PATH} cannot be used: {reason}");
+        }
+        ScrubState { store: uuid, round: 0, unfinished: false, packs: Vec::new() }
+    })
 }
 
 fn now() -> u64 {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use cairn_format::{Footer, MetaRecords, PackId, PackKind, ScrubOutcome};
 use cairn_store::disk::Access;
-use cairn_store::heal::{Examined, Mended, examine};
+use cairn_store::heal::{Examined, Margin, Mended, examine, sectors};
 use cairn_store::{DecodedFrame, ReadError, Store, pack_path};
 
 use super::SECTOR;
@@ -36,12 +36,15 @@ pub(super) struct Looked {
     pub(super) left: Vec<Left>,
     /// Frames whose checksums are right, and what is in them is not.
     pub(super) wrong_frames: Vec<u32>,
+    /// How much of its parity its damage took, or would take.
+    pub(super) margin: Option<Margin>,
     /// Whether nothing was tried that might have helped.
     untried: bool,
 }
 
 impl Looked {
-    fn new(pack: PackId) -> Looked {
+    /// Nothing yet.
+    pub(super) fn of(pack: PackId) -> Looked {
         Looked {
             pack,
             bytes: 0,
@@ -52,13 +55,14 @@ impl Looked {
             chunks: 0,
             left: Vec::new(),
             wrong_frames: Vec::new(),
+            margin: None,
             untried: false,
         }
     }
 
     /// A pack that is not there.
     pub(super) fn lost(pack: PackId) -> Looked {
-        Looked { uncorrected: 1, ..Looked::new(pack) }
+        Looked { uncorrected: 1, ..Looked::of(pack) }
     }
 
     pub(super) fn is_uncorrected(&self) -> bool {
@@ -98,7 +102,7 @@ pub(super) fn look(
     (repair, deep): (bool, bool),
     go_on: &mut dyn FnMut(u64) -> bool,
 ) -> Option<Looked> {
-    let mut looked = Looked::new(pack);
+    let mut looked = Looked::of(pack);
     let disk = store.disk();
     let file = disk.open(&pack_path(&pack), Access::Read);
     let len = file.as_ref().ok().and_then(|file| file.len().ok()).unwrap_or(0);
@@ -135,6 +139,7 @@ impl Looked {
         if examined.is_whole() {
             return true;
         }
+        self.margin = examined.margin();
         if !repair {
             self.untried = true;
             let behind = examined.layout.file_len()..examined.wrong_len.unwrap_or(0);
@@ -218,18 +223,6 @@ fn wrong_in(frame: &DecodedFrame, footer: &Footer, key: &[u8; 32]) -> Option<Str
     })
 }
 
-/// The sectors that ranges, in ascending order, lie in.
-fn sectors(ranges: &[Range<u64>]) -> u64 {
-    let mut next = 0;
-    let mut count = 0;
-    for range in ranges.iter().filter(|range| !range.is_empty()) {
-        let (first, end) = ((range.start / SECTOR).max(next), range.end.div_ceil(SECTOR));
-        count += end.saturating_sub(first);
-        next = next.max(end);
-    }
-    count
-}
-
 /// Ranges, in ascending order, with those that touch made one.
 fn joined(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut joined: Vec<Range<u64>> = Vec::new();
@@ -243,7 +236,6 @@ fn joined(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges")]
 mod tests {
     use std::sync::Arc;
 
@@ -288,14 +280,6 @@ mod tests {
         let (_, store) = with_a_damaged_pack();
         let looked = look(&store, PACK, (true, false), &mut |_| true).expect("there");
         assert_eq!((looked.corrected, looked.uncorrected), (1, 0), "{looked:?}");
-    }
-
-    #[test]
-    fn a_sector_counts_once_however_many_ranges_lie_in_it() {
-        assert_eq!(sectors(&[0..1, 5..10, 4000..4100, 8192..8193]), 3);
-        assert_eq!(sectors(&[0..4096]), 1);
-        assert_eq!(sectors(&[4095..4097]), 2);
-        assert_eq!(sectors(&[]), 0);
     }
 
     #[test]

@@ -17,8 +17,9 @@ mod workers;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use cairn_format::PackId;
-use cairn_store::heal::HealMode;
+use cairn_format::{PackId, ScrubOutcome};
+use cairn_store::disk::Access;
+use cairn_store::heal::{HealMode, Margin};
 use cairn_store::{BadReplica, PACKS_DIR, ReadError, Store, StoreError, list_packs};
 
 use crate::checkpoint::MaintainError;
@@ -31,6 +32,8 @@ pub(crate) use affected::{Affected, LostPlaces, find_some as find_affected, name
 use book::Book;
 use look::Looked;
 use workers::Work;
+
+pub use book::state_of as scrub_state;
 
 /// Bytes that are counted as one.
 pub(crate) const SECTOR: u64 = cairn_format::SECTOR;
@@ -58,6 +61,8 @@ pub struct ScrubOptions {
     pub gentle: bool,
     /// How far it is is written down after so many packs, or half a minute.
     pub note_every: usize,
+    /// Whether the report says of every pack of the store what is known of it: some 70 bytes each.
+    pub each_pack: bool,
 }
 
 impl Default for ScrubOptions {
@@ -72,6 +77,7 @@ impl Default for ScrubOptions {
             threads: 1,
             gentle: false,
             note_every: 64,
+            each_pack: false,
         }
     }
 }
@@ -138,10 +144,49 @@ pub struct ScrubDamage {
 pub struct ScrubFile {
     /// Its inode.
     pub inode: u64,
-    /// What it is called, from the root; not all names, where there are many.
+    /// What it is called, from the root; not all names, where there are many. Bytes that are not UTF-8 are replaced.
     pub paths: Vec<String>,
+    /// The same, byte for byte.
+    pub names: Vec<Vec<u8>>,
     /// Offset and length of what is lost.
     pub ranges: Vec<(u64, u64)>,
+}
+
+/// What is known of a pack at the end of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScrubPack {
+    /// The pack.
+    pub pack: PackId,
+    /// Bytes of its file; 0 where that is missing.
+    pub len: u64,
+    /// Whether this run looked through it.
+    pub seen: bool,
+    /// What came of looking through it, in this run or the last that did; none where no run did.
+    pub outcome: Option<ScrubOutcome>,
+    /// When that was, in seconds since 1970.
+    pub verified: Option<u64>,
+    /// Sectors that were damaged and are right again.
+    pub corrected: u64,
+    /// Sectors that are damaged still.
+    pub uncorrected: u64,
+    /// How much of its parity its damage took, or would take.
+    pub margin: Option<Margin>,
+}
+
+impl ScrubPack {
+    /// What a look through it says.
+    fn of(looked: &Looked) -> ScrubPack {
+        ScrubPack {
+            pack: looked.pack,
+            len: 0,
+            seen: true,
+            outcome: Some(looked.outcome()),
+            verified: None,
+            corrected: looked.corrected,
+            uncorrected: looked.uncorrected,
+            margin: looked.margin,
+        }
+    }
 }
 
 /// What a run did.
@@ -183,6 +228,8 @@ pub struct ScrubReport {
     pub files: Vec<ScrubFile>,
     /// Whether there is more than `damage` and `files` list.
     pub more: bool,
+    /// Every pack of the store, where [`ScrubOptions::each_pack`] is set.
+    pub each_pack: Vec<ScrubPack>,
     /// How long it took.
     pub took: Duration,
     /// Why it ended early; none where it is done.
@@ -310,6 +357,8 @@ struct Run<'a> {
     every: bool,
     /// Packs that are damaged still.
     lost: HashMap<PackId, Looked>,
+    /// Packs that were looked through, or are missing, where every one is to be told of.
+    seen: HashMap<PackId, ScrubPack>,
 }
 
 impl<'a> Run<'a> {
@@ -317,7 +366,8 @@ impl<'a> Run<'a> {
         let repair = options.repair && !core.is_stopped() && core.store.health().mode() == HealMode::On;
         let (progress, report) = (ScrubProgress::default(), ScrubReport::default());
         let since = Instant::now();
-        Run { core, options, tell, repair, since, progress, report, every: false, lost: HashMap::new() }
+        let (lost, seen) = Default::default();
+        Run { core, options, tell, repair, since, progress, report, every: false, lost, seen }
     }
 
     /// Whether it is about some of the packs only.
@@ -390,7 +440,37 @@ impl<'a> Run<'a> {
             }
         }
         self.save(&mut book);
+        if self.options.each_pack {
+            self.tell_each_pack(&listed, &book);
+        }
         Ok(())
+    }
+
+    /// What is known of every pack, of those too that are missing.
+    fn tell_each_pack(&mut self, listed: &[(PackId, u64)], book: &Book) {
+        for (pack, len) in listed {
+            // One that was dropped meanwhile is gone.
+            if !self.seen.contains_key(pack) && is_there(self.core, pack) {
+                let known = ScrubPack {
+                    seen: false,
+                    outcome: book.outcome(pack),
+                    ..ScrubPack::of(&Looked::of(*pack))
+                };
+                self.seen.insert(*pack, known);
+            }
+            if let Some(known) = self.seen.get_mut(pack) {
+                (known.len, known.verified) = (*len, book.verified(pack));
+            }
+        }
+        self.report.each_pack = self.seen.drain().map(|(_, pack)| pack).collect();
+        self.report.each_pack.sort_by_key(|pack| pack.pack);
+    }
+
+    /// Notes what came of a pack, where that is to be told.
+    fn see(&mut self, looked: &Looked) {
+        if self.options.each_pack {
+            self.seen.insert(looked.pack, ScrubPack::of(looked));
+        }
     }
 
     fn go_through(&mut self, book: &mut Book, ahead: &[(PackId, u64)]) -> Result<(), ScrubError> {
@@ -439,6 +519,7 @@ impl<'a> Run<'a> {
     }
 
     fn count(&mut self, looked: Looked) {
+        self.see(&looked);
         let report = &mut self.report;
         report.packs += 1;
         report.bytes += looked.bytes;
@@ -486,7 +567,9 @@ impl<'a> Run<'a> {
             self.report.packs_uncorrected += 1;
             let len = known.get(&pack).copied().unwrap_or(1);
             self.damaged(path_of(&pack), 0, len, "the file is missing".into());
-            self.lost.insert(pack, Looked::lost(pack));
+            let lost = Looked::lost(pack);
+            self.see(&lost);
+            self.lost.insert(pack, lost);
         }
         Ok(())
     }
@@ -549,6 +632,10 @@ impl<'a> Run<'a> {
         }
         self.report.stopped.is_some()
     }
+}
+
+fn is_there(core: &Core, pack: &PackId) -> bool {
+    core.store.disk().open(&cairn_store::pack_path(pack), Access::Read).is_ok()
 }
 
 /// Whether a pack that is not there is one that was dropped just now, or is about to be forgotten.
