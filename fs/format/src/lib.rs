@@ -13,6 +13,7 @@ mod layout;
 mod namespace;
 mod pack;
 mod parity;
+mod planes;
 mod scrub;
 mod segment_parity;
 mod snapshot;
@@ -35,6 +36,7 @@ pub use pack::{
     Checkpoint, CheckpointKind, Footer, FrameEntry, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader, PackKind,
     Replaced, TRAILER_LEN, Trailer,
 };
+pub use planes::{BlockEntry, Element, PlanesHead, PlanesShape};
 pub use parity::{SECTOR, Stripe, SumTable, sector_sum};
 pub use scrub::{ScrubEntry, ScrubOutcome, ScrubState};
 pub use segment_parity::{SEGMENT_PARITY_HEADER_LEN, SegmentParity};

@@ -1,0 +1,163 @@
+//! A block: the planes of up to 64 KiB, each in the way that takes the fewest bytes.
+//!
+//! A block is, for each plane, a byte that says how it is stored; then for each what it takes beside symbols; then one
+//! stream of the symbols of those that are coded, if any are; and the bytes that are left where the run ends within an element.
+
+use super::frequencies::{Frequencies, entropy};
+use super::kernel::Kernel;
+use super::rans::{Coder, Reader, STATES_LEN, Table, Words, Writer};
+use super::{Malformed, planes};
+
+/// How a plane's bytes are stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    /// As they are.
+    Raw,
+    /// One byte: all are that.
+    Constant,
+    /// In the stream, with the frequencies of this plane in the run's head.
+    Shared,
+    /// Frequencies; in the stream.
+    Own,
+}
+
+impl Mode {
+    const ALL: [Mode; 4] = [Mode::Raw, Mode::Constant, Mode::Shared, Mode::Own];
+
+    fn code(self) -> u8 {
+        match self {
+            Mode::Raw => 0,
+            Mode::Constant => 1,
+            Mode::Shared => 2,
+            Mode::Own => 3,
+        }
+    }
+
+    /// The way that takes the fewest bytes, as far as can be told beforehand, and how many that saves. The rule is part of the
+    /// format, so that all encoders write the same: what saves less than a fortieth is not worth decoding; frequencies of a
+    /// block's own have to save a 64th of what the shared ones give.
+    fn for_plane(counts: &[u32; 256], shared: Option<&Frequencies>) -> (Mode, u64) {
+        let len: u64 = counts.iter().map(|count| u64::from(*count)).sum();
+        let present = counts.iter().filter(|count| **count > 0).count();
+        if present < 2 {
+            return (Mode::Constant, 0);
+        }
+        let bytes = |cost: u64| cost.div_ceil(8 << 16);
+        let shared = shared.and_then(|shared| shared.cost(counts)).map(bytes);
+        let own = bytes(entropy(counts)) + Frequencies::len_with(present) as u64;
+        let most = len - len / 40;
+        match shared {
+            Some(shared) if shared <= most && shared - shared / 64 <= own => (Mode::Shared, len - shared),
+            _ if own <= most => (Mode::Own, len - own),
+            _ => (Mode::Raw, 0),
+        }
+    }
+}
+
+/// Frequencies that the blocks of a run share, for one plane.
+pub(super) struct Shared {
+    frequencies: Frequencies,
+    coder: Coder,
+}
+
+impl Shared {
+    pub(super) fn new(frequencies: Frequencies) -> Shared {
+        let coder = Coder::new(&frequencies);
+        Shared { frequencies, coder }
+    }
+
+    pub(super) fn frequencies(&self) -> &Frequencies {
+        &self.frequencies
+    }
+}
+
+/// A plane of a block, and what is known of it.
+#[derive(Clone, Copy)]
+pub(super) struct Plane<'p> {
+    /// Its bytes: one at least.
+    pub(super) bytes: &'p [u8],
+    /// How often each comes.
+    pub(super) counts: &'p [u32; 256],
+    /// What the run's blocks share.
+    pub(super) shared: Option<&'p Shared>,
+}
+
+/// Appends the block of `planes`, all of one length, and of `tail`.
+pub(super) fn encode(kernel: Kernel, planes: &[Plane<'_>], tail: &[u8], scratch: &mut Words, to: &mut Vec<u8>) {
+    let mut modes: Vec<(Mode, u64)> =
+        planes.iter().map(|plane| Mode::for_plane(plane.counts, plane.shared.map(Shared::frequencies))).collect();
+    // A stream's states have to be saved, too.
+    if modes.iter().map(|(_, saved)| saved).sum::<u64>() <= STATES_LEN as u64 {
+        modes.iter_mut().filter(|(mode, _)| *mode != Mode::Constant).for_each(|mode| *mode = (Mode::Raw, 0));
+    }
+    to.extend(modes.iter().map(|(mode, _)| mode.code()));
+    let mut own = Vec::new();
+    for (plane, (mode, _)) in planes.iter().zip(&modes) {
+        match mode {
+            Mode::Raw => to.extend(plane.bytes),
+            Mode::Constant => to.extend(plane.bytes.first()),
+            Mode::Shared => {}
+            Mode::Own => own.extend(Frequencies::of(plane.counts).map(|frequencies| {
+                frequencies.write(to);
+                Coder::new(&frequencies)
+            })),
+        }
+    }
+    if modes.iter().any(|(mode, _)| matches!(mode, Mode::Shared | Mode::Own)) {
+        let mut writer = Writer::new(kernel, scratch, planes.iter().map(|plane| plane.bytes.len()).sum());
+        for (plane, (mode, _)) in planes.iter().zip(&modes).rev() {
+            let own = if *mode == Mode::Own { own.pop() } else { None };
+            let shared = plane.shared.filter(|_| *mode == Mode::Shared).map(|shared| &shared.coder);
+            if let Some(coder) = own.as_ref().or(shared) {
+                writer.prepend(coder, plane.bytes);
+            }
+        }
+        writer.finish(to);
+    }
+    to.extend(tail);
+}
+
+/// Decodes a block into `planes`, `count` of them one behind the other, and `tail`.
+pub(super) fn decode(
+    kernel: Kernel,
+    block: &[u8],
+    tables: &[Option<Table>],
+    planes: &mut [u8],
+    count: usize,
+    tail: &mut [u8],
+) -> Result<(), Malformed> {
+    let cut = || Malformed("a block is cut short");
+    let (modes, mut rest) = block.split_at_checked(count).ok_or_else(cut)?;
+    let len = planes.len() / count.max(1);
+    let mut coded: Vec<(&mut [u8], Option<Table>, usize)> = Vec::new();
+    for ((number, code), plane) in modes.iter().enumerate().zip(planes.chunks_exact_mut(len.max(1))) {
+        let mode = Mode::ALL.into_iter().find(|mode| mode.code() == *code);
+        match mode.ok_or(Malformed("a plane is stored in a way that there is not"))? {
+            Mode::Raw => plane.copy_from_slice(rest.split_off(..len).ok_or_else(cut)?),
+            Mode::Constant => plane.fill(*rest.split_off_first().ok_or_else(cut)?),
+            Mode::Shared => coded.push((plane, None, number)),
+            Mode::Own => {
+                let frequencies = Frequencies::read(&mut rest).ok_or(Malformed("frequencies that cannot be"))?;
+                coded.push((plane, Some(Table::new(&frequencies)), number));
+            }
+        }
+    }
+    let (stream, last) = rest.len().checked_sub(tail.len()).map(|len| rest.split_at(len)).ok_or_else(cut)?;
+    tail.copy_from_slice(last);
+    if coded.is_empty() {
+        return if stream.is_empty() { Ok(()) } else { Err(Malformed("there is more than a block")) };
+    }
+    let mut reader = Reader::new(kernel, stream)?;
+    for (plane, own, number) in coded {
+        let shared = tables.get(number).and_then(Option::as_ref);
+        let table = own.as_ref().or(shared).ok_or(Malformed("a plane shares frequencies that there are not"))?;
+        reader.take(table, plane)?;
+    }
+    reader.finish()
+}
+
+/// How often each byte comes in each of `count` planes.
+pub(super) fn count(planes: &[u8], count: usize) -> Vec<[u32; 256]> {
+    let len = planes.len() / count.max(1);
+    (0..count).map(|number| planes::count(&planes[number * len..][..len])).collect()
+}

@@ -1,0 +1,243 @@
+//! Runs of numbers, coded by the planes of their bytes.
+//!
+//! Weights of models look random but for their exponents, which take few values. A run (a chunk of a tensor, 1 MiB mostly) is cut
+//! into blocks of 64 KiB, each of which can be decoded alone; the bytes of a block's elements are taken apart into [`planes`], and each plane
+//! is stored as it is or coded with [`rans`], by frequencies that are the block's own or those of all blocks of the run. Before that
+//! it is looked whether the run repeats a pattern ([`period`]), or has few different elements ([`palette`]).
+//!
+//! What is written depends on the bytes and the kind of elements alone: every rounding and every choice is part of the format
+//! (docs/FORMAT.md), so that encoders on all devices write the same.
+//!
+//! Architecture Invariant: no I/O, no state but buffers. What is decoded may be anything: nothing is allocated or written beyond the length
+//! that the caller asks for.
+
+mod block;
+mod frequencies;
+mod kernel;
+mod palette;
+mod period;
+mod planes;
+mod rans;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use cairn_format::{BlockEntry, ChunkId, Element, FormatError, PlanesHead, PlanesShape};
+
+use block::{Plane, Shared};
+use frequencies::Frequencies;
+use rans::{Table, Words};
+
+pub use kernel::Kernel;
+
+/// Plain bytes of a block: of a palette's run as many as its numbers stand for.
+pub const BLOCK: usize = 64 << 10;
+
+/// Why bytes are no coded run, though their checksums are right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(&'static str);
+
+/// Why a run cannot be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// Its head, or a checksum.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// What the checksums are of.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// Codes runs. It keeps its buffers, so keep one to a thread.
+pub struct Encoder {
+    kernel: Kernel,
+    planes: Vec<u8>,
+    words: Words,
+}
+
+impl Encoder {
+    /// One that computes with `kernel`.
+    pub fn new(kernel: Kernel) -> Encoder {
+        Encoder { kernel, planes: Vec::new(), words: Words::default() }
+    }
+
+    /// The run `plain`, which is `chunk`, coded as elements of this kind; what is left where it ends within one is stored as it is.
+    /// None where that saves less than a fiftieth.
+    pub fn encode(&mut self, plain: &[u8], element: Element, chunk: &ChunkId) -> Option<Vec<u8>> {
+        let coded = match period::period(plain) {
+            Some(pattern) => {
+                let shape = PlanesShape::Periodic(pattern.to_vec());
+                PlanesHead { element, shape, shared: 0, tables: Vec::new(), blocks: Vec::new() }.encode(chunk)
+            }
+            None => self.encode_blocks(plain, element, chunk),
+        };
+        (coded.len() + plain.len().div_ceil(50) <= plain.len()).then_some(coded)
+    }
+
+    fn encode_blocks(&mut self, plain: &[u8], element: Element, chunk: &ChunkId) -> Vec<u8> {
+        let width = element.width();
+        let (whole, tail) = plain.split_at(plain.len() / width * width);
+        let palette = (width > 1).then(|| palette::palette(whole, width)).flatten();
+        let (shape, step, count) = match palette {
+            Some((values, numbers)) => {
+                self.planes = numbers;
+                (PlanesShape::Palette(values), BLOCK / width, 1)
+            }
+            None => {
+                self.planes.resize(whole.len(), 0);
+                for (plain, planes) in whole.chunks(BLOCK).zip(self.planes.chunks_mut(BLOCK)) {
+                    planes::split(self.kernel, element, plain, planes);
+                }
+                (PlanesShape::Planes, BLOCK, width)
+            }
+        };
+        let counts: Vec<Vec<[u32; 256]>> = self.planes.chunks(step).map(|planes| block::count(planes, count)).collect();
+        let shared: Vec<Option<Shared>> = (0..count)
+            .map(|plane| {
+                let total = std::array::from_fn(|byte| counts.iter().map(|block| block[plane][byte]).sum());
+                Frequencies::of(&total).map(Shared::new)
+            })
+            .collect();
+        let mut head = PlanesHead { element, shape, shared: 0, tables: Vec::new(), blocks: Vec::new() };
+        for (plane, shared) in shared.iter().enumerate() {
+            if let Some(shared) = shared {
+                head.shared |= 1 << plane;
+                shared.frequencies().write(&mut head.tables);
+            }
+        }
+        let mut blocks = Vec::with_capacity(plain.len());
+        let last = counts.len().saturating_sub(1);
+        for (number, (planes, counts)) in self.planes.chunks(step).zip(&counts).enumerate() {
+            let start = blocks.len();
+            let parts: Vec<Plane<'_>> = planes
+                .chunks_exact(planes.len() / count)
+                .zip(counts)
+                .zip(&shared)
+                .map(|((bytes, counts), shared)| Plane { bytes, counts, shared: shared.as_ref() })
+                .collect();
+            let tail = if number == last { tail } else { &[] };
+            block::encode(self.kernel, &parts, tail, &mut self.words, &mut blocks);
+            let sum = PlanesHead::block_sum(chunk, number as u32, &blocks[start..]);
+            head.blocks.push(BlockEntry { end: blocks.len() as u32, sum });
+        }
+        let mut coded = head.encode(chunk);
+        coded.append(&mut blocks);
+        coded
+    }
+}
+
+/// Decodes the blocks of a run.
+pub struct Decoder {
+    kernel: Kernel,
+    chunk: ChunkId,
+    plain_len: usize,
+    head: PlanesHead,
+    tables: Vec<Option<Table>>,
+}
+
+impl Decoder {
+    /// For the run `chunk` of `plain_len` bytes, which has this head.
+    pub fn new(kernel: Kernel, head: &[u8], chunk: &ChunkId, plain_len: usize) -> Result<Decoder, RunError> {
+        let head = PlanesHead::decode(head, chunk)?;
+        let mut rest = &head.tables[..];
+        let tables = (0..8)
+            .map(|plane| match head.shared & (1 << plane) {
+                0 => Ok(None),
+                _ => match Frequencies::read(&mut rest) {
+                    Some(frequencies) => Ok(Some(Table::new(&frequencies))),
+                    None => Err(Malformed("frequencies that cannot be")),
+                },
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if !rest.is_empty() {
+            return Err(Malformed("there is more than the tables of frequencies").into());
+        }
+        let decoder = Decoder { kernel, chunk: *chunk, plain_len, head, tables };
+        let whole = plain_len / decoder.head.element.width() * decoder.head.element.width();
+        let blocks = match decoder.head.shape {
+            PlanesShape::Periodic(_) => 0,
+            // What is left where a run ends within an element is part of its last block.
+            _ if whole == 0 => return Err(Malformed("a run is shorter than its elements").into()),
+            _ => whole.div_ceil(BLOCK),
+        };
+        match decoder.head.blocks.len() == blocks {
+            true => Ok(decoder),
+            false => Err(Malformed("a run has another number of blocks than its length asks for").into()),
+        }
+    }
+
+    /// How many blocks there are: none where the head says everything.
+    pub fn blocks(&self) -> usize {
+        self.head.blocks.len()
+    }
+
+    /// Where a block's bytes lie behind the head.
+    pub fn stored(&self, number: usize) -> Option<Range<u32>> {
+        let end = self.head.blocks.get(number)?.end;
+        let start = number.checked_sub(1).and_then(|before| self.head.blocks.get(before));
+        Some(start.map_or(0, |before| before.end)..end)
+    }
+
+    /// Which of the run's plain bytes a block holds.
+    pub fn plain(&self, number: usize) -> Range<usize> {
+        let last = number + 1 >= self.blocks();
+        (number * BLOCK).min(self.plain_len)..if last { self.plain_len } else { (number + 1) * BLOCK }
+    }
+
+    /// Checks and decodes a block's bytes into `plain`, as long as its share of the run.
+    pub fn decode_block(&self, number: usize, stored: &[u8], plain: &mut [u8]) -> Result<(), RunError> {
+        let entry = self.head.blocks.get(number).ok_or(Malformed("there is no such block"))?;
+        if PlanesHead::block_sum(&self.chunk, number as u32, stored) != entry.sum {
+            return Err(FormatError::BadChecksum { what: "block of planes" }.into());
+        }
+        if plain.len() != self.plain(number).len() {
+            return Err(Malformed("a block has another length than what it is decoded into").into());
+        }
+        let width = self.head.element.width();
+        let (plain, tail) = plain.split_at_mut(plain.len() / width * width);
+        match &self.head.shape {
+            PlanesShape::Palette(values) => {
+                let mut numbers = vec![0; plain.len() / width];
+                block::decode(self.kernel, stored, &self.tables, &mut numbers, 1, tail)?;
+                match palette::look_up(values, width, &numbers, plain) {
+                    true => Ok(()),
+                    false => Err(Malformed("an element is not in the palette").into()),
+                }
+            }
+            _ => {
+                let mut planes = vec![0; plain.len()];
+                block::decode(self.kernel, stored, &self.tables, &mut planes, width, tail)?;
+                planes::join(self.kernel, self.head.element, &planes, plain);
+                Ok(())
+            }
+        }
+    }
+
+    /// Decodes the whole run, of which these are all bytes behind the head.
+    pub fn decode(&self, stored: &[u8]) -> Result<Vec<u8>, RunError> {
+        let mut plain = vec![0; self.plain_len];
+        if let PlanesShape::Periodic(pattern) = &self.head.shape {
+            period::repeat(pattern, &mut plain);
+        }
+        for number in 0..self.blocks() {
+            let range = self.stored(number).unwrap_or_default();
+            let block = stored.get(range.start as usize..range.end as usize);
+            let block = block.ok_or(Malformed("a run is cut short"))?;
+            self.decode_block(number, block, &mut plain[self.plain(number)])?;
+        }
+        let end = self.head.blocks.last().map_or(0, |block| block.end as usize);
+        match end == stored.len() {
+            true => Ok(plain),
+            false => Err(Malformed("there is more than the blocks of a run").into()),
+        }
+    }
+}
+
+/// Decodes a whole run of `plain_len` bytes, head and all.
+pub fn decode(kernel: Kernel, coded: &[u8], chunk: &ChunkId, plain_len: usize) -> Result<Vec<u8>, RunError> {
+    let head_len = PlanesHead::len_of(coded)? as usize;
+    let (head, blocks) = coded.split_at_checked(head_len).ok_or(Malformed("a run is cut short"))?;
+    Decoder::new(kernel, head, chunk, plain_len)?.decode(blocks)
+}

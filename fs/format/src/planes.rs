@@ -1,0 +1,212 @@
+//! A run of bytes that is coded by planes: what stands before its blocks.
+
+use crate::wire::{Decoder, Encoder, FormatError};
+use crate::{ChunkId, Domain, Seal};
+
+const PLANES: &str = "head of planes";
+
+/// What the bytes of a run are, as far as coding them goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Element {
+    /// One byte: 8-bit integers, 8-bit floats, anything.
+    Byte,
+    /// Two bytes of which the higher one is coded by itself: IEEE 754 binary16, 16-bit integers.
+    Half,
+    /// bfloat16.
+    Bfloat,
+    /// IEEE 754 binary32.
+    Single,
+    /// IEEE 754 binary64.
+    Double,
+    /// Four bytes, each by itself: 32-bit integers.
+    Word,
+    /// Eight bytes, each by itself: 64-bit integers.
+    Long,
+}
+
+impl Element {
+    /// All there are.
+    pub const ALL: [Element; 7] = [
+        Element::Byte,
+        Element::Half,
+        Element::Bfloat,
+        Element::Single,
+        Element::Double,
+        Element::Word,
+        Element::Long,
+    ];
+
+    /// Bytes of one, and so planes.
+    pub fn width(self) -> usize {
+        match self {
+            Element::Byte => 1,
+            Element::Half | Element::Bfloat => 2,
+            Element::Single | Element::Word => 4,
+            Element::Double | Element::Long => 8,
+        }
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Element::Byte => 0,
+            Element::Half => 1,
+            Element::Bfloat => 2,
+            Element::Single => 3,
+            Element::Double => 4,
+            Element::Word => 5,
+            Element::Long => 6,
+        }
+    }
+}
+
+/// How a run is put together from what its blocks hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PlanesShape {
+    /// Blocks hold the elements' planes.
+    Planes,
+    /// Blocks hold numbers of these elements, a byte each.
+    Palette(Vec<u8>),
+    /// There are no blocks: the run repeats this, and may end within it.
+    Periodic(Vec<u8>),
+}
+
+/// Where a block ends, and what its bytes are held against.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockEntry {
+    /// Bytes of all blocks up to its end.
+    pub end: u32,
+    /// Checksum.
+    pub sum: u64,
+}
+
+/// What stands before the blocks of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanesHead {
+    /// What the run's elements are.
+    pub element: Element,
+    /// How it is put together.
+    pub shape: PlanesShape,
+    /// A bit for each plane whose blocks may share a table of frequencies.
+    pub shared: u8,
+    /// Those tables, in the order of planes.
+    pub tables: Vec<u8>,
+    /// The blocks.
+    pub blocks: Vec<BlockEntry>,
+}
+
+impl PlanesHead {
+    const MAGIC: &[u8; 4] = b"CPLN";
+    /// Bytes up to where `head_len` ends.
+    pub const START_LEN: usize = 12;
+    /// The longest pattern of a run that repeats it.
+    pub const LONGEST_PATTERN: usize = 4096;
+    const PALETTE: usize = 256;
+
+    /// The head's bytes, sealed to the chunk that the run is.
+    pub fn encode(&self, chunk: &ChunkId) -> Vec<u8> {
+        let mut e = Encoder::new();
+        self.encode_into(&mut e, chunk);
+        e.finish()
+    }
+
+    /// Writes the fields.
+    pub fn encode_into(&self, e: &mut Encoder, chunk: &ChunkId) {
+        let (shape, values) = match &self.shape {
+            PlanesShape::Planes => (0, &[][..]),
+            PlanesShape::Palette(values) => (1, &values[..]),
+            PlanesShape::Periodic(pattern) => (2, &pattern[..]),
+        };
+        e.bytes("magic", Self::MAGIC);
+        e.u8("element", self.element.code());
+        e.u8("shape", shape);
+        e.u8("shared", self.shared);
+        e.u8("reserved", 0);
+        e.u32("head_len", self.encoded_len() as u32);
+        e.u16("values_len", values.len() as u16);
+        e.u16("tables_len", self.tables.len() as u16);
+        e.u32("blocks", self.blocks.len() as u32);
+        e.bytes("values", values);
+        e.bytes("tables", &self.tables);
+        for block in &self.blocks {
+            e.u32("block.end", block.end);
+            e.u64("block.sum", block.sum);
+        }
+        let sum = Self::seal(chunk).sum(e.written());
+        e.u64("checksum", sum);
+    }
+
+    fn encoded_len(&self) -> usize {
+        let values = match &self.shape {
+            PlanesShape::Planes => 0,
+            PlanesShape::Palette(values) | PlanesShape::Periodic(values) => values.len(),
+        };
+        Self::START_LEN + 8 + values + self.tables.len() + self.blocks.len() * 12 + 8
+    }
+
+    /// How long a head is, by its first [`START_LEN`](Self::START_LEN) bytes.
+    pub fn len_of(start: &[u8]) -> Result<u32, FormatError> {
+        let mut d = Decoder::new(PLANES, start);
+        d.magic(Self::MAGIC)?;
+        d.u32("element, shape, shared, reserved")?;
+        d.u32("head_len")
+    }
+
+    /// Checks and decodes a whole head, of a run that is `chunk`.
+    pub fn decode(bytes: &[u8], chunk: &ChunkId) -> Result<PlanesHead, FormatError> {
+        let mut d = Decoder::new(PLANES, bytes);
+        d.magic(Self::MAGIC)?;
+        match bytes.split_last_chunk::<8>() {
+            Some((body, sum)) if Self::seal(chunk).sum(body) == u64::from_le_bytes(*sum) => {}
+            _ => return Err(FormatError::BadChecksum { what: PLANES }),
+        }
+        let code = d.u8("element")?;
+        let known = Element::ALL.into_iter().find(|element| element.code() == code);
+        let element = known.ok_or_else(|| d.bad("element", code.into()))?;
+        let shape = d.u8("shape")?;
+        let shared = d.u8("shared")?;
+        let reserved = d.u8("reserved")?;
+        d.within("reserved", reserved.into(), 0..=0)?;
+        let head_len = u64::from(d.u32("head_len")?);
+        d.within("head_len", head_len, bytes.len() as u64..=bytes.len() as u64)?;
+        let values_len = usize::from(d.u16("values_len")?);
+        let tables_len = usize::from(d.u16("tables_len")?);
+        let count = d.u32("blocks")? as usize;
+        let values = d.bytes("values", values_len)?.to_vec();
+        let shape = match shape {
+            0 if values.is_empty() => PlanesShape::Planes,
+            1 if values_len % element.width() == 0 && (1..=Self::PALETTE).contains(&(values_len / element.width())) => {
+                PlanesShape::Palette(values)
+            }
+            2 if (1..=Self::LONGEST_PATTERN).contains(&values_len) => PlanesShape::Periodic(values),
+            other => return Err(d.bad("shape", other.into())),
+        };
+        let tables = d.bytes("tables", tables_len)?.to_vec();
+        let need = count as u64 * 12 + 8;
+        if need != d.left() as u64 {
+            let have = d.left() as u64;
+            return Err(FormatError::Truncated { what: PLANES, field: "blocks", need, have });
+        }
+        let mut blocks = Vec::with_capacity(count);
+        let mut last = 0;
+        for _ in 0..count {
+            let block = BlockEntry { end: d.u32("block.end")?, sum: d.u64("block.sum")? };
+            last = d.within("block.end", block.end.into(), last..=u32::MAX.into())?;
+            blocks.push(block);
+        }
+        Ok(PlanesHead { element, shape, shared, tables, blocks })
+    }
+
+    /// The checksum of a block's bytes.
+    pub fn block_sum(chunk: &ChunkId, number: u32, bytes: &[u8]) -> u64 {
+        Seal::new(Domain::Block, &owner(chunk), u64::from(number) + 1).sum(bytes)
+    }
+
+    fn seal(chunk: &ChunkId) -> Seal {
+        Seal::new(Domain::Block, &owner(chunk), 0)
+    }
+}
+
+/// The half of a chunk's id that checksums know it by.
+fn owner(chunk: &ChunkId) -> [u8; 16] {
+    std::array::from_fn(|i| chunk.0[i])
+}
