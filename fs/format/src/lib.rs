@@ -36,8 +36,8 @@ pub use pack::{
     Checkpoint, CheckpointKind, Footer, FrameEntry, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader, PackKind,
     Replaced, TRAILER_LEN, Trailer,
 };
-pub use planes::{BlockEntry, Element, PlanesHead, PlanesShape};
 pub use parity::{SECTOR, Stripe, SumTable, sector_sum};
+pub use planes::{BlockEntry, Element, PlanesHead, PlanesShape};
 pub use scrub::{ScrubEntry, ScrubOutcome, ScrubState};
 pub use segment_parity::{SEGMENT_PARITY_HEADER_LEN, SegmentParity};
 pub use snapshot::{IndexSlot, IndexSnapshot, PackSummary};

@@ -10,24 +10,27 @@ const PLANES: &str = "head of planes";
 pub enum Element {
     /// One byte: 8-bit integers, 8-bit floats, anything.
     Byte,
-    /// Two bytes of which the higher one is coded by itself: IEEE 754 binary16, 16-bit integers.
+    /// IEEE 754 binary16.
     Half,
+    /// 16-bit integers.
+    Short,
     /// bfloat16.
     Bfloat,
     /// IEEE 754 binary32.
     Single,
     /// IEEE 754 binary64.
     Double,
-    /// Four bytes, each by itself: 32-bit integers.
+    /// 32-bit integers.
     Word,
-    /// Eight bytes, each by itself: 64-bit integers.
+    /// 64-bit integers.
     Long,
 }
 
 impl Element {
     /// All there are.
-    pub const ALL: [Element; 7] = [
+    pub const ALL: [Element; 8] = [
         Element::Byte,
+        Element::Short,
         Element::Half,
         Element::Bfloat,
         Element::Single,
@@ -40,7 +43,7 @@ impl Element {
     pub fn width(self) -> usize {
         match self {
             Element::Byte => 1,
-            Element::Half | Element::Bfloat => 2,
+            Element::Short | Element::Half | Element::Bfloat => 2,
             Element::Single | Element::Word => 4,
             Element::Double | Element::Long => 8,
         }
@@ -49,12 +52,13 @@ impl Element {
     fn code(self) -> u8 {
         match self {
             Element::Byte => 0,
-            Element::Half => 1,
-            Element::Bfloat => 2,
-            Element::Single => 3,
-            Element::Double => 4,
-            Element::Word => 5,
-            Element::Long => 6,
+            Element::Short => 1,
+            Element::Word => 2,
+            Element::Long => 3,
+            Element::Half => 4,
+            Element::Bfloat => 5,
+            Element::Single => 6,
+            Element::Double => 7,
         }
     }
 }
@@ -64,6 +68,8 @@ impl Element {
 pub enum PlanesShape {
     /// Blocks hold the elements' planes.
     Planes,
+    /// Blocks hold the planes of what each element is more than that in the same place of the frame's base, a run as long.
+    Differences,
     /// Blocks hold numbers of these elements, a byte each.
     Palette(Vec<u8>),
     /// There are no blocks: the run repeats this, and may end within it.
@@ -113,6 +119,7 @@ impl PlanesHead {
     pub fn encode_into(&self, e: &mut Encoder, chunk: &ChunkId) {
         let (shape, values) = match &self.shape {
             PlanesShape::Planes => (0, &[][..]),
+            PlanesShape::Differences => (3, &[][..]),
             PlanesShape::Palette(values) => (1, &values[..]),
             PlanesShape::Periodic(pattern) => (2, &pattern[..]),
         };
@@ -137,7 +144,7 @@ impl PlanesHead {
 
     fn encoded_len(&self) -> usize {
         let values = match &self.shape {
-            PlanesShape::Planes => 0,
+            PlanesShape::Planes | PlanesShape::Differences => 0,
             PlanesShape::Palette(values) | PlanesShape::Periodic(values) => values.len(),
         };
         Self::START_LEN + 8 + values + self.tables.len() + self.blocks.len() * 12 + 8
@@ -174,7 +181,10 @@ impl PlanesHead {
         let values = d.bytes("values", values_len)?.to_vec();
         let shape = match shape {
             0 if values.is_empty() => PlanesShape::Planes,
-            1 if values_len % element.width() == 0 && (1..=Self::PALETTE).contains(&(values_len / element.width())) => {
+            3 if values.is_empty() => PlanesShape::Differences,
+            1 if values_len % element.width() == 0
+                && (1..=Self::PALETTE).contains(&(values_len / element.width())) =>
+            {
                 PlanesShape::Palette(values)
             }
             2 if (1..=Self::LONGEST_PATTERN).contains(&values_len) => PlanesShape::Periodic(values),

@@ -83,9 +83,17 @@ pub(super) struct Plane<'p> {
 }
 
 /// Appends the block of `planes`, all of one length, and of `tail`.
-pub(super) fn encode(kernel: Kernel, planes: &[Plane<'_>], tail: &[u8], scratch: &mut Words, to: &mut Vec<u8>) {
-    let mut modes: Vec<(Mode, u64)> =
-        planes.iter().map(|plane| Mode::for_plane(plane.counts, plane.shared.map(Shared::frequencies))).collect();
+pub(super) fn encode(
+    kernel: Kernel,
+    planes: &[Plane<'_>],
+    tail: &[u8],
+    scratch: &mut Words,
+    to: &mut Vec<u8>,
+) {
+    let mut modes: Vec<(Mode, u64)> = planes
+        .iter()
+        .map(|plane| Mode::for_plane(plane.counts, plane.shared.map(Shared::frequencies)))
+        .collect();
     // A stream's states have to be saved, too.
     if modes.iter().map(|(_, saved)| saved).sum::<u64>() <= STATES_LEN as u64 {
         modes.iter_mut().filter(|(mode, _)| *mode != Mode::Constant).for_each(|mode| *mode = (Mode::Raw, 0));
@@ -137,7 +145,8 @@ pub(super) fn decode(
             Mode::Constant => plane.fill(*rest.split_off_first().ok_or_else(cut)?),
             Mode::Shared => coded.push((plane, None, number)),
             Mode::Own => {
-                let frequencies = Frequencies::read(&mut rest).ok_or(Malformed("frequencies that cannot be"))?;
+                let frequencies =
+                    Frequencies::read(&mut rest).ok_or(Malformed("frequencies that cannot be"))?;
                 coded.push((plane, Some(Table::new(&frequencies)), number));
             }
         }
@@ -150,7 +159,8 @@ pub(super) fn decode(
     let mut reader = Reader::new(kernel, stream)?;
     for (plane, own, number) in coded {
         let shared = tables.get(number).and_then(Option::as_ref);
-        let table = own.as_ref().or(shared).ok_or(Malformed("a plane shares frequencies that there are not"))?;
+        let table =
+            own.as_ref().or(shared).ok_or(Malformed("a plane shares frequencies that there are not"))?;
         reader.take(table, plane)?;
     }
     reader.finish()

@@ -69,7 +69,10 @@ impl Kernel {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    #![expect(unsafe_code, reason = "what needs features of the processor is called once they were asked for")]
+    #![expect(
+        unsafe_code,
+        reason = "what needs features of the processor is called once they were asked for"
+    )]
 
     use super::Kind;
 

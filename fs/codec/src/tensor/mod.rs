@@ -3,7 +3,8 @@
 //! Weights of models look random but for their exponents, which take few values. A run (a chunk of a tensor, 1 MiB mostly) is cut
 //! into blocks of 64 KiB, each of which can be decoded alone; the bytes of a block's elements are taken apart into [`planes`], and each plane
 //! is stored as it is or coded with [`rans`], by frequencies that are the block's own or those of all blocks of the run. Before that
-//! it is looked whether the run repeats a pattern ([`period`]), or has few different elements ([`palette`]).
+//! it is looked whether the run repeats a pattern ([`period`]), or has few different elements ([`palette`]). Where a run is known that this one
+//! may be near to, the planes may be those of the differences from that ([`difference`]).
 //!
 //! What is written depends on the bytes and the kind of elements alone: every rounding and every choice is part of the format
 //! (docs/FORMAT.md), so that encoders on all devices write the same.
@@ -12,6 +13,7 @@
 //! that the caller asks for.
 
 mod block;
+mod difference;
 mod frequencies;
 mod kernel;
 mod palette;
@@ -64,36 +66,77 @@ impl Encoder {
     }
 
     /// The run `plain`, which is `chunk`, coded as elements of this kind; what is left where it ends within one is stored as it is.
-    /// None where that saves less than a fiftieth.
-    pub fn encode(&mut self, plain: &[u8], element: Element, chunk: &ChunkId) -> Option<Vec<u8>> {
+    /// With a `base`, as long a run, by the differences from that where this takes less. None where nothing saves a fiftieth.
+    pub fn encode(
+        &mut self,
+        plain: &[u8],
+        element: Element,
+        chunk: &ChunkId,
+        base: Option<&[u8]>,
+    ) -> Option<Vec<u8>> {
         let coded = match period::period(plain) {
             Some(pattern) => {
                 let shape = PlanesShape::Periodic(pattern.to_vec());
                 PlanesHead { element, shape, shared: 0, tables: Vec::new(), blocks: Vec::new() }.encode(chunk)
             }
-            None => self.encode_blocks(plain, element, chunk),
+            None => {
+                let alone = self.encode_alone(plain, element, chunk);
+                let base = base.filter(|base| base.len() == plain.len());
+                let near = base.map(|base| self.encode_differences(plain, element, chunk, base));
+                near.filter(|near| near.len() < alone.len()).unwrap_or(alone)
+            }
         };
         (coded.len() + plain.len().div_ceil(50) <= plain.len()).then_some(coded)
     }
 
-    fn encode_blocks(&mut self, plain: &[u8], element: Element, chunk: &ChunkId) -> Vec<u8> {
+    fn encode_alone(&mut self, plain: &[u8], element: Element, chunk: &ChunkId) -> Vec<u8> {
         let width = element.width();
         let (whole, tail) = plain.split_at(plain.len() / width * width);
         let palette = (width > 1).then(|| palette::palette(whole, width)).flatten();
-        let (shape, step, count) = match palette {
-            Some((values, numbers)) => {
-                self.planes = numbers;
-                (PlanesShape::Palette(values), BLOCK / width, 1)
-            }
-            None => {
-                self.planes.resize(whole.len(), 0);
-                for (plain, planes) in whole.chunks(BLOCK).zip(self.planes.chunks_mut(BLOCK)) {
-                    planes::split(self.kernel, element, plain, planes);
-                }
-                (PlanesShape::Planes, BLOCK, width)
-            }
+        if let Some((values, numbers)) = palette {
+            self.planes = numbers;
+            return self.encode_blocks(element, PlanesShape::Palette(values), tail, chunk);
+        }
+        self.split(element, whole);
+        self.encode_blocks(element, PlanesShape::Planes, tail, chunk)
+    }
+
+    fn encode_differences(
+        &mut self,
+        plain: &[u8],
+        element: Element,
+        chunk: &ChunkId,
+        base: &[u8],
+    ) -> Vec<u8> {
+        let (whole, tail) = plain.split_at(plain.len() / element.width() * element.width());
+        let mut differences = vec![0; whole.len()];
+        difference::subtract(self.kernel, element, whole, &base[..whole.len()], &mut differences);
+        self.split(integer(element), &differences);
+        self.encode_blocks(element, PlanesShape::Differences, tail, chunk)
+    }
+
+    /// Takes whole elements apart, a block at a time.
+    fn split(&mut self, element: Element, whole: &[u8]) {
+        self.planes.resize(whole.len(), 0);
+        for (plain, planes) in whole.chunks(BLOCK).zip(self.planes.chunks_mut(BLOCK)) {
+            planes::split(self.kernel, element, plain, planes);
+        }
+    }
+
+    /// Codes `self.planes`.
+    fn encode_blocks(
+        &mut self,
+        element: Element,
+        shape: PlanesShape,
+        tail: &[u8],
+        chunk: &ChunkId,
+    ) -> Vec<u8> {
+        let (step, count) = match shape {
+            PlanesShape::Palette(_) => (BLOCK / element.width(), 1),
+            _ => (BLOCK, element.width()),
         };
-        let counts: Vec<Vec<[u32; 256]>> = self.planes.chunks(step).map(|planes| block::count(planes, count)).collect();
+        let counts: Vec<Vec<[u32; 256]>> =
+            self.planes.chunks(step).map(|planes| block::count(planes, count)).collect();
         let shared: Vec<Option<Shared>> = (0..count)
             .map(|plane| {
                 let total = std::array::from_fn(|byte| counts.iter().map(|block| block[plane][byte]).sum());
@@ -107,7 +150,7 @@ impl Encoder {
                 shared.frequencies().write(&mut head.tables);
             }
         }
-        let mut blocks = Vec::with_capacity(plain.len());
+        let mut blocks = Vec::with_capacity(self.planes.len());
         let last = counts.len().saturating_sub(1);
         for (number, (planes, counts)) in self.planes.chunks(step).zip(&counts).enumerate() {
             let start = blocks.len();
@@ -186,8 +229,20 @@ impl Decoder {
         (number * BLOCK).min(self.plain_len)..if last { self.plain_len } else { (number + 1) * BLOCK }
     }
 
-    /// Checks and decodes a block's bytes into `plain`, as long as its share of the run.
-    pub fn decode_block(&self, number: usize, stored: &[u8], plain: &mut [u8]) -> Result<(), RunError> {
+    /// Whether blocks are decoded with the help of the run's base.
+    pub fn needs_base(&self) -> bool {
+        self.head.shape == PlanesShape::Differences
+    }
+
+    /// Checks and decodes a block's bytes into `plain`, as long as its share of the run, with the help of the same share of the base
+    /// where [`needs_base`](Self::needs_base).
+    pub fn decode_block(
+        &self,
+        number: usize,
+        stored: &[u8],
+        base: Option<&[u8]>,
+        plain: &mut [u8],
+    ) -> Result<(), RunError> {
         let entry = self.head.blocks.get(number).ok_or(Malformed("there is no such block"))?;
         if PlanesHead::block_sum(&self.chunk, number as u32, stored) != entry.sum {
             return Err(FormatError::BadChecksum { what: "block of planes" }.into());
@@ -195,7 +250,8 @@ impl Decoder {
         if plain.len() != self.plain(number).len() {
             return Err(Malformed("a block has another length than what it is decoded into").into());
         }
-        let width = self.head.element.width();
+        let element = self.head.element;
+        let width = element.width();
         let (plain, tail) = plain.split_at_mut(plain.len() / width * width);
         match &self.head.shape {
             PlanesShape::Palette(values) => {
@@ -206,17 +262,35 @@ impl Decoder {
                     false => Err(Malformed("an element is not in the palette").into()),
                 }
             }
-            _ => {
-                let mut planes = vec![0; plain.len()];
-                block::decode(self.kernel, stored, &self.tables, &mut planes, width, tail)?;
-                planes::join(self.kernel, self.head.element, &planes, plain);
+            PlanesShape::Differences => {
+                let base = base.and_then(|base| base.get(..plain.len()));
+                let base =
+                    base.ok_or(Malformed("the run that this one differs from is not there, or shorter"))?;
+                self.decode_planes(integer(element), stored, plain, tail)?;
+                difference::add(self.kernel, element, plain, base);
                 Ok(())
+            }
+            PlanesShape::Planes | PlanesShape::Periodic(_) => {
+                self.decode_planes(element, stored, plain, tail)
             }
         }
     }
 
+    fn decode_planes(
+        &self,
+        element: Element,
+        stored: &[u8],
+        plain: &mut [u8],
+        tail: &mut [u8],
+    ) -> Result<(), RunError> {
+        let mut planes = vec![0; plain.len()];
+        block::decode(self.kernel, stored, &self.tables, &mut planes, element.width(), tail)?;
+        planes::join(self.kernel, element, &planes, plain);
+        Ok(())
+    }
+
     /// Decodes the whole run, of which these are all bytes behind the head.
-    pub fn decode(&self, stored: &[u8]) -> Result<Vec<u8>, RunError> {
+    pub fn decode(&self, stored: &[u8], base: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
         let mut plain = vec![0; self.plain_len];
         if let PlanesShape::Periodic(pattern) = &self.head.shape {
             period::repeat(pattern, &mut plain);
@@ -225,7 +299,9 @@ impl Decoder {
             let range = self.stored(number).unwrap_or_default();
             let block = stored.get(range.start as usize..range.end as usize);
             let block = block.ok_or(Malformed("a run is cut short"))?;
-            self.decode_block(number, block, &mut plain[self.plain(number)])?;
+            let place = self.plain(number);
+            let base = base.and_then(|base| base.get(place.clone()));
+            self.decode_block(number, block, base, &mut plain[place])?;
         }
         let end = self.head.blocks.last().map_or(0, |block| block.end as usize);
         match end == stored.len() {
@@ -236,8 +312,24 @@ impl Decoder {
 }
 
 /// Decodes a whole run of `plain_len` bytes, head and all.
-pub fn decode(kernel: Kernel, coded: &[u8], chunk: &ChunkId, plain_len: usize) -> Result<Vec<u8>, RunError> {
+pub fn decode(
+    kernel: Kernel,
+    coded: &[u8],
+    chunk: &ChunkId,
+    base: Option<&[u8]>,
+    plain_len: usize,
+) -> Result<Vec<u8>, RunError> {
     let head_len = PlanesHead::len_of(coded)? as usize;
     let (head, blocks) = coded.split_at_checked(head_len).ok_or(Malformed("a run is cut short"))?;
-    Decoder::new(kernel, head, chunk, plain_len)?.decode(blocks)
+    Decoder::new(kernel, head, chunk, plain_len)?.decode(blocks, base)
+}
+
+/// The integers as long as an element.
+fn integer(element: Element) -> Element {
+    match element.width() {
+        1 => Element::Byte,
+        2 => Element::Short,
+        4 => Element::Word,
+        _ => Element::Long,
+    }
 }

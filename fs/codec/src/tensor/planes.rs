@@ -46,7 +46,7 @@ pub(super) fn split(kernel: Kernel, element: Element, plain: &[u8], planes: &mut
         #[inline(always)]
         || match element {
             Element::Byte => planes.copy_from_slice(plain),
-            Element::Half => split_2(plain, planes, 0),
+            Element::Short | Element::Half => split_2(plain, planes, 0),
             Element::Bfloat => split_2(plain, planes, 1),
             Element::Single => split_4(plain, planes, 1),
             Element::Word => split_4(plain, planes, 0),
@@ -63,7 +63,7 @@ pub(super) fn join(kernel: Kernel, element: Element, planes: &[u8], plain: &mut 
         #[inline(always)]
         || match element {
             Element::Byte => plain.copy_from_slice(planes),
-            Element::Half => join_2(planes, plain, 0),
+            Element::Short | Element::Half => join_2(planes, plain, 0),
             Element::Bfloat => join_2(planes, plain, 1),
             Element::Single => join_4(planes, plain, 1),
             Element::Word => join_4(planes, plain, 0),

@@ -32,7 +32,9 @@ fn run(kind: u8, len: usize, seed: u64) -> Vec<u8> {
             3 => bytes.extend(dice.roll().to_le_bytes()),
             4 => bytes.extend((dice.roll() % 30_000).to_le_bytes()),
             5 => bytes.extend([0; 8]),
-            6 => bytes.extend([f32::NAN, f32::INFINITY, -0.0, 1.0e-42][dice.roll() as usize % 4].to_le_bytes()),
+            6 => {
+                bytes.extend([f32::NAN, f32::INFINITY, -0.0, 1.0e-42][dice.roll() as usize % 4].to_le_bytes())
+            }
             7 => bytes.extend(((dice.roll() % 200) as f32 * 0.37).to_le_bytes()),
             8 => bytes.extend([(dice.roll() % 3) as u8; 300]),
             9 => bytes.extend((bytes.len() as u32).to_le_bytes()),
@@ -63,27 +65,55 @@ proptest! {
 
     #[test]
     fn every_kernel_codes_to_the_same_bytes_and_back(plain in runs(), element in elements()) {
-        let coded = Encoder::new(Kernel::PORTABLE).encode(&plain, element, &CHUNK);
+        let coded = Encoder::new(Kernel::PORTABLE).encode(&plain, element, &CHUNK, None);
         for kernel in Kernel::available() {
-            prop_assert_eq!(&Encoder::new(kernel).encode(&plain, element, &CHUNK), &coded, "{}", kernel.name());
+            prop_assert_eq!(&Encoder::new(kernel).encode(&plain, element, &CHUNK, None), &coded, "{}", kernel.name());
             if let Some(coded) = &coded {
                 prop_assert!(coded.len() < plain.len());
-                prop_assert_eq!(&decode(kernel, coded, &CHUNK, plain.len()).unwrap(), &plain, "{}", kernel.name());
+                prop_assert_eq!(&decode(kernel, coded, &CHUNK, None, plain.len()).unwrap(), &plain, "{}", kernel.name());
             }
         }
     }
 
     #[test]
     fn each_block_is_decoded_alone(plain in runs(), element in elements(), which: prop::sample::Index) {
-        let Some(coded) = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK) else { return Ok(()) };
+        let Some(coded) = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, None) else { return Ok(()) };
         let (head, blocks) = coded.split_at(PlanesHead::len_of(&coded).unwrap() as usize);
         let decoder = Decoder::new(Kernel::best(), head, &CHUNK, plain.len()).unwrap();
         if decoder.blocks() > 0 {
             let number = which.index(decoder.blocks());
             let stored = decoder.stored(number).unwrap();
             let mut decoded = vec![0xa5; decoder.plain(number).len()];
-            decoder.decode_block(number, &blocks[stored.start as usize..stored.end as usize], &mut decoded).unwrap();
+            decoder.decode_block(number, &blocks[stored.start as usize..stored.end as usize], None, &mut decoded).unwrap();
             prop_assert_eq!(&decoded[..], &plain[decoder.plain(number)]);
+        }
+    }
+
+    #[test]
+    fn what_is_near_another_run_takes_less_and_is_had_back(
+        base in runs(),
+        element in elements(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0u8..4), 0..200),
+        cut in 0usize..3,
+    ) {
+        let mut plain = base.clone();
+        changes.iter().filter(|_| !base.is_empty()).for_each(|(at, bits)| *at.get_mut(&mut plain) ^= bits);
+        let alone = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, None);
+        let near = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, Some(&base));
+        let Some(coded) = &near else {
+            prop_assert_eq!(alone, None);
+            return Ok(());
+        };
+        prop_assert!(alone.is_none_or(|alone| coded.len() <= alone.len()));
+        for kernel in Kernel::available() {
+            prop_assert_eq!(&Encoder::new(kernel).encode(&plain, element, &CHUNK, Some(&base)), &near);
+            let decoded = decode(kernel, coded, &CHUNK, Some(&base), plain.len());
+            prop_assert_eq!(decoded.as_ref(), Ok(&plain));
+        }
+        // A base that is not all there is an error, unless none is needed.
+        let short = base.get(..base.len().saturating_sub(8 + cut)).unwrap_or_default();
+        if let Ok(decoded) = decode(Kernel::best(), coded, &CHUNK, Some(short), plain.len()) {
+            prop_assert_eq!(decoded, plain);
         }
     }
 
@@ -96,10 +126,10 @@ proptest! {
         flips in prop::collection::vec((any::<prop::sample::Index>(), 1u8..), 1..4),
         sealed: bool,
     ) {
-        let Some(coded) = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK) else { return Ok(()) };
+        let Some(coded) = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, None) else { return Ok(()) };
         let mut damaged = coded.clone();
         flips.iter().for_each(|(at, bits)| *at.get_mut(&mut damaged) ^= bits);
-        let decoded = decode(Kernel::best(), &damaged, &CHUNK, plain.len());
+        let decoded = decode(Kernel::best(), &damaged, &CHUNK, None, plain.len());
         prop_assert!(damaged == coded || decoded.is_err());
         if sealed {
             let head_len = (PlanesHead::len_of(&coded).unwrap() as usize).min(damaged.len());
@@ -118,7 +148,7 @@ proptest! {
             let mut resealed = head.encode(&CHUNK);
             resealed.extend(&damaged[head_len..]);
             let results: Vec<_> =
-                Kernel::available().map(|kernel| decode(kernel, &resealed, &CHUNK, plain.len()).ok()).collect();
+                Kernel::available().map(|kernel| decode(kernel, &resealed, &CHUNK, None, plain.len()).ok()).collect();
             prop_assert!(results.windows(2).all(|pair| pair[0] == pair[1]));
             prop_assert!(results.iter().flatten().all(|decoded| decoded.len() == plain.len()));
         }
@@ -126,7 +156,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_an_error_or_as_long_as_was_asked_for(bytes: Vec<u8>, len in 0usize..200_000) {
-        if let Ok(decoded) = decode(Kernel::best(), &bytes, &CHUNK, len) {
+        if let Ok(decoded) = decode(Kernel::best(), &bytes, &CHUNK, None, len) {
             prop_assert_eq!(decoded.len(), len);
         }
     }
@@ -134,7 +164,7 @@ proptest! {
 
 fn share(kind: u8, element: Element) -> f64 {
     let plain = run(kind, 1 << 20, 5);
-    let coded = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK);
+    let coded = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, None);
     coded.map_or(1.0, |coded| coded.len() as f64 / plain.len() as f64)
 }
 
@@ -154,7 +184,7 @@ fn what_models_have_takes_less() {
 fn a_pattern_takes_what_the_pattern_takes() {
     for period in [1, 2, 3, 16, 300] {
         let plain: Vec<u8> = (0..1 << 20).map(|i| (i % period) as u8).collect();
-        let coded = Encoder::new(Kernel::best()).encode(&plain, Element::Byte, &CHUNK).unwrap();
+        let coded = Encoder::new(Kernel::best()).encode(&plain, Element::Byte, &CHUNK, None).unwrap();
         assert!(coded.len() < 400, "{period}: {}", coded.len());
     }
 }
@@ -162,6 +192,6 @@ fn a_pattern_takes_what_the_pattern_takes() {
 #[test]
 fn a_run_is_decoded_only_where_it_belongs() {
     let plain = run(0, BLOCK, 1);
-    let coded = Encoder::new(Kernel::best()).encode(&plain, Element::Single, &CHUNK).unwrap();
-    assert!(decode(Kernel::best(), &coded, &ChunkId([8; 32]), plain.len()).is_err());
+    let coded = Encoder::new(Kernel::best()).encode(&plain, Element::Single, &CHUNK, None).unwrap();
+    assert!(decode(Kernel::best(), &coded, &ChunkId([8; 32]), None, plain.len()).is_err());
 }

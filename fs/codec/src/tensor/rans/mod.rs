@@ -95,7 +95,13 @@ impl Coder {
         Coder { symbols }
     }
 
-    fn encode_groups(&self, symbols: &[u8], states: &mut [u32; LANES], words: &mut [u16], mut at: usize) -> usize {
+    fn encode_groups(
+        &self,
+        symbols: &[u8],
+        states: &mut [u32; LANES],
+        words: &mut [u16],
+        mut at: usize,
+    ) -> usize {
         for group in symbols.as_chunks::<GROUP>().0.iter().rev() {
             for k in (0..4).rev() {
                 for lane in (0..LANES).rev() {
@@ -198,7 +204,12 @@ impl Table {
     }
 
     #[inline(always)]
-    fn decode_group(&self, group: &mut [u8], states: &mut [u32; LANES], words: &mut &[u8]) -> Result<(), Malformed> {
+    fn decode_group(
+        &self,
+        group: &mut [u8],
+        states: &mut [u32; LANES],
+        words: &mut &[u8],
+    ) -> Result<(), Malformed> {
         for k in 0..4 {
             for (lane, state) in states.iter_mut().enumerate() {
                 let Some(symbol) = group.get_mut(4 * lane + k) else { break };
@@ -226,7 +237,8 @@ pub(super) struct Reader<'s> {
 impl<'s> Reader<'s> {
     /// Over a stream, and nothing behind it.
     pub(super) fn new(kernel: Kernel, stream: &'s [u8]) -> Result<Reader<'s>, Malformed> {
-        let (states, words) = stream.split_first_chunk::<STATES_LEN>().ok_or(Malformed("a stream is cut short"))?;
+        let (states, words) =
+            stream.split_first_chunk::<STATES_LEN>().ok_or(Malformed("a stream is cut short"))?;
         let states: [u32; LANES] = std::array::from_fn(|lane| {
             u32::from_le_bytes(std::array::from_fn(|byte| states[4 * lane + byte]))
         });
@@ -285,14 +297,19 @@ mod tests {
 
     fn encoded(kernel: Kernel, runs: &[(Frequencies, &[u8])]) -> Vec<u8> {
         let mut scratch = Words::default();
-        let mut writer = Writer::new(kernel, &mut scratch, runs.iter().map(|(_, symbols)| symbols.len()).sum());
+        let mut writer =
+            Writer::new(kernel, &mut scratch, runs.iter().map(|(_, symbols)| symbols.len()).sum());
         runs.iter().rev().for_each(|(f, symbols)| writer.prepend(&Coder::new(f), symbols));
         let mut stream = Vec::new();
         writer.finish(&mut stream);
         stream
     }
 
-    fn decoded(kernel: Kernel, runs: &[(Frequencies, &[u8])], stream: &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
+    fn decoded(
+        kernel: Kernel,
+        runs: &[(Frequencies, &[u8])],
+        stream: &[u8],
+    ) -> Result<Vec<Vec<u8>>, Malformed> {
         let mut reader = Reader::new(kernel, stream)?;
         let take = |(f, symbols): &(Frequencies, &[u8])| {
             let mut decoded = vec![0xa5; symbols.len()];
@@ -349,7 +366,8 @@ mod tests {
         for frequency in 1..1u32 << PRECISION {
             let step = Step::new(frequency, 0);
             let quotients = (0..1 << 19).step_by(12_347).chain([(1 << 19) - 1]);
-            for x in quotients.flat_map(|q| [q * frequency, q * frequency + frequency - 1]).filter(|x| *x > 0) {
+            for x in quotients.flat_map(|q| [q * frequency, q * frequency + frequency - 1]).filter(|x| *x > 0)
+            {
                 let expected = ((x / frequency) << PRECISION) + x % frequency;
                 assert_eq!(step.apply(x), expected, "{x} / {frequency}");
             }

@@ -121,19 +121,24 @@ fn encode_avx512(
                 let written = full.count_ones() as usize;
                 // The words that are written, to the end of the register; what is before them is written over later.
                 let compressed = _mm512_maskz_compress_epi32(full, x[half]);
-                let turned =
-                    _mm512_permutexvar_epi32(_mm512_add_epi32(iota, _mm512_set1_epi32(written as i32)), compressed);
+                let turned = _mm512_permutexvar_epi32(
+                    _mm512_add_epi32(iota, _mm512_set1_epi32(written as i32)),
+                    compressed,
+                );
                 let out: &mut [u16; 16] = words[at - 16..at].as_mut_array().unwrap_or_else(|| unreachable!());
                 // Safety: the reference is to the 32 bytes that are written.
                 unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(turned)) }
                 at -= written;
                 let state = _mm512_mask_srli_epi32::<16>(x[half], full, x[half]);
                 let even = _mm512_srli_epi64::<32>(_mm512_mul_epu32(state, reciprocals));
-                let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(state), _mm512_srli_epi64::<32>(reciprocals));
+                let odd =
+                    _mm512_mul_epu32(_mm512_srli_epi64::<32>(state), _mm512_srli_epi64::<32>(reciprocals));
                 let product = _mm512_mask_blend_epi32(0xaaaa, even, odd);
                 let quotient = _mm512_srlv_epi32(product, _mm512_srli_epi32::<{ Step::SHIFT_AT }>(fields));
-                let bias =
-                    _mm512_and_si512(_mm512_srli_epi32::<{ Step::BIAS_AT }>(fields), _mm512_set1_epi32(0x1fff));
+                let bias = _mm512_and_si512(
+                    _mm512_srli_epi32::<{ Step::BIAS_AT }>(fields),
+                    _mm512_set1_epi32(0x1fff),
+                );
                 let others = _mm512_sub_epi32(_mm512_set1_epi32(1 << PRECISION), frequencies);
                 let grown = _mm512_mullo_epi32(quotient, others);
                 x[half] = _mm512_add_epi32(_mm512_add_epi32(state, bias), grown);
@@ -175,10 +180,8 @@ fn decode_avx512(
                 let next: &[u8; 32] = window[taken..taken + 32].as_array().unwrap_or_else(|| unreachable!());
                 // Safety: the reference is to the 32 bytes that are read.
                 let next = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(next.as_ptr().cast()) });
-                let refilled = _mm512_or_si512(
-                    _mm512_slli_epi32::<16>(state),
-                    _mm512_maskz_expand_epi32(wanting, next),
-                );
+                let refilled =
+                    _mm512_or_si512(_mm512_slli_epi32::<16>(state), _mm512_maskz_expand_epi32(wanting, next));
                 x[half] = _mm512_mask_mov_epi32(state, wanting, refilled);
                 taken += 2 * wanting.count_ones() as usize;
             }
@@ -279,9 +282,11 @@ fn encode_avx2(
                 at -= mask.count_ones() as usize;
                 let state = _mm256_blendv_epi8(x[part], _mm256_srli_epi32::<16>(x[part]), full);
                 let even = _mm256_srli_epi64::<32>(_mm256_mul_epu32(state, reciprocals));
-                let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(state), _mm256_srli_epi64::<32>(reciprocals));
+                let odd =
+                    _mm256_mul_epu32(_mm256_srli_epi64::<32>(state), _mm256_srli_epi64::<32>(reciprocals));
                 let product = _mm256_blend_epi32::<0xaa>(even, odd);
-                let quotient = _mm256_srlv_epi32(product, _mm256_srli_epi32::<{ Step::SHIFT_AT as i32 }>(fields));
+                let quotient =
+                    _mm256_srlv_epi32(product, _mm256_srli_epi32::<{ Step::SHIFT_AT as i32 }>(fields));
                 let bias = _mm256_and_si256(
                     _mm256_srli_epi32::<{ Step::BIAS_AT as i32 }>(fields),
                     _mm256_set1_epi32(0x1fff),
