@@ -10,56 +10,108 @@ const PLANES: &str = "head of planes";
 pub enum Element {
     /// One byte: 8-bit integers, 8-bit floats, anything.
     Byte,
-    /// IEEE 754 binary16.
-    Half,
     /// 16-bit integers.
     Short,
+    /// 32-bit integers.
+    Word,
+    /// 64-bit integers.
+    Long,
+    /// IEEE 754 binary16.
+    Half,
     /// bfloat16.
     Bfloat,
     /// IEEE 754 binary32.
     Single,
     /// IEEE 754 binary64.
     Double,
-    /// 32-bit integers.
-    Word,
-    /// 64-bit integers.
-    Long,
+    /// GGUF's Q4_0, and so on: quantised weights in groups, behind or before what scales them.
+    Q4_0,
+    /// Q4_1.
+    Q4_1,
+    /// Q5_0.
+    Q5_0,
+    /// Q5_1.
+    Q5_1,
+    /// Q8_0.
+    Q8_0,
+    /// Q2_K.
+    Q2K,
+    /// Q3_K.
+    Q3K,
+    /// Q4_K.
+    Q4K,
+    /// Q5_K.
+    Q5K,
+    /// Q6_K.
+    Q6K,
 }
 
 impl Element {
-    /// All there are.
-    pub const ALL: [Element; 8] = [
-        Element::Byte,
-        Element::Short,
-        Element::Half,
-        Element::Bfloat,
-        Element::Single,
-        Element::Double,
-        Element::Word,
-        Element::Long,
+    /// All there are, by their codes.
+    const CODES: [(u8, Element); 18] = [
+        (0, Element::Byte),
+        (1, Element::Short),
+        (2, Element::Word),
+        (3, Element::Long),
+        (4, Element::Half),
+        (5, Element::Bfloat),
+        (6, Element::Single),
+        (7, Element::Double),
+        (16, Element::Q4_0),
+        (17, Element::Q4_1),
+        (18, Element::Q5_0),
+        (19, Element::Q5_1),
+        (20, Element::Q8_0),
+        (21, Element::Q2K),
+        (22, Element::Q3K),
+        (23, Element::Q4K),
+        (24, Element::Q5K),
+        (25, Element::Q6K),
     ];
 
-    /// Bytes of one, and so planes.
-    pub fn width(self) -> usize {
+    /// All there are.
+    pub fn all() -> impl Iterator<Item = Element> {
+        Self::CODES.into_iter().map(|(_, element)| element)
+    }
+
+    /// How many bytes of an element go into each plane, in the order of these.
+    pub fn fields(self) -> &'static [usize] {
         match self {
-            Element::Byte => 1,
-            Element::Short | Element::Half | Element::Bfloat => 2,
-            Element::Single | Element::Word => 4,
-            Element::Double | Element::Long => 8,
+            Element::Byte => &[1],
+            Element::Short | Element::Half | Element::Bfloat => &[1; 2],
+            Element::Word | Element::Single => &[1; 4],
+            Element::Long | Element::Double => &[1; 8],
+            Element::Q4_0 => &[1, 1, 16],
+            Element::Q4_1 => &[1, 1, 1, 1, 16],
+            Element::Q5_0 => &[1, 1, 4, 16],
+            Element::Q5_1 => &[1, 1, 1, 1, 4, 16],
+            Element::Q8_0 => &[1, 1, 32],
+            Element::Q2K => &[16, 64, 1, 1, 1, 1],
+            Element::Q3K => &[32, 64, 12, 1, 1],
+            Element::Q4K => &[1, 1, 1, 1, 12, 128],
+            Element::Q5K => &[1, 1, 1, 1, 12, 32, 128],
+            Element::Q6K => &[128, 64, 16, 1, 1],
         }
     }
 
+    /// Bytes of one.
+    pub fn width(self) -> usize {
+        self.fields().iter().sum()
+    }
+
+    /// Whether it is one number.
+    pub fn is_number(self) -> bool {
+        self.code() < 16
+    }
+
+    /// Plain bytes of each block of a run but the last: as many elements as 64 KiB hold.
+    pub fn block_len(self) -> usize {
+        (64 << 10) / self.width() * self.width()
+    }
+
     fn code(self) -> u8 {
-        match self {
-            Element::Byte => 0,
-            Element::Short => 1,
-            Element::Word => 2,
-            Element::Long => 3,
-            Element::Half => 4,
-            Element::Bfloat => 5,
-            Element::Single => 6,
-            Element::Double => 7,
-        }
+        // Every element is in the list: a test has it that way.
+        Self::CODES.into_iter().find(|(_, element)| *element == self).map_or(u8::MAX, |(code, _)| code)
     }
 }
 
@@ -167,8 +219,8 @@ impl PlanesHead {
             _ => return Err(FormatError::BadChecksum { what: PLANES }),
         }
         let code = d.u8("element")?;
-        let known = Element::ALL.into_iter().find(|element| element.code() == code);
-        let element = known.ok_or_else(|| d.bad("element", code.into()))?;
+        let known = Element::CODES.into_iter().find(|(known, _)| *known == code);
+        let (_, element) = known.ok_or_else(|| d.bad("element", code.into()))?;
         let shape = d.u8("shape")?;
         let shared = d.u8("shared")?;
         let reserved = d.u8("reserved")?;
@@ -181,8 +233,9 @@ impl PlanesHead {
         let values = d.bytes("values", values_len)?.to_vec();
         let shape = match shape {
             0 if values.is_empty() => PlanesShape::Planes,
-            3 if values.is_empty() => PlanesShape::Differences,
-            1 if values_len % element.width() == 0
+            3 if values.is_empty() && element.is_number() => PlanesShape::Differences,
+            1 if element.is_number()
+                && values_len % element.width() == 0
                 && (1..=Self::PALETTE).contains(&(values_len / element.width())) =>
             {
                 PlanesShape::Palette(values)

@@ -125,23 +125,23 @@ pub(super) fn encode(
     to.extend(tail);
 }
 
-/// Decodes a block into `planes`, `count` of them one behind the other, and `tail`.
+/// Decodes a block into `planes`, which are of these lengths, one behind the other, and `tail`.
 pub(super) fn decode(
     kernel: Kernel,
     block: &[u8],
     tables: &[Option<Table>],
-    planes: &mut [u8],
-    count: usize,
+    mut planes: &mut [u8],
+    lengths: &[usize],
     tail: &mut [u8],
 ) -> Result<(), Malformed> {
     let cut = || Malformed("a block is cut short");
-    let (modes, mut rest) = block.split_at_checked(count).ok_or_else(cut)?;
-    let len = planes.len() / count.max(1);
+    let (modes, mut rest) = block.split_at_checked(lengths.len()).ok_or_else(cut)?;
     let mut coded: Vec<(&mut [u8], Option<Table>, usize)> = Vec::new();
-    for ((number, code), plane) in modes.iter().enumerate().zip(planes.chunks_exact_mut(len.max(1))) {
+    for (number, (code, len)) in modes.iter().zip(lengths).enumerate() {
+        let plane = planes.split_off_mut(..*len).ok_or(Malformed("a block has more planes than bytes"))?;
         let mode = Mode::ALL.into_iter().find(|mode| mode.code() == *code);
         match mode.ok_or(Malformed("a plane is stored in a way that there is not"))? {
-            Mode::Raw => plane.copy_from_slice(rest.split_off(..len).ok_or_else(cut)?),
+            Mode::Raw => plane.copy_from_slice(rest.split_off(..*len).ok_or_else(cut)?),
             Mode::Constant => plane.fill(*rest.split_off_first().ok_or_else(cut)?),
             Mode::Shared => coded.push((plane, None, number)),
             Mode::Own => {
@@ -166,8 +166,16 @@ pub(super) fn decode(
     reader.finish()
 }
 
-/// How often each byte comes in each of `count` planes.
-pub(super) fn count(planes: &[u8], count: usize) -> Vec<[u32; 256]> {
-    let len = planes.len() / count.max(1);
-    (0..count).map(|number| planes::count(&planes[number * len..][..len])).collect()
+/// The lengths of the planes of so many elements of fields as long as these.
+pub(super) fn lengths(fields: &[usize], elements: usize) -> Vec<usize> {
+    fields.iter().map(|field| field * elements).collect()
+}
+
+/// Planes one by one, and how often each byte comes in each.
+pub(super) fn count<'p>(mut planes: &'p [u8], lengths: &[usize]) -> Vec<(&'p [u8], [u32; 256])> {
+    lengths
+        .iter()
+        .filter_map(|len| planes.split_off(..*len))
+        .map(|plane| (plane, planes::count(plane)))
+        .collect()
 }

@@ -33,9 +33,6 @@ use rans::{Table, Words};
 
 pub use kernel::Kernel;
 
-/// Plain bytes of a block: of a palette's run as many as its numbers stand for.
-pub const BLOCK: usize = 64 << 10;
-
 /// Why bytes are no coded run, though their checksums are right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -79,9 +76,10 @@ impl Encoder {
                 let shape = PlanesShape::Periodic(pattern.to_vec());
                 PlanesHead { element, shape, shared: 0, tables: Vec::new(), blocks: Vec::new() }.encode(chunk)
             }
+            None if plain.len() < element.width() => return None,
             None => {
                 let alone = self.encode_alone(plain, element, chunk);
-                let base = base.filter(|base| base.len() == plain.len());
+                let base = base.filter(|base| base.len() == plain.len() && element.is_number());
                 let near = base.map(|base| self.encode_differences(plain, element, chunk, base));
                 near.filter(|near| near.len() < alone.len()).unwrap_or(alone)
             }
@@ -92,7 +90,7 @@ impl Encoder {
     fn encode_alone(&mut self, plain: &[u8], element: Element, chunk: &ChunkId) -> Vec<u8> {
         let width = element.width();
         let (whole, tail) = plain.split_at(plain.len() / width * width);
-        let palette = (width > 1).then(|| palette::palette(whole, width)).flatten();
+        let palette = (width > 1 && element.is_number()).then(|| palette::palette(whole, width)).flatten();
         if let Some((values, numbers)) = palette {
             self.planes = numbers;
             return self.encode_blocks(element, PlanesShape::Palette(values), tail, chunk);
@@ -118,7 +116,8 @@ impl Encoder {
     /// Takes whole elements apart, a block at a time.
     fn split(&mut self, element: Element, whole: &[u8]) {
         self.planes.resize(whole.len(), 0);
-        for (plain, planes) in whole.chunks(BLOCK).zip(self.planes.chunks_mut(BLOCK)) {
+        let step = element.block_len();
+        for (plain, planes) in whole.chunks(step).zip(self.planes.chunks_mut(step)) {
             planes::split(self.kernel, element, plain, planes);
         }
     }
@@ -131,15 +130,18 @@ impl Encoder {
         tail: &[u8],
         chunk: &ChunkId,
     ) -> Vec<u8> {
-        let (step, count) = match shape {
-            PlanesShape::Palette(_) => (BLOCK / element.width(), 1),
-            _ => (BLOCK, element.width()),
+        let (step, fields) = match shape {
+            PlanesShape::Palette(_) => (element.block_len() / element.width(), &[1][..]),
+            _ => (element.block_len(), element.fields()),
         };
-        let counts: Vec<Vec<[u32; 256]>> =
-            self.planes.chunks(step).map(|planes| block::count(planes, count)).collect();
-        let shared: Vec<Option<Shared>> = (0..count)
+        let bytes: usize = fields.iter().sum();
+        let planes = self.planes.chunks(step);
+        let counted: Vec<_> =
+            planes.map(|part| block::count(part, &block::lengths(fields, part.len() / bytes))).collect();
+        let shared: Vec<Option<Shared>> = (0..fields.len())
             .map(|plane| {
-                let total = std::array::from_fn(|byte| counts.iter().map(|block| block[plane][byte]).sum());
+                let total =
+                    std::array::from_fn(|byte| counted.iter().map(|block| block[plane].1[byte]).sum());
                 Frequencies::of(&total).map(Shared::new)
             })
             .collect();
@@ -151,12 +153,11 @@ impl Encoder {
             }
         }
         let mut blocks = Vec::with_capacity(self.planes.len());
-        let last = counts.len().saturating_sub(1);
-        for (number, (planes, counts)) in self.planes.chunks(step).zip(&counts).enumerate() {
+        let last = counted.len().saturating_sub(1);
+        for (number, counted) in counted.iter().enumerate() {
             let start = blocks.len();
-            let parts: Vec<Plane<'_>> = planes
-                .chunks_exact(planes.len() / count)
-                .zip(counts)
+            let parts: Vec<Plane<'_>> = counted
+                .iter()
                 .zip(&shared)
                 .map(|((bytes, counts), shared)| Plane { bytes, counts, shared: shared.as_ref() })
                 .collect();
@@ -203,7 +204,7 @@ impl Decoder {
             PlanesShape::Periodic(_) => 0,
             // What is left where a run ends within an element is part of its last block.
             _ if whole == 0 => return Err(Malformed("a run is shorter than its elements").into()),
-            _ => whole.div_ceil(BLOCK),
+            _ => whole.div_ceil(decoder.head.element.block_len()),
         };
         match decoder.head.blocks.len() == blocks {
             true => Ok(decoder),
@@ -225,8 +226,9 @@ impl Decoder {
 
     /// Which of the run's plain bytes a block holds.
     pub fn plain(&self, number: usize) -> Range<usize> {
-        let last = number + 1 >= self.blocks();
-        (number * BLOCK).min(self.plain_len)..if last { self.plain_len } else { (number + 1) * BLOCK }
+        let step = self.head.element.block_len();
+        let end = if number + 1 < self.blocks() { (number + 1) * step } else { self.plain_len };
+        (number * step).min(end)..end
     }
 
     /// Whether blocks are decoded with the help of the run's base.
@@ -256,7 +258,7 @@ impl Decoder {
         match &self.head.shape {
             PlanesShape::Palette(values) => {
                 let mut numbers = vec![0; plain.len() / width];
-                block::decode(self.kernel, stored, &self.tables, &mut numbers, 1, tail)?;
+                block::decode(self.kernel, stored, &self.tables, &mut numbers, &[plain.len() / width], tail)?;
                 match palette::look_up(values, width, &numbers, plain) {
                     true => Ok(()),
                     false => Err(Malformed("an element is not in the palette").into()),
@@ -284,7 +286,8 @@ impl Decoder {
         tail: &mut [u8],
     ) -> Result<(), RunError> {
         let mut planes = vec![0; plain.len()];
-        block::decode(self.kernel, stored, &self.tables, &mut planes, element.width(), tail)?;
+        let lengths = block::lengths(element.fields(), plain.len() / element.width());
+        block::decode(self.kernel, stored, &self.tables, &mut planes, &lengths, tail)?;
         planes::join(self.kernel, element, &planes, plain);
         Ok(())
     }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::planes::tests::elements;
 use super::*;
 
 /// Random numbers, the same for the same seed.
@@ -40,6 +41,11 @@ fn run(kind: u8, len: usize, seed: u64) -> Vec<u8> {
             9 => bytes.extend((bytes.len() as u32).to_le_bytes()),
             // Floats that were made from 16 bits.
             10 => bytes.extend((dice.weight().to_bits() & 0xffff_0000).to_le_bytes()),
+            // Groups of quantised weights behind a scale.
+            12 => {
+                bytes.extend(&dice.weight().to_le_bytes()[2..]);
+                bytes.extend((0..32).map(|_| (dice.weight() * 300.0) as i8 as u8));
+            }
             // The first half is zeros.
             _ if bytes.len() < len / 2 => bytes.push(0),
             _ => bytes.extend(dice.weight().to_le_bytes()),
@@ -51,12 +57,11 @@ fn run(kind: u8, len: usize, seed: u64) -> Vec<u8> {
 
 fn runs() -> impl Strategy<Value = Vec<u8>> {
     let len = prop_oneof![0usize..40, 40usize..9_000, BLOCK - 9..BLOCK + 9, 2 * BLOCK..3 * BLOCK];
-    (0u8..12, len, any::<u64>()).prop_map(|(kind, len, seed)| run(kind, len, seed))
+    (0u8..13, len, any::<u64>()).prop_map(|(kind, len, seed)| run(kind, len, seed))
 }
 
-fn elements() -> impl Strategy<Value = Element> {
-    prop::sample::select(Element::ALL.to_vec())
-}
+/// Plain bytes of a block of numbers.
+const BLOCK: usize = 64 << 10;
 
 const CHUNK: ChunkId = ChunkId([7; 32]);
 
@@ -177,6 +182,7 @@ fn what_models_have_takes_less() {
     // 200 different numbers of 4 bytes.
     assert!(share(7, Element::Single) < 0.25);
     assert!(share(4, Element::Long) < 0.25);
+    assert!(share(12, Element::Q8_0) < share(12, Element::Byte) - 0.02);
     assert_eq!(share(3, Element::Double), 1.0);
 }
 

@@ -78,7 +78,8 @@ impl Step {
 
     #[inline(always)]
     fn apply(self, x: u32) -> u32 {
-        let quotient = (u64::from(x) * u64::from(self.reciprocal) >> 32) as u32 >> self.shift;
+        let product = u64::from(x) * u64::from(self.reciprocal);
+        let quotient = (product >> 32) as u32 >> self.shift;
         x + self.bias + quotient * ((1 << PRECISION) - self.frequency)
     }
 }

@@ -48,6 +48,9 @@ pub(super) fn decode_groups(
     done * GROUP
 }
 
+/// There are 32 words below where those of a stream begin, and [`ENOUGH`] bytes before a group is decoded.
+const ROOM: &str = "there is room for a register";
+
 /// Bytes that a group may take, and a load of sixteen words more.
 const ENOUGH: usize = 2 * GROUP + 32;
 
@@ -125,7 +128,7 @@ fn encode_avx512(
                     _mm512_add_epi32(iota, _mm512_set1_epi32(written as i32)),
                     compressed,
                 );
-                let out: &mut [u16; 16] = words[at - 16..at].as_mut_array().unwrap_or_else(|| unreachable!());
+                let out: &mut [u16; 16] = words[..at].last_chunk_mut().expect(ROOM);
                 // Safety: the reference is to the 32 bytes that are written.
                 unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(turned)) }
                 at -= written;
@@ -177,7 +180,7 @@ fn decode_avx512(
                 let kept = _mm512_mullo_epi32(frequency, _mm512_srli_epi32::<PRECISION>(x[half]));
                 let state = _mm512_add_epi32(kept, _mm512_srli_epi32::<20>(slot));
                 let wanting = _mm512_cmplt_epi32_mask(state, _mm512_set1_epi32(LOW as i32));
-                let next: &[u8; 32] = window[taken..taken + 32].as_array().unwrap_or_else(|| unreachable!());
+                let next: &[u8; 32] = window[taken..].first_chunk().expect(ROOM);
                 // Safety: the reference is to the 32 bytes that are read.
                 let next = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(next.as_ptr().cast()) });
                 let refilled =
@@ -276,7 +279,7 @@ fn encode_avx2(
                 let ordered = _mm256_permutevar8x32_epi32(x[part], load_256(&TO_THE_END[mask]));
                 let shorts = _mm256_and_si256(ordered, _mm256_set1_epi32(0xffff));
                 let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(shorts, shorts));
-                let out: &mut [u16; 8] = words[at - 8..at].as_mut_array().unwrap_or_else(|| unreachable!());
+                let out: &mut [u16; 8] = words[..at].last_chunk_mut().expect(ROOM);
                 // Safety: the reference is to the 16 bytes that are written.
                 unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_castsi256_si128(packed)) }
                 at -= mask.count_ones() as usize;
@@ -329,7 +332,7 @@ fn decode_avx2(
                 let state = _mm256_add_epi32(kept, _mm256_srli_epi32::<20>(slot));
                 let wanting = _mm256_cmpgt_epi32(_mm256_set1_epi32(LOW as i32), state);
                 let mask = _mm256_movemask_ps(_mm256_castsi256_ps(wanting)) as usize;
-                let next: &[u8; 16] = window[taken..taken + 16].as_array().unwrap_or_else(|| unreachable!());
+                let next: &[u8; 16] = window[taken..].first_chunk().expect(ROOM);
                 // Safety: the reference is to the 16 bytes that are read.
                 let next = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(next.as_ptr().cast()) });
                 let next = _mm256_permutevar8x32_epi32(next, load_256(&IN_TURN[mask]));
