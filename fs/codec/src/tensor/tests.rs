@@ -201,3 +201,35 @@ fn a_run_is_decoded_only_where_it_belongs() {
     let coded = Encoder::new(Kernel::best()).encode(&plain, Element::Single, &CHUNK, None).unwrap();
     assert!(decode(Kernel::best(), &coded, &ChunkId([8; 32]), None, plain.len()).is_err());
 }
+
+/// What any encoder has to write for these runs: changing it needs a reader of what was written before.
+#[test]
+fn golden_runs_are_coded_as_they_were() {
+    let golden = [
+        (0, Element::Single),
+        (1, Element::Bfloat),
+        (4, Element::Long),
+        (5, Element::Byte),
+        (7, Element::Single),
+        (12, Element::Q8_0),
+    ];
+    let hashes: Vec<String> = golden
+        .iter()
+        .map(|(kind, element)| {
+            let plain = run(*kind, 200_001, 9);
+            let coded = Encoder::new(Kernel::PORTABLE).encode(&plain, *element, &CHUNK, None).unwrap();
+            format!("{} {}", coded.len(), &blake3::hash(&coded).to_hex()[..16])
+        })
+        .collect();
+    assert_eq!(
+        hashes,
+        [
+            "155496 102b5b2387dc392f",
+            "132594 fcfc097daeea8e79",
+            "47572 6a9e1c9ba526b4ce",
+            "29 840d98b8e6ab0c88",
+            "49293 abf656fbfea53883",
+            "114906 fbda0a56709ad8f6",
+        ]
+    );
+}
