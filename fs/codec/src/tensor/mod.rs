@@ -14,6 +14,7 @@
 
 mod block;
 mod difference;
+pub mod files;
 mod frequencies;
 mod kernel;
 mod palette;
