@@ -55,8 +55,7 @@ pub enum Detected {
 /// Looks at the first bytes of a file of `file_len` bytes.
 pub fn detect(start: &[u8], file_len: u64) -> Detected {
     let start = &start[..start.len().min(usize::try_from(file_len).unwrap_or(usize::MAX))];
-    let parsers: [fn(&[u8], u64) -> Result<Option<TensorFile>, Stop>; 3] =
-        [safetensors::parse, gguf::parse, npy::parse];
+    let parsers: [Parser; 3] = [safetensors::parse, gguf::parse, npy::parse];
     let most = file_len.min(LONGEST_HEADER);
     let mut wants = None;
     for parse in parsers {
@@ -70,6 +69,9 @@ pub fn detect(start: &[u8], file_len: u64) -> Detected {
     }
     wants.map_or(Detected::Nothing, |len| Detected::Wants(len.max(2 * start.len() as u64).min(most)))
 }
+
+/// Looks at a file's first bytes; none where it is of another format.
+type Parser = fn(&[u8], u64) -> Result<Option<TensorFile>, Stop>;
 
 /// Why a parser went no further.
 enum Stop {
