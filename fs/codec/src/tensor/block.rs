@@ -36,7 +36,8 @@ impl Mode {
     /// The way that takes the fewest bytes, as far as can be told beforehand, and how many that saves. The rule is part of the
     /// format, so that all encoders write the same: what saves less than a fortieth is not worth decoding; frequencies of a
     /// block's own have to save a 64th of what the shared ones give.
-    fn for_plane(counts: &[u32; 256], shared: Option<&Frequencies>) -> (Mode, u64) {
+    fn for_plane(counts: Option<&[u32; 256]>, shared: Option<&Frequencies>) -> (Mode, u64) {
+        let Some(counts) = counts else { return (Mode::Raw, 0) };
         let len: u64 = counts.iter().map(|count| u64::from(*count)).sum();
         let present = counts.iter().filter(|count| **count > 0).count();
         if present < 2 {
@@ -76,8 +77,8 @@ impl Shared {
 pub(super) struct Plane<'p> {
     /// Its bytes: one at least.
     pub(super) bytes: &'p [u8],
-    /// How often each comes.
-    pub(super) counts: &'p [u32; 256],
+    /// How often each comes; not known of what looks like noise.
+    pub(super) counts: Option<&'p [u32; 256]>,
     /// What the run's blocks share.
     pub(super) shared: Option<&'p Shared>,
 }
@@ -105,7 +106,7 @@ pub(super) fn encode(
             Mode::Raw => to.extend(plane.bytes),
             Mode::Constant => to.extend(plane.bytes.first()),
             Mode::Shared => {}
-            Mode::Own => own.extend(Frequencies::of(plane.counts).map(|frequencies| {
+            Mode::Own => own.extend(plane.counts.and_then(Frequencies::of).map(|frequencies| {
                 frequencies.write(to);
                 Coder::new(&frequencies)
             })),
@@ -171,11 +172,26 @@ pub(super) fn lengths(fields: &[usize], elements: usize) -> Vec<usize> {
     fields.iter().map(|field| field * elements).collect()
 }
 
-/// Planes one by one, and how often each byte comes in each.
-pub(super) fn count<'p>(mut planes: &'p [u8], lengths: &[usize]) -> Vec<(&'p [u8], [u32; 256])> {
-    lengths
-        .iter()
-        .filter_map(|len| planes.split_off(..*len))
-        .map(|plane| (plane, planes::count(plane)))
-        .collect()
+/// Planes one by one, and how often each byte comes in each, unless that looks like noise.
+pub(super) fn count<'p>(mut planes: &'p [u8], lengths: &[usize]) -> Vec<(&'p [u8], Option<[u32; 256]>)> {
+    let counted = |plane: &'p [u8]| (plane, (!is_noise(plane)).then(|| planes::count(plane)));
+    lengths.iter().filter_map(|len| planes.split_off(..*len)).map(counted).collect()
+}
+
+/// Whether a sample of a plane takes 7.75 bits a byte: that is part of the format, too. Of bytes that take 8 it is that many, less a tenth for what
+/// so few of them cannot show.
+fn is_noise(plane: &[u8]) -> bool {
+    const PART: usize = 64;
+    const EVERY: usize = 512;
+    const LEAST: usize = 16 << 10;
+    if plane.len() < LEAST {
+        return false;
+    }
+    let mut counts = [0; 256];
+    let mut taken = 0;
+    for part in plane.chunks(EVERY).map(|part| &part[..part.len().min(PART)]) {
+        planes::count_into(part, &mut counts);
+        taken += part.len() as u64;
+    }
+    entropy(&counts) >= taken * (31 << 14)
 }

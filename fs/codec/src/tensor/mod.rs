@@ -141,8 +141,10 @@ impl Encoder {
             planes.map(|part| block::count(part, &block::lengths(fields, part.len() / bytes))).collect();
         let shared: Vec<Option<Shared>> = (0..fields.len())
             .map(|plane| {
-                let total =
-                    std::array::from_fn(|byte| counted.iter().map(|block| block[plane].1[byte]).sum());
+                let mut total = [0; 256];
+                for counts in counted.iter().filter_map(|block| block[plane].1.as_ref()) {
+                    total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+                }
                 Frequencies::of(&total).map(Shared::new)
             })
             .collect();
@@ -160,7 +162,11 @@ impl Encoder {
             let parts: Vec<Plane<'_>> = counted
                 .iter()
                 .zip(&shared)
-                .map(|((bytes, counts), shared)| Plane { bytes, counts, shared: shared.as_ref() })
+                .map(|((bytes, counts), shared)| Plane {
+                    bytes,
+                    counts: counts.as_ref(),
+                    shared: shared.as_ref(),
+                })
                 .collect();
             let tail = if number == last { tail } else { &[] };
             block::encode(self.kernel, &parts, tail, &mut self.words, &mut blocks);

@@ -101,6 +101,11 @@ pub(super) fn join(kernel: Kernel, element: Element, planes: &[u8], plain: &mut 
     );
 }
 
+/// Adds how often each of a few bytes comes.
+pub(super) fn count_into(bytes: &[u8], counts: &mut [u32; 256]) {
+    bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+}
+
 /// How often each byte comes.
 pub(super) fn count(bytes: &[u8]) -> [u32; 256] {
     // Several tables, so that a byte that comes again at once does not wait for its own count.
