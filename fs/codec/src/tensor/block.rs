@@ -126,45 +126,92 @@ pub(super) fn encode(
     to.extend(tail);
 }
 
-/// Decodes a block into `planes`, which are of these lengths, one behind the other, and `tail`.
-pub(super) fn decode(
-    kernel: Kernel,
-    block: &[u8],
-    tables: &[Option<Table>],
-    mut planes: &mut [u8],
-    lengths: &[usize],
-    tail: &mut [u8],
-) -> Result<(), Malformed> {
-    let cut = || Malformed("a block is cut short");
-    let (modes, mut rest) = block.split_at_checked(lengths.len()).ok_or_else(cut)?;
-    let mut coded: Vec<(&mut [u8], Option<Table>, usize)> = Vec::new();
-    for (number, (code, len)) in modes.iter().zip(lengths).enumerate() {
-        let plane = planes.split_off_mut(..*len).ok_or(Malformed("a block has more planes than bytes"))?;
-        let mode = Mode::ALL.into_iter().find(|mode| mode.code() == *code);
-        match mode.ok_or(Malformed("a plane is stored in a way that there is not"))? {
-            Mode::Raw => plane.copy_from_slice(rest.split_off(..*len).ok_or_else(cut)?),
-            Mode::Constant => plane.fill(*rest.split_off_first().ok_or_else(cut)?),
-            Mode::Shared => coded.push((plane, None, number)),
-            Mode::Own => {
-                let frequencies =
-                    Frequencies::read(&mut rest).ok_or(Malformed("frequencies that cannot be"))?;
-                coded.push((plane, Some(Table::new(&frequencies)), number));
-            }
+/// A block whose planes that are not coded have been read.
+pub(super) struct Opened<'b, 'p> {
+    /// The others, in order: where each goes, and by which frequencies.
+    coded: Vec<(&'p mut [u8], TableOf<'b>)>,
+    stream: Option<Reader<'b>>,
+}
+
+enum TableOf<'b> {
+    Shared(&'b Table),
+    Own(Table),
+}
+
+impl TableOf<'_> {
+    fn table(&self) -> &Table {
+        match self {
+            TableOf::Shared(table) => table,
+            TableOf::Own(table) => table,
         }
     }
-    let (stream, last) = rest.len().checked_sub(tail.len()).map(|len| rest.split_at(len)).ok_or_else(cut)?;
-    tail.copy_from_slice(last);
-    if coded.is_empty() {
-        return if stream.is_empty() { Ok(()) } else { Err(Malformed("there is more than a block")) };
+}
+
+impl<'b, 'p> Opened<'b, 'p> {
+    /// Of a block, whose planes are of these lengths and go to `planes`, one behind the other; what is left of the run to `tail`.
+    pub(super) fn open(
+        kernel: Kernel,
+        block: &'b [u8],
+        tables: &'b [Option<Table>],
+        mut planes: &'p mut [u8],
+        lengths: &[usize],
+        tail: &mut [u8],
+    ) -> Result<Opened<'b, 'p>, Malformed> {
+        let cut = || Malformed("a block is cut short");
+        let (modes, mut rest) = block.split_at_checked(lengths.len()).ok_or_else(cut)?;
+        let mut coded = Vec::new();
+        for (number, (code, len)) in modes.iter().zip(lengths).enumerate() {
+            let plane =
+                planes.split_off_mut(..*len).ok_or(Malformed("a block has more planes than bytes"))?;
+            let mode = Mode::ALL.into_iter().find(|mode| mode.code() == *code);
+            match mode.ok_or(Malformed("a plane is stored in a way that there is not"))? {
+                Mode::Raw => plane.copy_from_slice(rest.split_off(..*len).ok_or_else(cut)?),
+                Mode::Constant => plane.fill(*rest.split_off_first().ok_or_else(cut)?),
+                Mode::Shared => {
+                    let table = tables.get(number).and_then(Option::as_ref);
+                    let table = table.ok_or(Malformed("a plane shares frequencies that there are not"))?;
+                    coded.push((plane, TableOf::Shared(table)));
+                }
+                Mode::Own => {
+                    let frequencies = Frequencies::read(&mut rest);
+                    let frequencies = frequencies.ok_or(Malformed("frequencies that cannot be"))?;
+                    coded.push((plane, TableOf::Own(Table::new(&frequencies))));
+                }
+            }
+        }
+        let (stream, last) =
+            rest.len().checked_sub(tail.len()).map(|len| rest.split_at(len)).ok_or_else(cut)?;
+        tail.copy_from_slice(last);
+        let stream = match (coded.is_empty(), stream.is_empty()) {
+            (true, true) => None,
+            (true, false) => return Err(Malformed("there is more than a block")),
+            _ => Some(Reader::new(kernel, stream)?),
+        };
+        Ok(Opened { coded, stream })
     }
-    let mut reader = Reader::new(kernel, stream)?;
-    for (plane, own, number) in coded {
-        let shared = tables.get(number).and_then(Option::as_ref);
-        let table =
-            own.as_ref().or(shared).ok_or(Malformed("a plane shares frequencies that there are not"))?;
-        reader.take(table, plane)?;
+
+    /// Reads what is coded.
+    pub(super) fn finish(self) -> Result<(), Malformed> {
+        let Some(mut stream) = self.stream else { return Ok(()) };
+        for (plane, table) in self.coded {
+            stream.take(table.table(), plane)?;
+        }
+        stream.finish()
     }
-    reader.finish()
+
+    /// Reads what is coded of two blocks, at once as far as they are alike.
+    pub(super) fn finish_both(self, other: Opened<'b, '_>) -> Result<(), Malformed> {
+        let (mut left, mut right) = (self, other);
+        let both = left.coded.len().min(right.coded.len());
+        if let (Some(one), Some(two)) = (&mut left.stream, &mut right.stream) {
+            for ((plane, table), (plane2, table2)) in left.coded.drain(..both).zip(right.coded.drain(..both))
+            {
+                Reader::take_both([one, two], [table.table(), table2.table()], [plane, plane2])?;
+            }
+        }
+        left.finish()?;
+        right.finish()
+    }
 }
 
 /// The lengths of the planes of so many elements of fields as long as these.

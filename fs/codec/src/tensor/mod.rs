@@ -28,7 +28,7 @@ use std::ops::Range;
 
 use cairn_format::{BlockEntry, ChunkId, Element, FormatError, PlanesHead, PlanesShape};
 
-use block::{Plane, Shared};
+use block::{Opened, Plane, Shared};
 use frequencies::Frequencies;
 use rans::{Table, Words};
 
@@ -252,51 +252,9 @@ impl Decoder {
         base: Option<&[u8]>,
         plain: &mut [u8],
     ) -> Result<(), RunError> {
-        let entry = self.head.blocks.get(number).ok_or(Malformed("there is no such block"))?;
-        if PlanesHead::block_sum(&self.chunk, number as u32, stored) != entry.sum {
-            return Err(FormatError::BadChecksum { what: "block of planes" }.into());
-        }
-        if plain.len() != self.plain(number).len() {
-            return Err(Malformed("a block has another length than what it is decoded into").into());
-        }
-        let element = self.head.element;
-        let width = element.width();
-        let (plain, tail) = plain.split_at_mut(plain.len() / width * width);
-        match &self.head.shape {
-            PlanesShape::Palette(values) => {
-                let mut numbers = vec![0; plain.len() / width];
-                block::decode(self.kernel, stored, &self.tables, &mut numbers, &[plain.len() / width], tail)?;
-                match palette::look_up(values, width, &numbers, plain) {
-                    true => Ok(()),
-                    false => Err(Malformed("an element is not in the palette").into()),
-                }
-            }
-            PlanesShape::Differences => {
-                let base = base.and_then(|base| base.get(..plain.len()));
-                let base =
-                    base.ok_or(Malformed("the run that this one differs from is not there, or shorter"))?;
-                self.decode_planes(integer(element), stored, plain, tail)?;
-                difference::add(self.kernel, element, plain, base);
-                Ok(())
-            }
-            PlanesShape::Planes | PlanesShape::Periodic(_) => {
-                self.decode_planes(element, stored, plain, tail)
-            }
-        }
-    }
-
-    fn decode_planes(
-        &self,
-        element: Element,
-        stored: &[u8],
-        plain: &mut [u8],
-        tail: &mut [u8],
-    ) -> Result<(), RunError> {
-        let mut planes = vec![0; plain.len()];
-        let lengths = block::lengths(element.fields(), plain.len() / element.width());
-        block::decode(self.kernel, stored, &self.tables, &mut planes, &lengths, tail)?;
-        planes::join(self.kernel, element, &planes, plain);
-        Ok(())
+        let mut planes = Vec::new();
+        self.open(&mut Block { number, stored, base, plain, planes: &mut planes })?.finish()?;
+        self.put_together(&planes, base, plain)
     }
 
     /// Decodes the whole run, of which these are all bytes behind the head.
@@ -305,20 +263,87 @@ impl Decoder {
         if let PlanesShape::Periodic(pattern) = &self.head.shape {
             period::repeat(pattern, &mut plain);
         }
-        for number in 0..self.blocks() {
-            let range = self.stored(number).unwrap_or_default();
-            let block = stored.get(range.start as usize..range.end as usize);
-            let block = block.ok_or(Malformed("a run is cut short"))?;
-            let place = self.plain(number);
-            let base = base.and_then(|base| base.get(place.clone()));
-            self.decode_block(number, block, base, &mut plain[place])?;
+        if self.head.blocks.last().map_or(0, |block| block.end as usize) != stored.len() {
+            return Err(Malformed("a run has another length than its blocks").into());
         }
-        let end = self.head.blocks.last().map_or(0, |block| block.end as usize);
-        match end == stored.len() {
-            true => Ok(plain),
-            false => Err(Malformed("there is more than the blocks of a run").into()),
+        let mut planes: [Vec<u8>; 2] = Default::default();
+        for first in (0..self.blocks()).step_by(2) {
+            let numbers = first..(first + 2).min(self.blocks());
+            let mut rest = &mut plain[self.plain(first).start..];
+            let mut blocks = Vec::with_capacity(2);
+            for (number, planes) in numbers.zip(&mut planes) {
+                let (from, place) = (self.stored(number).unwrap_or_default(), self.plain(number));
+                let stored = stored.get(from.start as usize..from.end as usize).unwrap_or_default();
+                let base = base.and_then(|base| base.get(place.clone()));
+                let plain = rest.split_off_mut(..place.len()).unwrap_or_default();
+                blocks.push(Block { number, stored, base, plain, planes });
+            }
+            match &mut blocks[..] {
+                [one, two] => self.open(one)?.finish_both(self.open(two)?)?,
+                [one] => self.open(one)?.finish()?,
+                _ => {}
+            }
+            for block in blocks {
+                self.put_together(block.planes, block.base, block.plain)?;
+            }
         }
+        Ok(plain)
     }
+
+    /// Checks a block, and reads all of it but what is coded.
+    fn open<'o>(&'o self, block: &'o mut Block<'_>) -> Result<Opened<'o, 'o>, RunError> {
+        let Block { number, stored, plain, planes, .. } = block;
+        let entry = self.head.blocks.get(*number).ok_or(Malformed("there is no such block"))?;
+        if PlanesHead::block_sum(&self.chunk, *number as u32, stored) != entry.sum {
+            return Err(FormatError::BadChecksum { what: "block of planes" }.into());
+        }
+        if plain.len() != self.plain(*number).len() {
+            return Err(Malformed("a block has another length than what it is decoded into").into());
+        }
+        let width = self.head.element.width();
+        let elements = plain.len() / width;
+        let (_, tail) = plain.split_at_mut(elements * width);
+        let fields = match self.head.shape {
+            PlanesShape::Palette(_) => &[1][..],
+            _ => self.head.element.fields(),
+        };
+        let lengths = block::lengths(fields, elements);
+        planes.resize(lengths.iter().sum(), 0);
+        Ok(Opened::open(self.kernel, stored, &self.tables, planes, &lengths, tail)?)
+    }
+
+    /// A block's elements, of its planes.
+    fn put_together(&self, planes: &[u8], base: Option<&[u8]>, plain: &mut [u8]) -> Result<(), RunError> {
+        let element = self.head.element;
+        let whole = plain.len() / element.width() * element.width();
+        let plain = &mut plain[..whole];
+        match &self.head.shape {
+            PlanesShape::Palette(values) => match palette::look_up(values, element.width(), planes, plain) {
+                true => {}
+                false => return Err(Malformed("an element is not in the palette").into()),
+            },
+            PlanesShape::Differences => {
+                let base = base.and_then(|base| base.get(..plain.len()));
+                let base =
+                    base.ok_or(Malformed("the run that this one differs from is not there, or shorter"))?;
+                planes::join(self.kernel, integer(element), planes, plain);
+                difference::add(self.kernel, element, plain, base);
+            }
+            PlanesShape::Planes | PlanesShape::Periodic(_) => {
+                planes::join(self.kernel, element, planes, plain);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A block that is decoded: what is stored, what of the base lies there, where it goes, and room for its planes.
+struct Block<'b> {
+    number: usize,
+    stored: &'b [u8],
+    base: Option<&'b [u8]>,
+    plain: &'b mut [u8],
+    planes: &'b mut Vec<u8>,
 }
 
 /// Decodes a whole run of `plain_len` bytes, head and all.

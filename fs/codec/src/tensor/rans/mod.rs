@@ -254,11 +254,34 @@ impl<'s> Reader<'s> {
         let done = match self.kernel.kind() {
             Kind::Portable => 0,
             #[cfg(target_arch = "x86_64")]
-            kind => x86::decode_groups(kind, table, symbols, &mut self.states, &mut self.words),
+            kind => x86::decode_groups(kind, &mut [self.lane(table, symbols)]),
         };
         symbols[done..]
             .chunks_mut(GROUP)
             .try_for_each(|group| table.decode_group(group, &mut self.states, &mut self.words))
+    }
+
+    /// Takes of two streams at once: one computes while the other waits for its table.
+    pub(super) fn take_both(
+        readers: [&mut Reader<'s>; 2],
+        tables: [&Table; 2],
+        symbols: [&mut [u8]; 2],
+    ) -> Result<(), Malformed> {
+        let ([first, second], [one, other]) = (readers, symbols);
+        let done = match first.kernel.kind() {
+            Kind::Portable => 0,
+            #[cfg(target_arch = "x86_64")]
+            kind => {
+                x86::decode_groups(kind, &mut [first.lane(tables[0], one), second.lane(tables[1], other)])
+            }
+        };
+        first.take(tables[0], &mut one[done..])?;
+        second.take(tables[1], &mut other[done..])
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn lane<'l>(&'l mut self, table: &'l Table, symbols: &'l mut [u8]) -> x86::Lane<'l, 's> {
+        x86::Lane { table, symbols, states: &mut self.states, words: &mut self.words }
     }
 
     /// That all of it was taken.

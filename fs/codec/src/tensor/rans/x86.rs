@@ -29,21 +29,22 @@ pub(super) fn encode_groups(
     }
 }
 
-/// Decodes groups of `symbols`, and takes the words that they need, as long as there are more than enough of these; gives how
-/// many symbols that were.
-pub(super) fn decode_groups(
-    kind: Kind,
-    table: &Table,
-    symbols: &mut [u8],
-    states: &mut [u32; LANES],
-    words: &mut &[u8],
-) -> usize {
-    let groups = symbols.as_chunks_mut().0;
+/// What is decoded of one stream, and from what.
+pub(super) struct Lane<'l, 's> {
+    pub(super) table: &'l Table,
+    pub(super) symbols: &'l mut [u8],
+    pub(super) states: &'l mut [u32; LANES],
+    pub(super) words: &'l mut &'s [u8],
+}
+
+/// Decodes groups of symbols of each stream, as many of all, and takes the words that they need, as long as there are more
+/// than enough of these; gives how many symbols of each that were. Two streams hide each other's waiting.
+pub(super) fn decode_groups<const N: usize>(kind: Kind, streams: &mut [Lane<'_, '_>; N]) -> usize {
     // Safety: as above.
     let done = match kind {
         Kind::Portable => 0,
-        Kind::Avx2 => unsafe { decode_avx2(table, groups, states, words) },
-        Kind::Avx512 => unsafe { decode_avx512(table, groups, states, words) },
+        Kind::Avx2 => unsafe { decode_avx2(streams) },
+        Kind::Avx512 => unsafe { decode_avx512(streams) },
     };
     done * GROUP
 }
@@ -154,52 +155,61 @@ fn encode_avx512(
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx2,popcnt")]
-fn decode_avx512(
-    table: &Table,
-    groups: &mut [[u8; GROUP]],
-    states: &mut [u32; LANES],
-    words: &mut &[u8],
-) -> usize {
-    let [low, high] = halves(states);
-    let mut x = [load_512(low), load_512(high)];
-    let slots: *const u8 = table.slots.as_ptr().cast();
-    let mut done = 0;
-    for group in groups {
-        let Some(window) = words.first_chunk::<ENOUGH>() else { break };
-        let mut taken = 0;
-        let mut quads = [_mm512_setzero_si512(); 2];
+fn decode_avx512<const N: usize>(streams: &mut [Lane<'_, '_>; N]) -> usize {
+    let mut x = streams.each_mut().map(|stream| halves(stream.states).map(|half| load_512(half)));
+    let slots = streams.each_ref().map(|stream| stream.table.slots.as_ptr().cast::<u8>());
+    let groups = streams.iter().map(|stream| stream.symbols.len() / GROUP).min().unwrap_or(0);
+    for done in 0..groups {
+        let windows = streams.each_ref().map(|stream| stream.words.first_chunk::<ENOUGH>());
+        if windows.iter().any(Option::is_none) {
+            store_states_512(streams, x);
+            return done;
+        }
+        let windows = windows.map(|window| window.expect(ROOM));
+        let mut taken = [0; N];
+        let mut quads = [[_mm512_setzero_si512(); 2]; N];
         for k in 0..4u32 {
             let count = _mm_cvtsi32_si128((8 * k).cast_signed());
             for half in [0, 1] {
-                let index = _mm512_and_si512(x[half], _mm512_set1_epi32((1 << PRECISION) - 1));
-                // Safety: indices are less than 4096, and the table has that many entries of 4 bytes each.
-                let slot = unsafe { _mm512_i32gather_epi32::<4>(index, slots.cast()) };
-                let symbol = _mm512_and_si512(slot, _mm512_set1_epi32(0xff));
-                quads[half] = _mm512_or_si512(quads[half], _mm512_sll_epi32(symbol, count));
-                let frequency = _mm512_and_si512(_mm512_srli_epi32::<8>(slot), _mm512_set1_epi32(0xfff));
-                let kept = _mm512_mullo_epi32(frequency, _mm512_srli_epi32::<PRECISION>(x[half]));
-                let state = _mm512_add_epi32(kept, _mm512_srli_epi32::<20>(slot));
-                let wanting = _mm512_cmplt_epi32_mask(state, _mm512_set1_epi32(LOW as i32));
-                let next: &[u8; 32] = window[taken..].first_chunk().expect(ROOM);
-                // Safety: the reference is to the 32 bytes that are read.
-                let next = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(next.as_ptr().cast()) });
-                let refilled =
-                    _mm512_or_si512(_mm512_slli_epi32::<16>(state), _mm512_maskz_expand_epi32(wanting, next));
-                x[half] = _mm512_mask_mov_epi32(state, wanting, refilled);
-                taken += 2 * wanting.count_ones() as usize;
+                for n in 0..N {
+                    let index = _mm512_and_si512(x[n][half], _mm512_set1_epi32((1 << PRECISION) - 1));
+                    // Safety: indices are less than 4096, and the table has that many entries of 4 bytes each.
+                    let slot = unsafe { _mm512_i32gather_epi32::<4>(index, slots[n].cast()) };
+                    let symbol = _mm512_and_si512(slot, _mm512_set1_epi32(0xff));
+                    quads[n][half] = _mm512_or_si512(quads[n][half], _mm512_sll_epi32(symbol, count));
+                    let frequency = _mm512_and_si512(_mm512_srli_epi32::<8>(slot), _mm512_set1_epi32(0xfff));
+                    let kept = _mm512_mullo_epi32(frequency, _mm512_srli_epi32::<PRECISION>(x[n][half]));
+                    let state = _mm512_add_epi32(kept, _mm512_srli_epi32::<20>(slot));
+                    let wanting = _mm512_cmplt_epi32_mask(state, _mm512_set1_epi32(LOW as i32));
+                    let next: &[u8; 32] = windows[n][taken[n]..].first_chunk().expect(ROOM);
+                    // Safety: the reference is to the 32 bytes that are read.
+                    let next = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(next.as_ptr().cast()) });
+                    let next = _mm512_maskz_expand_epi32(wanting, next);
+                    let refilled = _mm512_or_si512(_mm512_slli_epi32::<16>(state), next);
+                    x[n][half] = _mm512_mask_mov_epi32(state, wanting, refilled);
+                    taken[n] += 2 * wanting.count_ones() as usize;
+                }
             }
         }
-        let (out, _) = group.as_chunks_mut::<64>();
-        for (out, quad) in out.iter_mut().zip(quads) {
-            // Safety: the reference is to the 64 bytes that are written.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), quad) }
+        for (n, stream) in streams.iter_mut().enumerate() {
+            let group = &mut stream.symbols.as_chunks_mut::<GROUP>().0[done];
+            for (out, quad) in group.as_chunks_mut::<64>().0.iter_mut().zip(quads[n]) {
+                // Safety: the reference is to the 64 bytes that are written.
+                unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), quad) }
+            }
+            *stream.words = &stream.words[taken[n]..];
         }
-        *words = &words[taken..];
-        done += 1;
     }
-    store_512(low, x[0]);
-    store_512(high, x[1]);
-    done
+    store_states_512(streams, x);
+    groups
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_states_512<const N: usize>(streams: &mut [Lane<'_, '_>; N], x: [[__m512i; 2]; N]) {
+    for (stream, x) in streams.iter_mut().zip(x) {
+        halves(stream.states).into_iter().zip(x).for_each(|(half, x)| store_512(half, x));
+    }
 }
 
 /// For each set of lanes the places in a register of eight to which the words of these go, in order: up to its end.
@@ -305,50 +315,65 @@ fn encode_avx2(
 }
 
 #[target_feature(enable = "avx2,popcnt")]
-fn decode_avx2(
-    table: &Table,
-    groups: &mut [[u8; GROUP]],
-    states: &mut [u32; LANES],
-    words: &mut &[u8],
-) -> usize {
-    let lanes = states.as_chunks_mut::<8>().0;
-    let mut x: [__m256i; 4] = std::array::from_fn(|part| load_256(&lanes[part]));
-    let slots: *const i32 = table.slots.as_ptr().cast();
-    let mut done = 0;
-    for group in groups {
-        let Some(window) = words.first_chunk::<ENOUGH>() else { break };
-        let mut taken = 0;
-        let mut quads = [_mm256_setzero_si256(); 4];
+fn decode_avx2<const N: usize>(streams: &mut [Lane<'_, '_>; N]) -> usize {
+    let parts = |states: &[u32; LANES]| -> [__m256i; 4] {
+        let lanes = states.as_chunks::<8>().0;
+        std::array::from_fn(|part| load_256(&lanes[part]))
+    };
+    let mut x = streams.each_ref().map(|stream| parts(stream.states));
+    let slots = streams.each_ref().map(|stream| stream.table.slots.as_ptr().cast::<i32>());
+    let groups = streams.iter().map(|stream| stream.symbols.len() / GROUP).min().unwrap_or(0);
+    for done in 0..groups {
+        let windows = streams.each_ref().map(|stream| stream.words.first_chunk::<ENOUGH>());
+        if windows.iter().any(Option::is_none) {
+            store_states_256(streams, x);
+            return done;
+        }
+        let windows = windows.map(|window| window.expect(ROOM));
+        let mut taken = [0; N];
+        let mut quads = [[_mm256_setzero_si256(); 4]; N];
         for k in 0..4u32 {
             let count = _mm_cvtsi32_si128((8 * k).cast_signed());
             for part in 0..4 {
-                let index = _mm256_and_si256(x[part], _mm256_set1_epi32((1 << PRECISION) - 1));
-                // Safety: indices are less than 4096, and the table has that many entries of 4 bytes each.
-                let slot = unsafe { _mm256_i32gather_epi32::<4>(slots, index) };
-                let symbol = _mm256_and_si256(slot, _mm256_set1_epi32(0xff));
-                quads[part] = _mm256_or_si256(quads[part], _mm256_sll_epi32(symbol, count));
-                let frequency = _mm256_and_si256(_mm256_srli_epi32::<8>(slot), _mm256_set1_epi32(0xfff));
-                let kept = _mm256_mullo_epi32(frequency, _mm256_srli_epi32::<{ PRECISION as i32 }>(x[part]));
-                let state = _mm256_add_epi32(kept, _mm256_srli_epi32::<20>(slot));
-                let wanting = _mm256_cmpgt_epi32(_mm256_set1_epi32(LOW as i32), state);
-                let mask = _mm256_movemask_ps(_mm256_castsi256_ps(wanting)) as usize;
-                let next: &[u8; 16] = window[taken..].first_chunk().expect(ROOM);
-                // Safety: the reference is to the 16 bytes that are read.
-                let next = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(next.as_ptr().cast()) });
-                let next = _mm256_permutevar8x32_epi32(next, load_256(&IN_TURN[mask]));
-                let refilled = _mm256_or_si256(_mm256_slli_epi32::<16>(state), next);
-                x[part] = _mm256_blendv_epi8(state, refilled, wanting);
-                taken += 2 * mask.count_ones() as usize;
+                for n in 0..N {
+                    let index = _mm256_and_si256(x[n][part], _mm256_set1_epi32((1 << PRECISION) - 1));
+                    // Safety: indices are less than 4096, and the table has that many entries of 4 bytes each.
+                    let slot = unsafe { _mm256_i32gather_epi32::<4>(slots[n], index) };
+                    let symbol = _mm256_and_si256(slot, _mm256_set1_epi32(0xff));
+                    quads[n][part] = _mm256_or_si256(quads[n][part], _mm256_sll_epi32(symbol, count));
+                    let frequency = _mm256_and_si256(_mm256_srli_epi32::<8>(slot), _mm256_set1_epi32(0xfff));
+                    let high = _mm256_srli_epi32::<{ PRECISION as i32 }>(x[n][part]);
+                    let state =
+                        _mm256_add_epi32(_mm256_mullo_epi32(frequency, high), _mm256_srli_epi32::<20>(slot));
+                    let wanting = _mm256_cmpgt_epi32(_mm256_set1_epi32(LOW as i32), state);
+                    let mask = _mm256_movemask_ps(_mm256_castsi256_ps(wanting)) as usize;
+                    let next: &[u8; 16] = windows[n][taken[n]..].first_chunk().expect(ROOM);
+                    // Safety: the reference is to the 16 bytes that are read.
+                    let next = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(next.as_ptr().cast()) });
+                    let next = _mm256_permutevar8x32_epi32(next, load_256(&IN_TURN[mask]));
+                    let refilled = _mm256_or_si256(_mm256_slli_epi32::<16>(state), next);
+                    x[n][part] = _mm256_blendv_epi8(state, refilled, wanting);
+                    taken[n] += 2 * mask.count_ones() as usize;
+                }
             }
         }
-        let (out, _) = group.as_chunks_mut::<32>();
-        for (out, quad) in out.iter_mut().zip(quads) {
-            // Safety: the reference is to the 32 bytes that are written.
-            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), quad) }
+        for (n, stream) in streams.iter_mut().enumerate() {
+            let group = &mut stream.symbols.as_chunks_mut::<GROUP>().0[done];
+            for (out, quad) in group.as_chunks_mut::<32>().0.iter_mut().zip(quads[n]) {
+                // Safety: the reference is to the 32 bytes that are written.
+                unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), quad) }
+            }
+            *stream.words = &stream.words[taken[n]..];
         }
-        *words = &words[taken..];
-        done += 1;
     }
-    lanes.iter_mut().zip(x).for_each(|(lanes, x)| store_256(lanes, x));
-    done
+    store_states_256(streams, x);
+    groups
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_states_256<const N: usize>(streams: &mut [Lane<'_, '_>; N], x: [[__m256i; 4]; N]) {
+    for (stream, x) in streams.iter_mut().zip(x) {
+        stream.states.as_chunks_mut().0.iter_mut().zip(x).for_each(|(lanes, x)| store_256(lanes, x));
+    }
 }
