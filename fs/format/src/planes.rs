@@ -104,6 +104,11 @@ impl Element {
         self.code() < 16
     }
 
+    /// Whether it is a floating-point number.
+    pub fn is_float(self) -> bool {
+        matches!(self, Element::Half | Element::Bfloat | Element::Single | Element::Double)
+    }
+
     /// Plain bytes of each block of a run but the last: as many elements as 64 KiB hold.
     pub fn block_len(self) -> usize {
         (64 << 10) / self.width() * self.width()
@@ -208,6 +213,14 @@ impl PlanesHead {
         d.magic(Self::MAGIC)?;
         d.u32("element, shape, shared, reserved")?;
         d.u32("head_len")
+    }
+
+    /// What the elements of a run are, by its first bytes, of which nothing else is checked.
+    pub fn element_of(start: &[u8]) -> Option<Element> {
+        let mut d = Decoder::new(PLANES, start);
+        d.magic(Self::MAGIC).ok()?;
+        let code = d.u8("element").ok()?;
+        Element::CODES.into_iter().find(|(known, _)| *known == code).map(|(_, element)| element)
     }
 
     /// Checks and decodes a whole head, of a run that is `chunk`.
