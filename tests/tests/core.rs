@@ -20,5 +20,6 @@ mod core {
     mod scrub;
     mod sentences;
     mod smoke;
+    mod tensors;
     mod threads;
 }
