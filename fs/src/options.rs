@@ -40,6 +40,7 @@ pub(crate) struct MountOptions {
     pub(crate) compression: Option<Compression>,
     /// Whether new data is looked for among what is stored; `None`: it is.
     pub(crate) dedup: Option<Dedup>,
+    pub(crate) tensors: Option<bool>,
     /// The library that caches the namespace; `None`: redb.
     pub(crate) meta_engine: Option<MetaEngine>,
     /// Whether garbage is collected by itself; `None`: it is.
@@ -135,6 +136,14 @@ pub(crate) const OPTIONS: &[Known] = &[
         help: "whether new data is looked for among what is stored: on, off, or verify, which compares it first",
         take: Take::Value("HOW", |o, value| {
             o.dedup = Some(dedup(value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "tensor",
+        help: "whether tensors in new files (safetensors, GGUF, npy) are looked for, and stored by what their numbers are: on or off",
+        take: Take::Value("HOW", |o, value| {
+            o.tensors = Some(on_or_off("tensor", value)?);
             Ok(())
         }),
     },
@@ -323,6 +332,7 @@ impl MountOptions {
             read_only: self.read_only,
             compression: self.compression,
             dedup: self.dedup.unwrap_or_default(),
+            tensors: self.tensors.unwrap_or(true),
             meta_engine: self.meta_engine.unwrap_or_default(),
             collect: self.collect.unwrap_or(true),
             heal: self.heal.unwrap_or_default(),

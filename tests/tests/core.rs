@@ -21,5 +21,6 @@ mod core {
     mod scrub;
     mod sentences;
     mod smoke;
+    mod tensors;
     mod threads;
 }

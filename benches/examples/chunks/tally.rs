@@ -317,7 +317,7 @@ impl Framer {
         let began = Instant::now();
         let (codec, stored) = compressor.encode(&self.plain);
         let encoded = Instant::now();
-        let plain = decode(codec, &stored, self.plain.len()).map_err(io::Error::other)?;
+        let plain = decode(codec, &stored, self.plain.len(), &[]).map_err(io::Error::other)?;
         self.figures.decode += encoded.elapsed();
         self.figures.encode += encoded - began;
         if plain != self.plain {

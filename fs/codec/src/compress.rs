@@ -1,12 +1,16 @@
-//! Frames: zstd where it pays, the bytes themselves where it does not.
+//! Frames: zstd where it pays, the bytes themselves where it does not; of tensors the planes of their numbers.
 
 use std::cell::RefCell;
 
-use cairn_format::{Codec, Compression};
+use cairn_format::{ChunkEntry, ChunkId, Codec, Compression, Element};
+
+use crate::tensor::{self, Kernel};
 
 /// Compresses frames; holds a context that is dear to make, so keep one to a thread.
 pub struct Compressor {
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    /// None where nothing is to be compressed.
+    planes: Option<tensor::Encoder>,
 }
 
 impl Compressor {
@@ -17,7 +21,26 @@ impl Compressor {
             // An error means that a context could not be had: frames are then stored raw, and right.
             Compression::Zstd(level) => zstd::bulk::Compressor::new(level.into()).ok(),
         };
-        Compressor { zstd }
+        let planes = (compression != Compression::None).then(|| tensor::Encoder::new(Kernel::best()));
+        Compressor { zstd, planes }
+    }
+
+    /// The stored bytes of a frame that is the run `chunk` of elements of this kind. What is coded by planes was decoded again, and
+    /// compared.
+    pub fn encode_run(&mut self, plain: &[u8], element: Element, chunk: &ChunkId) -> (Codec, Vec<u8>) {
+        let coded = self.planes.as_mut().and_then(|planes| planes.encode(plain, element, chunk, None));
+        let decodes = |coded: &Vec<u8>| {
+            tensor::decode(Kernel::best(), coded, chunk, None, plain.len()).is_ok_and(|again| again == plain)
+        };
+        match coded.filter(decodes) {
+            // Floats have nothing that zstd would find.
+            Some(coded) if element.is_float() => (Codec::Planes, coded),
+            Some(coded) => match self.encode(plain) {
+                (Codec::Zstd, smaller) if smaller.len() < coded.len() => (Codec::Zstd, smaller),
+                _ => (Codec::Planes, coded),
+            },
+            None => self.encode(plain),
+        }
     }
 
     /// The stored bytes of a frame. Raw unless compression saves at least a sixteenth of it: less is
@@ -43,8 +66,13 @@ pub struct DecodeError {
     reason: String,
 }
 
-/// The plain bytes of a frame, exactly `plain_len` of them: no more is ever allocated or produced.
-pub fn decode(codec: Codec, stored: &[u8], plain_len: usize) -> Result<Vec<u8>, DecodeError> {
+/// The plain bytes of a frame of these chunks, exactly `plain_len` of them: no more is ever allocated or produced.
+pub fn decode(
+    codec: Codec,
+    stored: &[u8],
+    plain_len: usize,
+    chunks: &[ChunkEntry],
+) -> Result<Vec<u8>, DecodeError> {
     thread_local! {
         static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
     }
@@ -58,6 +86,11 @@ pub fn decode(codec: Codec, stored: &[u8], plain_len: usize) -> Result<Vec<u8>, 
             };
             zstd.decompress(stored, plain_len).map_err(|e| error(e.to_string()))
         })?,
+        Codec::Planes => match chunks {
+            [chunk] => tensor::decode(Kernel::best(), stored, &chunk.id, None, plain_len)
+                .map_err(|e| error(e.to_string()))?,
+            _ => return Err(error(format!("it is a run of numbers, and holds {} chunks", chunks.len()))),
+        },
     };
     if plain.len() != plain_len {
         return Err(error(format!("it holds {} bytes", plain.len())));
@@ -75,13 +108,13 @@ mod tests {
         fn frames_decode_to_what_was_encoded(plain: Vec<u8>, level in -7i8..=19) {
             for compression in [Compression::None, Compression::Zstd(level)] {
                 let (codec, stored) = Compressor::new(compression).encode(&plain);
-                prop_assert_eq!(decode(codec, &stored, plain.len()).unwrap(), plain.clone());
+                prop_assert_eq!(decode(codec, &stored, plain.len(), &[]).unwrap(), plain.clone());
             }
         }
 
         #[test]
         fn hostile_bytes_never_give_more_than_was_allowed(stored: Vec<u8>, len in 0usize..10_000) {
-            if let Ok(plain) = decode(Codec::Zstd, &stored, len) {
+            if let Ok(plain) = decode(Codec::Zstd, &stored, len, &[]) {
                 prop_assert_eq!(plain.len(), len);
             }
         }
@@ -91,7 +124,7 @@ mod tests {
     fn a_bomb_is_refused() {
         let (codec, stored) = Compressor::new(Compression::Zstd(3)).encode(&vec![0; 64 << 20]);
         assert_eq!(codec, Codec::Zstd);
-        assert!(decode(codec, &stored, 256 << 10).is_err());
+        assert!(decode(codec, &stored, 256 << 10, &[]).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod chunker;
 mod compress;
 pub mod parity;
+pub mod tensor;
 
 pub use chunker::{Chunker, chunk_id};
 pub use compress::{Compressor, DecodeError, decode};

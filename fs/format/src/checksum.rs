@@ -17,6 +17,8 @@ pub enum Domain {
     Pack,
     /// A frame in a pack.
     Frame,
+    /// A block of a run that is coded by planes, or what stands before these.
+    Block,
     /// 4 KiB of a file that parity protects.
     Sector,
     /// A block of a table of such checksums.
@@ -48,6 +50,7 @@ impl Seal {
             Domain::Payload => *b"payload ",
             Domain::Pack => *b"pack    ",
             Domain::Frame => *b"frame   ",
+            Domain::Block => *b"block   ",
             Domain::Sector => *b"sector  ",
             Domain::Sums => *b"sums    ",
             Domain::Index => *b"index   ",

@@ -12,6 +12,8 @@ pub enum Codec {
     Raw,
     /// One zstd frame.
     Zstd,
+    /// The one chunk of the frame as a run of numbers, by planes: a [`PlanesHead`](crate::PlanesHead), and its blocks.
+    Planes,
 }
 
 impl Codec {
@@ -19,6 +21,7 @@ impl Codec {
         match self {
             Codec::Raw => 0,
             Codec::Zstd => 1,
+            Codec::Planes => 2,
         }
     }
 
@@ -26,6 +29,7 @@ impl Codec {
         match d.u8("codec")? {
             0 => Ok(Codec::Raw),
             1 => Ok(Codec::Zstd),
+            2 => Ok(Codec::Planes),
             other => Err(d.bad("codec", other.into())),
         }
     }
@@ -142,6 +146,9 @@ impl FrameHead {
         }
         if chunk_count > 0 && plain != plain_len.into() {
             return Err(d.bad("plain_len", plain_len.into()));
+        }
+        if codec == Ok(Codec::Planes) && chunk_count != 1 {
+            return Err(d.bad("chunks", chunk_count.into()));
         }
         Ok((FrameHead { codec: codec?, plain_len, stored_len, bases, chunks }, stored))
     }

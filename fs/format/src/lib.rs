@@ -13,6 +13,7 @@ mod layout;
 mod namespace;
 mod pack;
 mod parity;
+mod planes;
 mod scrub;
 mod segment_parity;
 mod snapshot;
@@ -36,6 +37,7 @@ pub use pack::{
     Replaced, TRAILER_LEN, Trailer,
 };
 pub use parity::{SECTOR, Stripe, SumTable, sector_sum};
+pub use planes::{BlockEntry, Element, PlanesHead, PlanesShape};
 pub use scrub::{ScrubEntry, ScrubOutcome, ScrubState};
 pub use segment_parity::{SEGMENT_PARITY_HEADER_LEN, SegmentParity};
 pub use snapshot::{IndexSlot, IndexSnapshot, PackSummary};

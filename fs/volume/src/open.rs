@@ -341,6 +341,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         writing: Writing {
             compression: on.options.compression.unwrap_or(superblock.geometry.compression),
             dedup: on.options.dedup,
+            tensors: on.options.tensors,
             parity: on.options.parity.unwrap_or(superblock.geometry.parity),
         },
         counters: Counters::default(),

@@ -180,7 +180,8 @@ impl Kept {
         if let Some(why) = self.said(INCOMPLETE) {
             return Err(refused(&format!("what {} has is not all that was there: {why}", self.dir)));
         }
-        let after = self.said(AFTER).and_then(|said| said.strip_prefix("generation ")?.parse().ok());
+        let after: Option<u64> =
+            self.said(AFTER).and_then(|said| said.strip_prefix("generation ")?.parse().ok());
         let Some(after) = after else {
             return Err(refused(
                 "that repair did not come to its end: run it again; what the next one keeps is what this one left",

@@ -148,7 +148,7 @@ pub fn packs(input: &[u8]) {
             let bytes = [head.encode(&PACK, 256, &stored), stored].concat();
             let (found, stored) = FrameHead::decode(&bytes, &PACK, 256).expect("just encoded");
             assert_eq!(found, head);
-            let decoded = cairn_codec::decode(found.codec, stored, found.plain_len as usize);
+            let decoded = cairn_codec::decode(found.codec, stored, found.plain_len as usize, &found.chunks);
             assert_eq!(decoded.expect("just encoded"), plain);
         }
         // A frame around hostile stored bytes, and a hostile head with the right checksum.
@@ -185,7 +185,7 @@ fn frame(choices: &mut Choices<'_>) {
     }
     if let Ok((head, stored)) = FrameHead::decode(&bytes, &PACK, 256)
         && head.plain_len <= PLAIN_MAX
-        && let Ok(plain) = cairn_codec::decode(head.codec, stored, head.plain_len as usize)
+        && let Ok(plain) = cairn_codec::decode(head.codec, stored, head.plain_len as usize, &head.chunks)
     {
         assert_eq!(plain.len(), head.plain_len as usize);
     }

@@ -9,17 +9,19 @@ pub mod exercise;
 pub mod images;
 pub mod records;
 pub mod spoil;
+pub mod tensors;
 
 /// A target: its name, and what it does with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets; `tests/fuzz` has a program for each, and its corpus under the same name.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("superblocks", decoders::superblocks),
     ("packs", decoders::packs),
     ("journal", decoders::journal),
     ("namespace", decoders::namespace),
     ("index", decoders::index),
+    ("tensors", tensors::tensors),
     ("volume", exercise::volume),
 ];
 

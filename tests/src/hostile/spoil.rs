@@ -364,7 +364,8 @@ fn metadata_pack(
     checkpoint: Checkpoint,
 ) -> Vec<u8> {
     let stored = match codec {
-        Codec::Raw => plain.to_vec(),
+        // None is: what says so is refused.
+        Codec::Raw | Codec::Planes => plain.to_vec(),
         Codec::Zstd => Compressor::new(Compression::Zstd(3)).encode(plain).1,
     };
     let head = FrameHead {

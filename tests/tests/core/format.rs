@@ -249,6 +249,16 @@ fn scrub_state() -> ScrubState {
     }
 }
 
+fn planes_head() -> PlanesHead {
+    PlanesHead {
+        element: Element::Bfloat,
+        shape: PlanesShape::Palette(vec![1, 2, 3, 4]),
+        shared: 1,
+        tables: vec![9; 40],
+        blocks: vec![BlockEntry { end: 40, sum: 0x0102_0304_0506_0708 }, BlockEntry { end: 90, sum: 17 }],
+    }
+}
+
 fn seal_at(bytes: &mut [u8], at: usize, seal: &Seal, end: usize) {
     if let (true, Some(behind)) = (end <= bytes.len(), end.checked_sub(at + 8)) {
         let sum = seal.sum_parts(&[&bytes[..at], &bytes[at + 8..at + 8 + behind]]);
@@ -402,6 +412,12 @@ fn samples() -> Vec<Sample> {
                 other => Err(format!("{other:?}")),
             },
             |bytes| seal_last(bytes, &Seal::new(Domain::Sums, b"owner of sectors", 40)),
+        ),
+        sample(
+            "Head of planes",
+            |e| planes_head().encode_into(e, &ChunkId([7; 32])),
+            |bytes| same(PlanesHead::decode(bytes, &ChunkId([7; 32])), planes_head()),
+            |bytes| seal_last(bytes, &Seal::new(Domain::Block, &[7; 16], 0)),
         ),
         sample(
             "Metadata record",
@@ -612,6 +628,8 @@ fn bytes_in_another_place_do_not_pass_for_those_that_belong_there() {
     bad(SegmentParity::decode(&segment_parity().encode(), &STORE).expect_err("another volume"));
     bad(IndexSnapshot::decode(&index().encode(), &VOLUME).expect_err("another store"));
     bad(ScrubState::decode(&scrub_state().encode(), &VOLUME).expect_err("another store"));
+    bad(PlanesHead::decode(&planes_head().encode(&ChunkId([7; 32])), &ChunkId([8; 32]))
+        .expect_err("another run"));
     let (head, mutations) = record();
     let sums = payload_sums(&VOLUME, &payload());
     let prefix = Record::encode_prefix(&VOLUME, &head, &Mutation::encode_all(&mutations), &sums);

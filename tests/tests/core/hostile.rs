@@ -217,8 +217,12 @@ fn write_the_fuzzers_seeds() {
     for (n, key) in image.records.keys().enumerate().step_by(5) {
         put("namespace", &format!("key-{n}"), 0, key);
     }
+    let json = r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+    put("tensors", "safetensors", 1, json.as_bytes());
+    put("tensors", "gguf", 2, &[&[1u64, 0, 1].map(u64::to_le_bytes).concat()[..], b"w\x01\0\0\0"].concat());
     for seed in 0..200 {
         let input = choices::of_seed(seed);
+        put("tensors", &seed.to_string(), input[0], &input[1..]);
         put("volume", &seed.to_string(), input[0], &input[1..]);
         put("index", &seed.to_string(), input[0], &input[1..]);
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn_format::{
-    ChunkEntry, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader, PackId, PackLayout,
-    TRAILER_LEN, Trailer,
+    ChunkEntry, Codec, Element, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader,
+    PackId, PackLayout, PlanesHead, TRAILER_LEN, Trailer,
 };
 
 use crate::ReadError;
@@ -28,6 +28,8 @@ pub struct DecodedFrame {
     pub plain: Vec<u8>,
     /// The chunks in them, one behind another; empty in a metadata pack.
     pub chunks: Vec<ChunkEntry>,
+    /// What its numbers are, where it is stored as a run of such.
+    pub element: Option<Element>,
     /// Where each chunk begins in the plain bytes.
     starts: Vec<u32>,
     /// Whether parity had to restore it, and nobody was told so.
@@ -35,7 +37,7 @@ pub struct DecodedFrame {
 }
 
 impl DecodedFrame {
-    fn new(plain: Vec<u8>, chunks: Vec<ChunkEntry>) -> DecodedFrame {
+    fn new(plain: Vec<u8>, chunks: Vec<ChunkEntry>, element: Option<Element>) -> DecodedFrame {
         let starts = chunks
             .iter()
             .scan(0u32, |next, chunk| {
@@ -44,7 +46,7 @@ impl DecodedFrame {
                 Some(start)
             })
             .collect();
-        DecodedFrame { plain, chunks, starts, healed: AtomicBool::new(false) }
+        DecodedFrame { plain, chunks, element, starts, healed: AtomicBool::new(false) }
     }
 
     /// The same, restored from parity.
@@ -204,9 +206,10 @@ impl PackReader {
                 head.plain_len, entry.plain_len
             )));
         }
-        let plain = cairn_codec::decode(head.codec, stored, head.plain_len as usize)
+        let plain = cairn_codec::decode(head.codec, stored, head.plain_len as usize, &head.chunks)
             .map_err(|e| damaged(e.to_string()))?;
-        Ok(DecodedFrame::new(plain, head.chunks))
+        let element = (head.codec == Codec::Planes).then(|| PlanesHead::element_of(stored)).flatten();
+        Ok(DecodedFrame::new(plain, head.chunks, element))
     }
 
     fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {

@@ -10,6 +10,7 @@ mod commit;
 mod dirty;
 mod pipeline;
 mod recut;
+mod tensors;
 
 use std::time::Duration;
 

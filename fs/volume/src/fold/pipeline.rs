@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cairn_codec::Compressor;
-use cairn_format::{ChunkEntry, ChunkId, ChunkPiece, Codec, Compression, PackId, Replaced};
+use cairn_format::{ChunkEntry, ChunkId, ChunkPiece, Codec, Compression, Element, PackId, Replaced};
 use cairn_store::{Located, PackWriter, Pins, SealedPack, StoreError};
 
 use super::{KIND, Place, lock};
@@ -25,6 +25,8 @@ const CHUNKS_MAX: usize = 1 << 19;
 struct Frame {
     plain: Vec<u8>,
     chunks: Vec<ChunkEntry>,
+    /// What the numbers are of the one chunk that it holds.
+    element: Option<Element>,
 }
 
 struct Job {
@@ -62,12 +64,13 @@ pub(crate) struct Packer<'a> {
 }
 
 impl Packer<'_> {
-    /// Where a chunk is, or is going to be.
+    /// Where a chunk is, or is going to be; part of a tensor of such elements.
     pub(super) fn place(
         &mut self,
         core: &Core,
         id: &ChunkId,
         plain: &[u8],
+        element: Option<Element>,
         pins: &mut Pins,
     ) -> Result<Place, MaintainError> {
         let known = match core.writing.dedup {
@@ -82,7 +85,7 @@ impl Packer<'_> {
             return Ok(place);
         }
         core.counters.new_bytes.add(plain.len() as u64);
-        Ok(self.add(id, plain))
+        Ok(self.add(id, plain, element))
     }
 
     /// Takes a chunk that lies elsewhere, in a pack that is to go; where it is going to be.
@@ -93,9 +96,10 @@ impl Packer<'_> {
         slot: u32,
         id: &ChunkId,
         plain: &[u8],
+        element: Option<Element>,
     ) -> Place {
         let here = self.placed.get(id).map(|(place, _)| *place);
-        let place = here.unwrap_or_else(|| self.add(id, plain));
+        let place = here.unwrap_or_else(|| self.add(id, plain, element));
         // `add` put it there.
         let chunk = self.placed.get(id).map_or(0, |(_, number)| *number);
         self.replaces.push(Replaced { pack, frame, slot, chunk });
@@ -105,11 +109,13 @@ impl Packer<'_> {
     /// Takes a chunk whatever is stored already: what is there of it cannot be used. Where it is going to be.
     pub(crate) fn store_anew(&mut self, id: &ChunkId, plain: &[u8]) -> Place {
         let here = self.placed.get(id).map(|(place, _)| *place);
-        here.unwrap_or_else(|| self.add(id, plain))
+        here.unwrap_or_else(|| self.add(id, plain, None))
     }
 
-    fn add(&mut self, id: &ChunkId, plain: &[u8]) -> Place {
-        if !self.frame.chunks.is_empty() && self.frame.plain.len() + plain.len() > self.frame_size {
+    /// A run of numbers gets a frame of its own.
+    fn add(&mut self, id: &ChunkId, plain: &[u8], element: Option<Element>) -> Place {
+        let full = element.is_some() || self.frame.plain.len() + plain.len() > self.frame_size;
+        if !self.frame.chunks.is_empty() && full {
             self.send();
         }
         let place = Place::New { frame: self.frames, slot: self.frame.chunks.len() as u32 };
@@ -118,6 +124,10 @@ impl Packer<'_> {
         self.plain += plain.len() as u64;
         self.placed.insert(*id, (place, self.chunks));
         self.chunks += 1;
+        if element.is_some() {
+            self.frame.element = element;
+            self.send();
+        }
         place
     }
 
@@ -249,7 +259,10 @@ fn compress(waiting: &Mutex<Receiver<Job>>, coded: &SyncSender<Coded>) {
             Some(kept) if kept.0 == compression => kept,
             _ => last.insert((compression, Compressor::new(compression))),
         };
-        let (codec, stored) = compressor.encode(&frame.plain);
+        let (codec, stored) = match (frame.element, &frame.chunks[..]) {
+            (Some(element), [chunk]) => compressor.encode_run(&frame.plain, element, &chunk.id),
+            _ => compressor.encode(&frame.plain),
+        };
         let plain_len = frame.plain.len() as u32;
         if coded.send(Coded { number, codec, stored, plain_len, chunks: frame.chunks }).is_err() {
             return;

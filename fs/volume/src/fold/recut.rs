@@ -1,12 +1,13 @@
 //! Cutting a dirty run into chunks: from the start of the chunk before it until a cut meets an old one
 //! behind it, so that a file folded in pieces has the chunks it would have if it had been written in one go.
 
-use cairn_codec::{Chunker, chunk_id};
+use cairn_codec::chunk_id;
 use cairn_format::key::Key;
 use cairn_format::{Inode, PieceKind};
 use cairn_store::Pins;
 
 use super::pipeline::Packer;
+use super::tensors::Cuts;
 use super::{Mapped, Taken, read_run};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
@@ -48,17 +49,17 @@ pub(super) fn recut(
     pins: &mut Pins,
     mapped: &mut Vec<Mapped>,
 ) -> Result<Recut, MaintainError> {
-    let chunker = Chunker::new(core.geometry.chunks);
     let Some(size) = file_size(core, run)? else { return Ok(Recut::Done(from)) };
+    let cuts = Cuts::of(core, run, size)?;
     let end = run.end.min(size);
-    let mut at = first_cut(core, run, run.start.min(size))?.max(from);
+    let mut at = first_cut(core, run, run.start.min(size), cuts.longest() as u64)?.max(from);
     while at < end {
         // The next bytes that are no hole.
         let Some(begin) = next_data(core, run, at, end)? else { break };
         if begin >= end {
             break;
         }
-        match cut_data(core, run, begin, end, size, &chunker, packer, pins, mapped)? {
+        match cut_data(core, run, begin, end, size, &cuts, packer, pins, mapped)? {
             Recut::Done(next) => at = next,
             stopped => return Ok(stopped),
         }
@@ -75,7 +76,7 @@ fn cut_data(
     begin: u64,
     end: u64,
     size: u64,
-    chunker: &Chunker,
+    cuts: &Cuts,
     packer: &mut Packer<'_>,
     pins: &mut Pins,
     mapped: &mut Vec<Mapped>,
@@ -83,7 +84,7 @@ fn cut_data(
     let mut window =
         Window { start: begin, read: Vec::new(), head: 0, runs: Vec::new(), ended: false, behind: None };
     loop {
-        while !window.ended && window.bytes().len() <= chunker.max() {
+        while !window.ended && window.bytes().len() <= cuts.longest() {
             if !window.extend(core, run, size)? {
                 // What was cut so far stands.
                 return Ok(Recut::Unreadable(window.start));
@@ -98,12 +99,12 @@ fn cut_data(
         if packer.is_full() {
             return Ok(Recut::Full(window.start));
         }
-        let len = chunker.cut(window.bytes());
+        let (len, element) = cuts.cut(window.start, window.bytes());
         let plain = &window.bytes()[..len];
         let id = chunk_id(core.store.chunk_key(), plain);
         let was = window.runs_of(len as u64);
         if !is_chunk(&was, &id, len) {
-            let place = packer.place(core, &id, plain, pins)?;
+            let place = packer.place(core, &id, plain, element, pins)?;
             mapped.push(Mapped {
                 file: run.file,
                 offset: window.start,
@@ -222,12 +223,12 @@ fn runs(core: &Core, run: &Taken, at: u64, len: u64) -> Result<Vec<FileRun>, Nam
 
 /// Where cutting begins: at the start of the chunk that holds the byte before the run. That byte's chunk may
 /// have ended for want of bytes behind it, and its last cut saw the first byte of what has changed.
-fn first_cut(core: &Core, run: &Taken, start: u64) -> Result<u64, NamespaceError> {
+fn first_cut(core: &Core, run: &Taken, start: u64, longest: u64) -> Result<u64, NamespaceError> {
     if start == 0 {
         return Ok(0);
     }
     // A chunk is at most this long, so all that is left of it is in reach.
-    let reach = start.min(u64::from(core.geometry.chunks.max));
+    let reach = start.min(longest.max(core.geometry.chunks.max.into()));
     let before = runs(core, run, start - reach, reach)?;
     Ok(match before.last() {
         // `runs` joins what goes on in the same place: the last run is the chunk as far as it is left.

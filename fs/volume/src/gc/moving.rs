@@ -174,7 +174,8 @@ impl<'a> Mover<'a> {
         match self.read(piece) {
             Ok(frame) => {
                 let (_, plain) = frame.chunk(piece.slot)?;
-                let place = packer.take_over(piece.pack, piece.frame, piece.slot, &piece.chunk, plain);
+                let place =
+                    packer.take_over(piece.pack, piece.frame, piece.slot, &piece.chunk, plain, frame.element);
                 self.moved.note(piece, &place);
                 Some(place)
             }

@@ -35,6 +35,8 @@ pub struct OpenOptions {
     pub compression: Option<Compression>,
     /// Whether new data is looked for among what is stored.
     pub dedup: Dedup,
+    /// Whether tensors in files are looked for, and coded by what their numbers are.
+    pub tensors: bool,
     /// The library that caches the namespace. Where another did so far, its files go.
     pub meta_engine: MetaEngine,
     /// Whether garbage is collected by itself, when nothing else is asked for.
@@ -77,6 +79,8 @@ pub enum Dedup {
 pub(crate) struct Writing {
     pub(crate) compression: Compression,
     pub(crate) dedup: Dedup,
+    /// Whether tensors are looked for.
+    pub(crate) tensors: bool,
     /// What data packs get.
     pub(crate) parity: ParityGeometry,
 }
@@ -111,6 +115,7 @@ impl Default for OpenOptions {
             mountpoint: None,
             compression: None,
             dedup: Dedup::On,
+            tensors: true,
             meta_engine: MetaEngine::default(),
             collect: true,
             heal: HealMode::default(),

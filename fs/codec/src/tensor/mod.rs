@@ -1,0 +1,370 @@
+//! Runs of numbers, coded by the planes of their bytes.
+//!
+//! Weights of models look random but for their exponents, which take few values. A run (a chunk of a tensor, 1 MiB mostly) is cut
+//! into blocks of 64 KiB, each of which can be decoded alone; the bytes of a block's elements are taken apart into [`planes`], and each plane
+//! is stored as it is or coded with [`rans`], by frequencies that are the block's own or those of all blocks of the run. Before that
+//! it is looked whether the run repeats a pattern ([`period`]), or has few different elements ([`palette`]). Where a run is known that this one
+//! may be near to, the planes may be those of the differences from that ([`difference`]).
+//!
+//! What is written depends on the bytes and the kind of elements alone: every rounding and every choice is part of the format
+//! (docs/FORMAT.md), so that encoders on all devices write the same.
+//!
+//! Architecture Invariant: no I/O, no state but buffers. What is decoded may be anything: nothing is allocated or written beyond the length
+//! that the caller asks for.
+
+mod block;
+mod difference;
+pub mod files;
+mod frequencies;
+mod kernel;
+mod palette;
+mod period;
+mod planes;
+mod rans;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use cairn_format::{BlockEntry, ChunkId, Element, FormatError, PlanesHead, PlanesShape};
+
+use block::{Opened, Plane, Shared};
+use frequencies::Frequencies;
+use rans::{Table, Words};
+
+pub use kernel::Kernel;
+
+/// Why bytes are no coded run, though their checksums are right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(&'static str);
+
+/// Why a run cannot be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// Its head, or a checksum.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// What the checksums are of.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// Codes runs. It keeps its buffers, so keep one to a thread.
+pub struct Encoder {
+    kernel: Kernel,
+    planes: Vec<u8>,
+    words: Words,
+}
+
+impl Encoder {
+    /// One that computes with `kernel`.
+    pub fn new(kernel: Kernel) -> Encoder {
+        Encoder { kernel, planes: Vec::new(), words: Words::default() }
+    }
+
+    /// The run `plain`, which is `chunk`, coded as elements of this kind; what is left where it ends within one is stored as it is.
+    /// With a `base`, as long a run, by the differences from that where this takes less. None where nothing saves a fiftieth.
+    pub fn encode(
+        &mut self,
+        plain: &[u8],
+        element: Element,
+        chunk: &ChunkId,
+        base: Option<&[u8]>,
+    ) -> Option<Vec<u8>> {
+        let coded = match period::period(plain) {
+            Some(pattern) => {
+                let shape = PlanesShape::Periodic(pattern.to_vec());
+                PlanesHead { element, shape, shared: 0, tables: Vec::new(), blocks: Vec::new() }.encode(chunk)
+            }
+            None if plain.len() < element.width() => return None,
+            None => {
+                let alone = self.encode_alone(plain, element, chunk);
+                let base = base.filter(|base| base.len() == plain.len() && element.is_number());
+                let near = base.map(|base| self.encode_differences(plain, element, chunk, base));
+                near.filter(|near| near.len() < alone.len()).unwrap_or(alone)
+            }
+        };
+        (coded.len() + plain.len().div_ceil(50) <= plain.len()).then_some(coded)
+    }
+
+    fn encode_alone(&mut self, plain: &[u8], element: Element, chunk: &ChunkId) -> Vec<u8> {
+        let width = element.width();
+        let (whole, tail) = plain.split_at(plain.len() / width * width);
+        let palette = (width > 1 && element.is_number()).then(|| palette::palette(whole, width)).flatten();
+        if let Some((values, numbers)) = palette {
+            self.planes = numbers;
+            return self.encode_blocks(element, PlanesShape::Palette(values), tail, chunk);
+        }
+        self.split(element, whole);
+        self.encode_blocks(element, PlanesShape::Planes, tail, chunk)
+    }
+
+    fn encode_differences(
+        &mut self,
+        plain: &[u8],
+        element: Element,
+        chunk: &ChunkId,
+        base: &[u8],
+    ) -> Vec<u8> {
+        let (whole, tail) = plain.split_at(plain.len() / element.width() * element.width());
+        let mut differences = vec![0; whole.len()];
+        difference::subtract(self.kernel, element, whole, &base[..whole.len()], &mut differences);
+        self.split(integer(element), &differences);
+        self.encode_blocks(element, PlanesShape::Differences, tail, chunk)
+    }
+
+    /// Takes whole elements apart, a block at a time.
+    fn split(&mut self, element: Element, whole: &[u8]) {
+        self.planes.resize(whole.len(), 0);
+        let step = element.block_len();
+        for (plain, planes) in whole.chunks(step).zip(self.planes.chunks_mut(step)) {
+            planes::split(self.kernel, element, plain, planes);
+        }
+    }
+
+    /// Codes `self.planes`.
+    fn encode_blocks(
+        &mut self,
+        element: Element,
+        shape: PlanesShape,
+        tail: &[u8],
+        chunk: &ChunkId,
+    ) -> Vec<u8> {
+        let (step, fields) = match shape {
+            PlanesShape::Palette(_) => (element.block_len() / element.width(), &[1][..]),
+            _ => (element.block_len(), element.fields()),
+        };
+        let bytes: usize = fields.iter().sum();
+        let planes = self.planes.chunks(step);
+        let counted: Vec<_> =
+            planes.map(|part| block::count(part, &block::lengths(fields, part.len() / bytes))).collect();
+        let shared: Vec<Option<Shared>> = (0..fields.len())
+            .map(|plane| {
+                let mut total = [0; 256];
+                for counts in counted.iter().filter_map(|block| block[plane].1.as_ref()) {
+                    total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+                }
+                Frequencies::of(&total).map(Shared::new)
+            })
+            .collect();
+        let mut head = PlanesHead { element, shape, shared: 0, tables: Vec::new(), blocks: Vec::new() };
+        for (plane, shared) in shared.iter().enumerate() {
+            if let Some(shared) = shared {
+                head.shared |= 1 << plane;
+                shared.frequencies().write(&mut head.tables);
+            }
+        }
+        let mut blocks = Vec::with_capacity(self.planes.len());
+        let last = counted.len().saturating_sub(1);
+        for (number, counted) in counted.iter().enumerate() {
+            let start = blocks.len();
+            let parts: Vec<Plane<'_>> = counted
+                .iter()
+                .zip(&shared)
+                .map(|((bytes, counts), shared)| Plane {
+                    bytes,
+                    counts: counts.as_ref(),
+                    shared: shared.as_ref(),
+                })
+                .collect();
+            let tail = if number == last { tail } else { &[] };
+            block::encode(self.kernel, &parts, tail, &mut self.words, &mut blocks);
+            let sum = PlanesHead::block_sum(chunk, number as u32, &blocks[start..]);
+            head.blocks.push(BlockEntry { end: blocks.len() as u32, sum });
+        }
+        let mut coded = head.encode(chunk);
+        coded.append(&mut blocks);
+        coded
+    }
+}
+
+/// Decodes the blocks of a run.
+pub struct Decoder {
+    kernel: Kernel,
+    chunk: ChunkId,
+    plain_len: usize,
+    head: PlanesHead,
+    tables: Vec<Option<Table>>,
+}
+
+impl Decoder {
+    /// For the run `chunk` of `plain_len` bytes, which has this head.
+    pub fn new(kernel: Kernel, head: &[u8], chunk: &ChunkId, plain_len: usize) -> Result<Decoder, RunError> {
+        let head = PlanesHead::decode(head, chunk)?;
+        let mut rest = &head.tables[..];
+        let tables = (0..8)
+            .map(|plane| match head.shared & (1 << plane) {
+                0 => Ok(None),
+                _ => match Frequencies::read(&mut rest) {
+                    Some(frequencies) => Ok(Some(Table::new(&frequencies))),
+                    None => Err(Malformed("frequencies that cannot be")),
+                },
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if !rest.is_empty() {
+            return Err(Malformed("there is more than the tables of frequencies").into());
+        }
+        let decoder = Decoder { kernel, chunk: *chunk, plain_len, head, tables };
+        let whole = plain_len / decoder.head.element.width() * decoder.head.element.width();
+        let blocks = match decoder.head.shape {
+            PlanesShape::Periodic(_) => 0,
+            // What is left where a run ends within an element is part of its last block.
+            _ if whole == 0 => return Err(Malformed("a run is shorter than its elements").into()),
+            _ => whole.div_ceil(decoder.head.element.block_len()),
+        };
+        match decoder.head.blocks.len() == blocks {
+            true => Ok(decoder),
+            false => Err(Malformed("a run has another number of blocks than its length asks for").into()),
+        }
+    }
+
+    /// How many blocks there are: none where the head says everything.
+    pub fn blocks(&self) -> usize {
+        self.head.blocks.len()
+    }
+
+    /// Where a block's bytes lie behind the head.
+    pub fn stored(&self, number: usize) -> Option<Range<u32>> {
+        let end = self.head.blocks.get(number)?.end;
+        let start = number.checked_sub(1).and_then(|before| self.head.blocks.get(before));
+        Some(start.map_or(0, |before| before.end)..end)
+    }
+
+    /// Which of the run's plain bytes a block holds.
+    pub fn plain(&self, number: usize) -> Range<usize> {
+        let step = self.head.element.block_len();
+        let end = if number + 1 < self.blocks() { (number + 1) * step } else { self.plain_len };
+        (number * step).min(end)..end
+    }
+
+    /// Whether blocks are decoded with the help of the run's base.
+    pub fn needs_base(&self) -> bool {
+        self.head.shape == PlanesShape::Differences
+    }
+
+    /// Checks and decodes a block's bytes into `plain`, as long as its share of the run, with the help of the same share of the base
+    /// where [`needs_base`](Self::needs_base).
+    pub fn decode_block(
+        &self,
+        number: usize,
+        stored: &[u8],
+        base: Option<&[u8]>,
+        plain: &mut [u8],
+    ) -> Result<(), RunError> {
+        let mut planes = Vec::new();
+        self.open(&mut Block { number, stored, base, plain, planes: &mut planes })?.finish()?;
+        self.put_together(&planes, base, plain)
+    }
+
+    /// Decodes the whole run, of which these are all bytes behind the head.
+    pub fn decode(&self, stored: &[u8], base: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
+        let mut plain = vec![0; self.plain_len];
+        if let PlanesShape::Periodic(pattern) = &self.head.shape {
+            period::repeat(pattern, &mut plain);
+        }
+        if self.head.blocks.last().map_or(0, |block| block.end as usize) != stored.len() {
+            return Err(Malformed("a run has another length than its blocks").into());
+        }
+        let mut planes: [Vec<u8>; 2] = Default::default();
+        for first in (0..self.blocks()).step_by(2) {
+            let numbers = first..(first + 2).min(self.blocks());
+            let mut rest = &mut plain[self.plain(first).start..];
+            let mut blocks = Vec::with_capacity(2);
+            for (number, planes) in numbers.zip(&mut planes) {
+                let (from, place) = (self.stored(number).unwrap_or_default(), self.plain(number));
+                let stored = stored.get(from.start as usize..from.end as usize).unwrap_or_default();
+                let base = base.and_then(|base| base.get(place.clone()));
+                let plain = rest.split_off_mut(..place.len()).unwrap_or_default();
+                blocks.push(Block { number, stored, base, plain, planes });
+            }
+            match &mut blocks[..] {
+                [one, two] => self.open(one)?.finish_both(self.open(two)?)?,
+                [one] => self.open(one)?.finish()?,
+                _ => {}
+            }
+            for block in blocks {
+                self.put_together(block.planes, block.base, block.plain)?;
+            }
+        }
+        Ok(plain)
+    }
+
+    /// Checks a block, and reads all of it but what is coded.
+    fn open<'o>(&'o self, block: &'o mut Block<'_>) -> Result<Opened<'o, 'o>, RunError> {
+        let Block { number, stored, plain, planes, .. } = block;
+        let entry = self.head.blocks.get(*number).ok_or(Malformed("there is no such block"))?;
+        if PlanesHead::block_sum(&self.chunk, *number as u32, stored) != entry.sum {
+            return Err(FormatError::BadChecksum { what: "block of planes" }.into());
+        }
+        if plain.len() != self.plain(*number).len() {
+            return Err(Malformed("a block has another length than what it is decoded into").into());
+        }
+        let width = self.head.element.width();
+        let elements = plain.len() / width;
+        let (_, tail) = plain.split_at_mut(elements * width);
+        let fields = match self.head.shape {
+            PlanesShape::Palette(_) => &[1][..],
+            _ => self.head.element.fields(),
+        };
+        let lengths = block::lengths(fields, elements);
+        planes.resize(lengths.iter().sum(), 0);
+        Ok(Opened::open(self.kernel, stored, &self.tables, planes, &lengths, tail)?)
+    }
+
+    /// A block's elements, of its planes.
+    fn put_together(&self, planes: &[u8], base: Option<&[u8]>, plain: &mut [u8]) -> Result<(), RunError> {
+        let element = self.head.element;
+        let whole = plain.len() / element.width() * element.width();
+        let plain = &mut plain[..whole];
+        match &self.head.shape {
+            PlanesShape::Palette(values) => match palette::look_up(values, element.width(), planes, plain) {
+                true => {}
+                false => return Err(Malformed("an element is not in the palette").into()),
+            },
+            PlanesShape::Differences => {
+                let base = base.and_then(|base| base.get(..plain.len()));
+                let base =
+                    base.ok_or(Malformed("the run that this one differs from is not there, or shorter"))?;
+                planes::join(self.kernel, integer(element), planes, plain);
+                difference::add(self.kernel, element, plain, base);
+            }
+            PlanesShape::Planes | PlanesShape::Periodic(_) => {
+                planes::join(self.kernel, element, planes, plain);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A block that is decoded: what is stored, what of the base lies there, where it goes, and room for its planes.
+struct Block<'b> {
+    number: usize,
+    stored: &'b [u8],
+    base: Option<&'b [u8]>,
+    plain: &'b mut [u8],
+    planes: &'b mut Vec<u8>,
+}
+
+/// Decodes a whole run of `plain_len` bytes, head and all.
+pub fn decode(
+    kernel: Kernel,
+    coded: &[u8],
+    chunk: &ChunkId,
+    base: Option<&[u8]>,
+    plain_len: usize,
+) -> Result<Vec<u8>, RunError> {
+    let head_len = PlanesHead::len_of(coded)? as usize;
+    let (head, blocks) = coded.split_at_checked(head_len).ok_or(Malformed("a run is cut short"))?;
+    Decoder::new(kernel, head, chunk, plain_len)?.decode(blocks, base)
+}
+
+/// The integers as long as an element.
+fn integer(element: Element) -> Element {
+    match element.width() {
+        1 => Element::Byte,
+        2 => Element::Short,
+        4 => Element::Word,
+        _ => Element::Long,
+    }
+}

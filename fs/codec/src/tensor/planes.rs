@@ -1,0 +1,172 @@
+//! Elements taken apart into planes: all their lowest bytes, then all their second ones, and so on.
+//!
+//! Floats whose exponent lies across two bytes are turned left by one bit before that, so that the last plane is the exponent,
+//! and the sign is the lowest bit: [`Element::Bfloat`], [`Element::Single`], [`Element::Double`] (of which that is the upper 8
+//! of 11 bits). Of groups of quantised weights each field of several bytes is a plane, in the order of groups.
+
+use cairn_format::Element;
+
+use super::kernel::Kernel;
+
+macro_rules! planes_of {
+    ($int:ty, $split:ident, $join:ident) => {
+        #[inline(always)]
+        fn $split(plain: &[u8], planes: &mut [u8], turn: u32) {
+            const WIDTH: usize = size_of::<$int>();
+            let elements = plain.as_chunks::<WIDTH>().0;
+            for (number, plane) in planes.chunks_exact_mut(elements.len().max(1)).enumerate() {
+                for (byte, element) in plane.iter_mut().zip(elements) {
+                    *byte = (<$int>::from_le_bytes(*element).rotate_left(turn) >> (8 * number)) as u8;
+                }
+            }
+        }
+
+        #[inline(always)]
+        fn $join(planes: &[u8], plain: &mut [u8], turn: u32) {
+            const WIDTH: usize = size_of::<$int>();
+            let elements = plain.as_chunks_mut::<WIDTH>().0;
+            let count = elements.len();
+            let planes: [&[u8]; WIDTH] = std::array::from_fn(|number| &planes[number * count..][..count]);
+            for (i, element) in elements.iter_mut().enumerate() {
+                let bytes: [u8; WIDTH] = std::array::from_fn(|number| planes[number][i]);
+                *element = <$int>::from_le_bytes(bytes).rotate_right(turn).to_le_bytes();
+            }
+        }
+    };
+}
+
+planes_of!(u16, split_2, join_2);
+planes_of!(u32, split_4, join_4);
+planes_of!(u64, split_8, join_8);
+
+#[inline(always)]
+fn split_group(element: Element, plain: &[u8], mut planes: &mut [u8]) {
+    let groups = plain.len() / element.width();
+    let mut at = 0;
+    for field in element.fields() {
+        let Some(plane) = planes.split_off_mut(..groups * field) else { return };
+        for (to, group) in plane.chunks_exact_mut(*field).zip(plain.chunks_exact(element.width())) {
+            to.copy_from_slice(&group[at..at + field]);
+        }
+        at += field;
+    }
+}
+
+#[inline(always)]
+fn join_group(element: Element, mut planes: &[u8], plain: &mut [u8]) {
+    let groups = plain.len() / element.width();
+    let mut at = 0;
+    for field in element.fields() {
+        let Some(plane) = planes.split_off(..groups * field) else { return };
+        for (from, group) in plane.chunks_exact(*field).zip(plain.chunks_exact_mut(element.width())) {
+            group[at..at + field].copy_from_slice(from);
+        }
+        at += field;
+    }
+}
+
+/// Sets `planes`, as long as `plain`, to the planes of `plain`, whole elements, one behind the other.
+pub(super) fn split(kernel: Kernel, element: Element, plain: &[u8], planes: &mut [u8]) {
+    debug_assert!(plain.len() == planes.len() && plain.len().is_multiple_of(element.width()));
+    kernel.with_its_vectors(
+        #[inline(always)]
+        || match element {
+            Element::Byte => planes.copy_from_slice(plain),
+            Element::Short | Element::Half => split_2(plain, planes, 0),
+            Element::Bfloat => split_2(plain, planes, 1),
+            Element::Single => split_4(plain, planes, 1),
+            Element::Word => split_4(plain, planes, 0),
+            Element::Double => split_8(plain, planes, 1),
+            Element::Long => split_8(plain, planes, 0),
+            group => split_group(group, plain, planes),
+        },
+    );
+}
+
+/// The reverse.
+pub(super) fn join(kernel: Kernel, element: Element, planes: &[u8], plain: &mut [u8]) {
+    debug_assert!(plain.len() == planes.len() && plain.len().is_multiple_of(element.width()));
+    kernel.with_its_vectors(
+        #[inline(always)]
+        || match element {
+            Element::Byte => plain.copy_from_slice(planes),
+            Element::Short | Element::Half => join_2(planes, plain, 0),
+            Element::Bfloat => join_2(planes, plain, 1),
+            Element::Single => join_4(planes, plain, 1),
+            Element::Word => join_4(planes, plain, 0),
+            Element::Double => join_8(planes, plain, 1),
+            Element::Long => join_8(planes, plain, 0),
+            group => join_group(group, planes, plain),
+        },
+    );
+}
+
+/// Adds how often each of a few bytes comes.
+pub(super) fn count_into(bytes: &[u8], counts: &mut [u32; 256]) {
+    bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+}
+
+/// How often each byte comes.
+pub(super) fn count(bytes: &[u8]) -> [u32; 256] {
+    // Several tables, so that a byte that comes again at once does not wait for its own count.
+    let mut counts = [[0u32; 256]; 4];
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        for i in 0..8 {
+            counts[i % 4][(word >> (8 * i)) as usize & 0xff] += 1;
+        }
+    }
+    rest.iter().for_each(|byte| counts[0][usize::from(*byte)] += 1);
+    std::array::from_fn(|byte| counts.iter().map(|table| table[byte]).sum())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn elements() -> impl Strategy<Value = Element> {
+        prop::sample::select(Element::all().collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #[test]
+        fn planes_are_joined_to_what_they_were_split_from(bytes in prop::collection::vec(any::<u8>(), 0..700), element in elements()) {
+            let plain = &bytes[..bytes.len() / element.width() * element.width()];
+            let expected = {
+                let mut planes = vec![0; plain.len()];
+                split(Kernel::PORTABLE, element, plain, &mut planes);
+                planes
+            };
+            for kernel in Kernel::available() {
+                let mut planes = vec![0xa5; plain.len()];
+                split(kernel, element, plain, &mut planes);
+                prop_assert_eq!(&planes, &expected);
+                let mut joined = vec![0xa5; plain.len()];
+                join(kernel, element, &planes, &mut joined);
+                prop_assert_eq!(&joined[..], plain);
+            }
+        }
+
+        #[test]
+        fn every_byte_counts(bytes: Vec<u8>) {
+            let counts = count(&bytes);
+            for byte in 0..=255u8 {
+                let there = bytes.iter().filter(|other| **other == byte).count() as u32;
+                prop_assert_eq!(counts[usize::from(byte)], there);
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_plane_of_floats_is_their_exponent() {
+        let numbers = [1.0f32, -1.0, 0.5, -3.0e38];
+        let plain: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let mut planes = vec![0; 16];
+        split(Kernel::best(), Element::Single, &plain, &mut planes);
+        assert_eq!(planes[12..], numbers.map(|x| (x.to_bits() >> 23) as u8));
+        // The lowest bit of the lowest plane is the sign.
+        assert_eq!([0, 1, 0, 1], std::array::from_fn(|i| planes[i] & 1));
+    }
+}

@@ -1,0 +1,106 @@
+//! Headers of files of tensors, and coded runs, whatever they say. Behind checksums that are right: nothing else comes that far.
+
+use cairn_codec::tensor::files::{Detected, LONGEST_HEADER, detect};
+use cairn_codec::tensor::{Decoder, Encoder, Kernel, decode};
+use cairn_format::{ChunkId, Element, PlanesHead};
+
+use super::choices::Choices;
+
+const CHUNK: ChunkId = ChunkId([0x5a; 32]);
+
+/// What is detected lies in the file; what decodes is as long as was asked for, and the same with every kernel.
+pub fn tensors(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    match choices.byte() % 5 {
+        0 => {
+            let file_len = choices.number();
+            header(choices.rest(), file_len);
+        }
+        1 => {
+            let rest = choices.rest();
+            let json = [&(rest.len() as u64).to_le_bytes()[..], rest].concat();
+            header(&json, json.len() as u64 + 100);
+        }
+        2 => {
+            let bytes = [b"GGUF\x03\0\0\0", choices.rest()].concat();
+            header(&bytes, bytes.len() as u64 + 100);
+        }
+        3 => {
+            let elements: Vec<Element> = Element::all().collect();
+            let element = choices.pick(&elements).copied().unwrap_or(Element::Byte);
+            let base = choices.one_in(2).then(|| choices.bytes(1000));
+            let plain = choices.rest();
+            let base = base.map(|changes| {
+                let mut base = plain.to_vec();
+                base.iter_mut().zip(changes).for_each(|(byte, change)| *byte ^= change);
+                base
+            });
+            if let Some(coded) = Encoder::new(Kernel::best()).encode(plain, element, &CHUNK, base.as_deref())
+            {
+                let decoded = decode(Kernel::best(), &coded, &CHUNK, base.as_deref(), plain.len());
+                assert!(decoded.is_ok_and(|decoded| decoded == plain), "what was coded is decoded");
+            }
+        }
+        _ => sealed_run(&mut choices),
+    }
+}
+
+fn header(bytes: &[u8], file_len: u64) {
+    match detect(bytes, file_len) {
+        Detected::Nothing => {}
+        Detected::Wants(more) => {
+            assert!(more > (bytes.len() as u64).min(file_len) && more <= file_len.min(LONGEST_HEADER));
+        }
+        Detected::Tensors(file) => {
+            let mut end = 0;
+            for tensor in &file.tensors {
+                assert!(tensor.len > 0 && tensor.offset >= end, "in order");
+                end = tensor.offset + tensor.len;
+                assert!(end <= file_len, "within the file");
+            }
+        }
+    }
+}
+
+/// A run as an encoder makes it, edited, with checksums that are right again.
+fn sealed_run(choices: &mut Choices<'_>) {
+    let elements: Vec<Element> = Element::all().collect();
+    let element = choices.pick(&elements).copied().unwrap_or(Element::Byte);
+    let few = 1 + choices.byte() % 40;
+    let plain: Vec<u8> = (0..3_000u32).map(|i| (i.wrapping_mul(i) >> 5) as u8 % few).collect();
+    let Some(coded) = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, None) else { return };
+    let Ok(head_len) = PlanesHead::len_of(&coded) else { return };
+    let (head, blocks) = coded.split_at(head_len as usize);
+    let (mut head, mut blocks) = (head.to_vec(), blocks.to_vec());
+    if choices.one_in(2) {
+        let end = head.len() - 8;
+        choices.edit(&mut head, 4, end);
+    }
+    let len = blocks.len();
+    choices.edit(&mut blocks, 0, len);
+    let plain_len = if choices.one_in(4) { choices.below(1 << 16) } else { plain.len() };
+    // The head's own checksum would keep what was edited out: what it says is sealed anew.
+    let Ok(mut said) = unsealed(head) else { return };
+    let mut start = 0;
+    for (number, block) in (0u32..).zip(&mut said.blocks) {
+        let stored = blocks.get(start..block.end as usize).unwrap_or_default();
+        block.sum = PlanesHead::block_sum(&CHUNK, number, stored);
+        start = block.end as usize;
+    }
+    let head = said.encode(&CHUNK);
+    let decoded = Kernel::available().map(|kernel| {
+        let decoder = Decoder::new(kernel, &head, &CHUNK, plain_len).ok()?;
+        decoder.decode(&blocks, Some(&plain)).ok()
+    });
+    let decoded: Vec<_> = decoded.collect();
+    assert!(decoded.windows(2).all(|pair| pair[0] == pair[1]), "kernels differ");
+    assert!(decoded.iter().flatten().all(|bytes| bytes.len() == plain_len), "another length");
+}
+
+/// Decodes a head whatever its checksum.
+fn unsealed(mut head: Vec<u8>) -> Result<PlanesHead, cairn_format::FormatError> {
+    let owner: [u8; 16] = std::array::from_fn(|i| CHUNK.0[i]);
+    let seal = cairn_format::Seal::new(cairn_format::Domain::Block, &owner, 0);
+    super::spoil::seal_last(&mut head, &seal);
+    PlanesHead::decode(&head, &CHUNK)
+}
