@@ -27,6 +27,7 @@ use crate::vfs::Policy;
 pub(crate) use commit::commit_batch;
 pub(crate) use pipeline::{Packer, with_packer};
 use recut::{Recut, recut};
+pub(crate) use tensors::{Cuts, RUN};
 
 /// A run of a file, and the chunk that its bytes are from here on.
 pub(crate) struct Mapped {

@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::namespace::NamespaceError;
 
 /// Plain bytes of a chunk of a tensor, as far as whole elements go into them.
-const RUN: u64 = 1 << 20;
+pub(crate) const RUN: u64 = 1 << 20;
 /// A tensor that is shorter is not worth a chunk and a frame of its own.
 const LEAST: u64 = 32 << 10;
 /// A file that is shorter has none.
@@ -19,7 +19,7 @@ const SMALLEST_FILE: u64 = 64 << 10;
 const FIRST: u64 = 4096;
 
 /// How a file is cut.
-pub(super) struct Cuts {
+pub(crate) struct Cuts {
     chunker: Chunker,
     /// By where they begin.
     tensors: Vec<Span>,
@@ -34,30 +34,35 @@ struct Span {
 }
 
 impl Cuts {
-    /// Of a file without tensors.
-    pub(super) fn by_content(chunker: Chunker) -> Cuts {
-        Cuts { chunker, tensors: Vec::new() }
-    }
-
     /// Of the file that a run belongs to, by its first bytes as they are now.
     pub(super) fn of(core: &Core, run: &Taken, size: u64) -> Result<Cuts, NamespaceError> {
-        let cuts = Cuts::by_content(Chunker::new(core.geometry.chunks));
+        let chunker = Chunker::new(core.geometry.chunks);
         if !core.writing.tensors || size < SMALLEST_FILE {
-            return Ok(cuts);
+            return Ok(Cuts { chunker, tensors: Vec::new() });
         }
+        Cuts::detect(chunker, size, &mut |len| read_start(core, run, len))
+    }
+
+    /// Of a file of `size` bytes, the first of which `read` gives: so many, or none.
+    pub(crate) fn detect<E>(
+        chunker: Chunker,
+        size: u64,
+        read: &mut dyn FnMut(u64) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Cuts, E> {
         let mut want = FIRST.min(size);
-        loop {
-            let Some(start) = read_start(core, run, want)? else { return Ok(cuts) };
+        let tensors = loop {
+            let Some(start) = read(want)? else { break Vec::new() };
             match detect(&start, size) {
-                Detected::Nothing => return Ok(cuts),
+                Detected::Nothing => break Vec::new(),
                 Detected::Wants(more) => want = more,
-                Detected::Tensors(file) => return Ok(Cuts { tensors: spans(&file), ..cuts }),
+                Detected::Tensors(file) => break spans(&file),
             }
-        }
+        };
+        Ok(Cuts { chunker, tensors })
     }
 
     /// No chunk is longer than this.
-    pub(super) fn longest(&self) -> usize {
+    pub(crate) fn longest(&self) -> usize {
         match self.tensors.is_empty() {
             true => self.chunker.max(),
             false => self.chunker.max().max(RUN as usize),
@@ -66,7 +71,7 @@ impl Cuts {
 
     /// The length of the chunk that begins at `at`, and what its numbers are, if it is part of a tensor. `run` is what lies there: all
     /// up to the end of the file or a hole, or more than [`longest`](Self::longest).
-    pub(super) fn cut(&self, at: u64, run: &[u8]) -> (usize, Option<Element>) {
+    pub(crate) fn cut(&self, at: u64, run: &[u8]) -> (usize, Option<Element>) {
         let next = self.tensors.partition_point(|span| span.end <= at);
         match self.tensors.get(next) {
             Some(span) if span.start <= at => {

@@ -2,6 +2,7 @@
 //! as the volume cuts files gives them.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::ops::{ControlFlow, Range};
 
@@ -10,6 +11,7 @@ use cairn_format::{ChunkId, ChunkSizes};
 use cairn_store::PackReader;
 
 use super::{Wanted, WantedFile};
+use crate::fold::{Cuts, RUN};
 
 /// Bytes that are read at a time.
 const WINDOW: u64 = 1 << 20;
@@ -99,7 +101,7 @@ impl Seeker {
         copy: &mut dyn SourceFile,
         to: &mut dyn Finds,
     ) -> ControlFlow<()> {
-        let most = self.chunker.max();
+        let most = self.chunker.max().max(RUN as usize);
         for chunk in file.chunks.iter().filter(|chunk| chunk.len as usize <= most) {
             let (Some(at), true) = (chunk.at, self.left.contains_key(&chunk.id)) else { continue };
             let mut plain = vec![0; chunk.len as usize];
@@ -114,20 +116,40 @@ impl Seeker {
 
     /// Goes through a file, cut as the volume cuts. What cannot be read of it is left out.
     pub fn through(&mut self, file: &mut dyn SourceFile, to: &mut dyn Finds) -> ControlFlow<()> {
+        let cuts = self.cuts(file);
         let mut at = 0;
         while !self.left.is_empty()
             && let Ok(Some(data)) = file.data(at)
             && data.end > at
         {
-            at = self.segment(file, data, to)?;
+            at = self.segment(file, &cuts, data, to)?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// How a file is cut: where it holds tensors, at these. How long it is does not matter.
+    fn cuts(&self, file: &mut dyn SourceFile) -> Cuts {
+        let mut ended = false;
+        let detected = Cuts::detect(self.chunker, u64::MAX, &mut |len| {
+            if ended {
+                return Ok::<_, Infallible>(None);
+            }
+            let mut start = vec![0; len as usize];
+            start.truncate(file.read_at(&mut start, 0).unwrap_or(0));
+            // There is no more to be had.
+            ended = (start.len() as u64) < len;
+            Ok(Some(start))
+        });
+        match detected {
+            Ok(cuts) => cuts,
+        }
     }
 
     /// Cuts bytes between holes; where to go on.
     fn segment(
         &mut self,
         file: &mut dyn SourceFile,
+        cuts: &Cuts,
         data: Range<u64>,
         to: &mut dyn Finds,
     ) -> ControlFlow<(), u64> {
@@ -135,7 +157,7 @@ impl Seeker {
         let mut ahead: Vec<u8> = Vec::new();
         let mut head = 0;
         loop {
-            while ahead.len() - head <= self.chunker.max() && read < end {
+            while ahead.len() - head <= cuts.longest() && read < end {
                 ahead.drain(..head);
                 head = 0;
                 let start = ahead.len();
@@ -155,7 +177,8 @@ impl Seeker {
             if head == ahead.len() || self.left.is_empty() {
                 return ControlFlow::Continue(next);
             }
-            let len = self.chunker.cut(&ahead[head..]);
+            let at = read - (ahead.len() - head) as u64;
+            let (len, _) = cuts.cut(at, &ahead[head..]);
             self.hold(&ahead[head..head + len], to)?;
             head += len;
         }
