@@ -21,6 +21,7 @@ use cairn_volume::{
 
 use super::crash::consistent;
 use super::order::{bytes_of, mount, put};
+use super::tensors::{safetensors, weights};
 
 /// What is looked through.
 enum Source {
@@ -750,4 +751,37 @@ fn a_chunk_that_a_file_uses_the_end_of_is_found_where_all_of_it_was() {
     let report = refill(&volume, &[source], &RefillOptions::default()).expect("refills");
     assert_eq!((report.files.len(), report.chunks_lost), (0, report.chunks_found), "{report:?}");
     assert!(unreadable(&volume, &files, "after").is_empty());
+}
+
+/// Tensors are cut from where they begin: a copy in another file, behind another header and under another name, has the same chunks.
+#[test]
+fn tensors_are_had_back_from_any_file_that_holds_them() {
+    let tensors = [("a", true, weights(1, 1_300_000, true)), ("b", false, weights(2, 300_000, false))];
+    let sizes = MakeOptions { journal_size: 16 << 20, segment_size: 1 << 20, pack_size: 4 << 20, ..small() };
+    let world = World::make(&sizes);
+    let volume = world.open().expect("mount");
+    let file = safetensors("", &tensors);
+    let ino = volume.create(1, b"model", 0o644, 0, &Caller::default()).expect("create").ino;
+    file.chunks(100_000).enumerate().for_each(|(n, part)| {
+        volume.write(ino, n as u64 * 100_000, part, false).expect("write");
+    });
+    volume.sync().expect("sync");
+    volume.close().expect("closed");
+    drop(volume);
+    let disk = world.store_disk();
+    for (pack, _) in list_packs(&*disk).expect("a listing").packs {
+        let footer = PackReader::open(&*disk, pack).and_then(|reader| reader.footer());
+        if footer.expect("whole").kind == PackKind::Data {
+            disk.remove(&pack_path(&pack)).expect("removed");
+        }
+    }
+    let volume = world.open().expect("mount");
+    let other = safetensors("another header, so that everything lies elsewhere", &tensors);
+    let copies = BTreeMap::from([(b"elsewhere/other".to_vec(), other)]);
+    refill(&volume, &[Source::Copy(copies)], &RefillOptions::default()).expect("a disk without faults");
+    let data = file.len() - 1_600_000;
+    for (n, part) in file[data..].chunks(64 << 10).enumerate() {
+        let read = volume.read(ino, (data + (n << 16)) as u64, part.len() as u32).expect("had back");
+        assert!(read == part, "other bytes from {} on", data + (n << 16));
+    }
 }

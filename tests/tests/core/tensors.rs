@@ -19,7 +19,7 @@ fn open(world: &World, tensors: bool) -> Arc<Volume> {
 }
 
 /// Weights, as bfloat16 or as binary32.
-fn weights(seed: u64, bytes: usize, wide: bool) -> Vec<u8> {
+pub(super) fn weights(seed: u64, bytes: usize, wide: bool) -> Vec<u8> {
     let mut dice = Dice::new(seed);
     let mut plain = Vec::with_capacity(bytes + 4);
     while plain.len() < bytes {
@@ -31,7 +31,7 @@ fn weights(seed: u64, bytes: usize, wide: bool) -> Vec<u8> {
 }
 
 /// A safetensors file; `note` is what its header says besides.
-fn safetensors(note: &str, tensors: &[(&str, bool, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn safetensors(note: &str, tensors: &[(&str, bool, Vec<u8>)]) -> Vec<u8> {
     let mut header = format!("{{\"__metadata__\":{{\"note\":\"{note}\"}}");
     let mut at = 0;
     for (name, wide, bytes) in tensors {

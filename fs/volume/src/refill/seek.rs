@@ -135,7 +135,8 @@ impl Seeker {
                 return Ok::<_, Infallible>(None);
             }
             let mut start = vec![0; len as usize];
-            start.truncate(file.read_at(&mut start, 0).unwrap_or(0));
+            let got = file.read_at(&mut start, 0).unwrap_or(0);
+            start.truncate(got);
             // There is no more to be had.
             ended = (start.len() as u64) < len;
             Ok(Some(start))
