@@ -1,10 +1,10 @@
 //! Runs of numbers, coded by the planes of their bytes.
 //!
 //! Weights of models look random but for their exponents, which take few values. A run (a chunk of a tensor, 1 MiB mostly) is cut
-//! into blocks of 64 KiB, each of which can be decoded alone; the bytes of a block's elements are taken apart into [`planes`], and each plane
-//! is stored as it is or coded with [`rans`], by frequencies that are the block's own or those of all blocks of the run. Before that
-//! it is looked whether the run repeats a pattern ([`period`]), or has few different elements ([`palette`]). Where a run is known that this one
-//! may be near to, the planes may be those of the differences from that ([`difference`]).
+//! into blocks of 64 KiB, each of which can be decoded alone; the bytes of a block's elements are taken apart into `planes.rs`, and each plane
+//! is stored as it is or coded with `rans.rs`, by frequencies that are the block's own or those of all blocks of the run. Before that
+//! it is looked whether the run repeats a pattern (`period.rs`), or has few different elements (`palette.rs`). Where a run is known that this one
+//! may be near to, the planes may be those of the differences from that (`difference.rs`).
 //!
 //! What is written depends on the bytes and the kind of elements alone: every rounding and every choice is part of the format
 //! (docs/FORMAT.md), so that encoders on all devices write the same.
