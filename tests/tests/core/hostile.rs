@@ -178,6 +178,12 @@ fn front(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().skip(12).take(188).copied().collect()
 }
 
+/// Healing goes through what a pack says that it holds, which may be a TiB in a file of some KiB.
+#[test]
+fn regression_a_short_pack_that_says_it_was_long_is_not_gone_through() {
+    alone("core::hostile::volumes_alone", 8_269, 1);
+}
+
 /// What the fuzzers begin with, made from golden bytes, a real volume and a few seeds.
 #[test]
 #[ignore = "writes files: CAIRN_SEEDS says into which directory"]

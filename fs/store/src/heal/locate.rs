@@ -12,15 +12,25 @@ pub(super) fn find_layout(file: &dyn DiskFile, pack: &PackId) -> Option<PackLayo
         file.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
     };
     let trailer_at = |at: u64| read(at, TRAILER_LEN).and_then(|bytes| Trailer::decode(&bytes, pack).ok());
-    if let Some(header) = read(0, PACK_HEADER_LEN).and_then(|bytes| PackHeader::decode(&bytes, pack).ok()) {
+    let len = file.len().ok()?;
+    let by_header = read(0, PACK_HEADER_LEN).and_then(|bytes| PackHeader::decode(&bytes, pack).ok());
+    if let Some(header) = by_header.filter(|header| may_be_left_of(&header.layout, len)) {
         return Some(header.layout);
     }
-    let len = file.len().ok()?;
-    if let Some(trailer) = len.checked_sub(TRAILER_LEN as u64).and_then(trailer_at) {
+    let by_trailer = len.checked_sub(TRAILER_LEN as u64).and_then(trailer_at);
+    if let Some(trailer) = by_trailer.filter(|trailer| may_be_left_of(&trailer.layout, len)) {
         return Some(trailer.layout);
     }
     (SECTOR..len)
         .step_by(SECTOR as usize)
         .filter_map(|at| Some((at, trailer_at(at)?.layout)))
         .find_map(|(at, layout)| (layout.parity_area().start == at).then_some(layout))
+}
+
+/// Whether so few bytes may be what is left of such a pack. Of less than a unit in 65 nothing comes back with any geometry; and whoever
+/// says that a short file was a pack of a TiB would have all its sectors gone through.
+fn may_be_left_of(layout: &PackLayout, len: u64) -> bool {
+    const MOST: u64 = 66;
+    const LEAST: u64 = 1 << 20;
+    layout.file_len() <= len.max(LEAST).saturating_mul(MOST)
 }
