@@ -271,6 +271,9 @@ fn figures(statistics: &Statistics) -> Vec<Figure> {
         heals_relocated,
         heals_lost,
         packs_waiting,
+        twins,
+        twin_bytes,
+        twins_waiting,
     } = *statistics;
     vec![
         ("cairn_reads", "Reads", Counter(reads)),
@@ -328,14 +331,28 @@ fn figures(statistics: &Statistics) -> Vec<Figure> {
         ),
         ("cairn_heals_lost", "Reads of the store that parity could not answer", Counter(heals_lost)),
         ("cairn_packs_waiting_to_be_mended", "Packs that wait to be mended", Gauge(packs_waiting)),
+        ("cairn_twins", "Second copies of packs", Gauge(twins)),
+        ("cairn_twin_bytes", "What they take", Gauge(twin_bytes)),
+        ("cairn_twins_waiting", "Packs that are to have a second copy and lack it", Gauge(twins_waiting)),
     ]
 }
 
 fn usage_figures(usage: &Usage) -> Vec<Figure> {
     use Kind::Gauge;
     // What of the journal is not folded yet is the backlog, above.
-    let Usage { files, logical, unique, stored, reclaimable, metadata, parity, journal, journal_used: _ } =
-        *usage;
+    // Second copies are told with what was done.
+    let Usage {
+        files,
+        logical,
+        unique,
+        stored,
+        reclaimable,
+        metadata,
+        parity,
+        journal,
+        journal_used: _,
+        twins: _,
+    } = *usage;
     vec![
         ("cairn_files", "Inodes, directories and all", Gauge(files)),
         ("cairn_logical_bytes", "Content of all files, holes left out", Gauge(logical)),

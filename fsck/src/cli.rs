@@ -40,6 +40,10 @@ pub(crate) struct Args {
         conflicts_with_all = ["no", "preen", "yes", "zero_fill", "force", "report"]
     )]
     pub(crate) undo: Option<String>,
+    /// With -y: make the volume again in DIR, which is empty, from the directories that mkfs.cairn's --parity-across named: all
+    /// of them. What was only in the journal is lost.
+    #[arg(long, requires = "yes", value_name = "DIR,DIR", value_delimiter = ',')]
+    pub(crate) from_twins: Vec<PathBuf>,
     /// Check even if the volume seems clean.
     #[arg(short = 'f')]
     pub(crate) force: bool,

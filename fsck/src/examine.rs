@@ -14,8 +14,8 @@ use cairn_volume::{CheckpointChain, load_chain};
 
 use crate::index::Index;
 use crate::journal::{JournalState, check_journal};
-use crate::namespace::{Sources, check_namespace, unreadable};
-use crate::packs::{Packs, check_packs};
+use crate::namespace::{Sources, check_namespace, dropped, unreadable};
+use crate::packs::{ALONE, Packs, check_packs};
 use crate::progress::Progress;
 use crate::repair::suspect;
 use crate::report::{CheckTotals, Finding, Findings, Severity};
@@ -122,6 +122,7 @@ impl Examined {
             }
         };
         forgive_leftovers(superblock, checkpoints, known, findings);
+        note_missing_twins(superblock, checkpoints, known, findings);
         check_reach(journal, checkpoints, tip, clean, findings);
         check_beyond(store, superblock, checkpoints, journal.chain.last.max(tip.lsn), findings);
         if let Some(dir) = place.engine {
@@ -173,9 +174,31 @@ fn forgive_leftovers(
         if finding.severity == Severity::Damage
             && finding.pack.as_ref().is_some_and(|p| leftovers.contains(p))
         {
+            if finding.kind == ALONE {
+                dropped(finding);
+                continue;
+            }
             finding.severity = Severity::Info;
             finding.what.push_str(" (nothing needs this pack; the next mount removes it)");
         }
+    }
+}
+
+/// Metadata packs that have no twin yet: a mount that was killed did not come to making it.
+fn note_missing_twins(
+    superblock: &VolumeSuperblock,
+    checkpoints: &CheckpointChain,
+    packs: &Packs,
+    findings: &mut Findings,
+) {
+    if superblock.geometry.parity.is_none() {
+        return;
+    }
+    let whole = |pack: &PackId| packs.get(pack).is_some_and(|result| !result.has_twin && !result.alone);
+    for pack in checkpoints.packs().into_iter().filter(whole) {
+        let what = "metadata that has no second copy yet; the next mount makes it";
+        let file = format!("store/{}", cairn_store::Place::Twin.path(&pack));
+        findings.push(Finding::info("twin-missing", what).pack(pack).file(file));
     }
 }
 

@@ -60,8 +60,9 @@ impl Footers {
     }
 
     fn load(&mut self, pack: PackId) -> Result<(), String> {
-        let footer =
-            PackReader::open(&*self.disk, pack).and_then(|r| r.footer()).map_err(|e| e.to_string())?;
+        let reader = PackReader::open_any(&*self.disk, pack).map_err(|e| e.to_string())?;
+        let restored = |error| reader.restored_footer(Some(&*self.disk)).ok_or(error);
+        let footer = reader.footer().or_else(restored).map_err(|e| e.to_string())?;
         let table = Table::new(footer);
         self.bytes += table.bytes();
         self.tables.insert(pack, table);

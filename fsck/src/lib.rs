@@ -3,7 +3,7 @@
 //! A check goes the way of the data backwards: superblocks, journal, packs (every byte of them), the
 //! chain of checkpoints, the engine, and then the namespace as it is at the journal's end.
 //!
-//! Architecture Invariant: nothing but `repair/` opens a file of a volume for writing.
+//! Architecture Invariant: nothing but `repair/` and `restore.rs` opens a file of a volume for writing.
 
 mod engine;
 mod examine;
@@ -17,6 +17,7 @@ mod progress;
 mod repair;
 mod replaces;
 mod report;
+mod restore;
 mod superblocks;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ pub use picture::Picture;
 pub use progress::{Progress, Quiet};
 pub use repair::{Level, PutBack, RepairOptions, UNDO_DIR, repair, repair_dir, undo, undo_dir};
 pub use report::{CheckTotals, Done, Finding, Report, Severity};
+pub use restore::{Restored, restore, restore_dir};
 
 use examine::{Place, examine};
 use packs::Packs;

@@ -15,7 +15,10 @@ use std::time::Instant;
 
 use bar::Bar;
 use cli::Args;
-use fsck_cairn::{CheckError, CheckOptions, Level, RepairOptions, Report, check_dir, repair_dir, undo_dir};
+use fsck_cairn::{
+    CheckError, CheckOptions, Level, RepairOptions, Report, Restored, check_dir, repair_dir, restore_dir,
+    undo_dir,
+};
 
 /// The exit codes of fsck(8), which add up.
 mod exit {
@@ -77,11 +80,23 @@ fn run(args: &Args) -> Result<u8, (u8, String)> {
         print(&text.map_err(|e| (exit::OPERATIONAL, e))?)?;
         return Ok(exit::CLEAN);
     }
+    if !args.from_twins.is_empty() {
+        let restored = restore_dir(&args.dir, &args.from_twins, &bar);
+        let Restored { packs, damaged, checkpoint, .. } =
+            restored.map_err(|error| (exit::OPERATIONAL, format!("{dir}: {error}")))?;
+        let lost = if damaged > 0 { format!(", {damaged} of them damaged") } else { String::new() };
+        tell(&format!("{packs} packs restored{lost}; the volume is what it was at {}", checkpoint.lsn));
+    }
     let checked = match level(args) {
         None => check_dir(&args.dir, &CheckOptions { scratch: None, picture }, &bar, &tell),
         Some(level) => {
-            let options =
-                RepairOptions { level, force: args.force, zero_fill: args.zero_fill, scratch: None, picture };
+            let options = RepairOptions {
+                level,
+                force: args.force || !args.from_twins.is_empty(),
+                zero_fill: args.zero_fill,
+                scratch: None,
+                picture,
+            };
             repair_dir(&args.dir, &options, &bar, &tell)
         }
     };

@@ -144,6 +144,7 @@ fn totals(t: &CheckTotals) -> String {
     format!(
         "{} inodes: {} files with {}, {} directories\n\
          {} frames, {} chunks, {} plain, in {} of {}\n\
+         {} of packs, {}\n\
          {} in the journal, {}\n\
          {} of the engine compared\n",
         t.inodes,
@@ -155,6 +156,8 @@ fn totals(t: &CheckTotals) -> String {
         size(t.plain_bytes),
         counted(t.packs, "pack"),
         size(t.pack_bytes),
+        if t.twins == 1 { "1 second copy".to_string() } else { format!("{} second copies", t.twins) },
+        size(t.twin_bytes),
         counted(t.journal_records, "record"),
         size(t.journal_bytes),
         counted(t.engine_records, "record"),

@@ -10,8 +10,11 @@ use cairn_format::{
 };
 use cairn_page::PackState;
 use cairn_store::disk::{Access, Disk};
-use cairn_store::heal::examine_spare;
-use cairn_store::{PACKS_DIR, PackListing, PackReader, ReadError, StoreError, list_packs, pack_path};
+use cairn_store::heal::{examine_at, examine_spare};
+use cairn_store::{
+    ACROSS_PATHS, PACKS_DIR, PackListing, PackReader, Place, ReadError, StoreError, TWINS_DIR, across_dirs,
+    list_packs, list_place, pack_path,
+};
 
 use crate::CheckError;
 use crate::index::{Index, check_slots};
@@ -22,6 +25,11 @@ use crate::report::{CheckTotals, Finding, Findings, Severity};
 /// What is said of damage that costs nothing yet.
 const RESTORES: &str =
     "parity restores it: mounted reads are right, and fsck.cairn -p or cairn scrub writes it back";
+
+const TWIN_RESTORES: &str =
+    "mounted reads are right, and fsck.cairn -p or a mount writes the pack anew from it";
+/// The kind of a finding: a pack that is missing, while its twin is not.
+pub(crate) const ALONE: &str = "pack-missing";
 
 /// What is known of a pack after it was read.
 #[derive(Default)]
@@ -38,8 +46,13 @@ pub(crate) struct PackFacts {
 #[derive(Default)]
 pub(crate) struct PackResult {
     pub(crate) facts: PackFacts,
-    /// The length of its file then.
+    /// Whether only its twin is there.
+    pub(crate) alone: bool,
+    /// The length of its file then, and of its twins' together.
     len: u64,
+    twin_len: u64,
+    /// Whether it has one on the same disk.
+    pub(crate) has_twin: bool,
     /// Whether something of it does not come back.
     lost: bool,
     findings: Vec<Finding>,
@@ -90,14 +103,26 @@ pub(crate) fn check_packs(
             return Err(CheckError::Io { path: PACKS_DIR.into(), error: std::io::Error::other(error) });
         }
     };
-    note_leftovers(&listing, findings);
+    note_leftovers(&listing, Place::Pack, findings);
+    let twins = list_copies(&**disk, superblock, findings)?;
+    let mut listing = listing;
+    let packs: HashSet<PackId> = listing.packs.iter().map(|(pack, _)| *pack).collect();
+    // Those that only their twins are there of are gone through by these.
+    let alone = twins.iter().filter(|(pack, _)| !packs.contains(pack));
+    listing.packs.extend(alone.map(|(pack, copies)| (*pack, copies.first().map_or(0, |(_, len)| *len))));
+    let twin_len = |pack: &PackId| twins.get(pack).into_iter().flatten().map(|(_, len)| len).sum::<u64>();
+    totals.twins = twins.values().map(|copies| copies.len() as u64).sum();
+    totals.twin_bytes = twins.keys().map(twin_len).sum();
     totals.packs = listing.packs.len() as u64;
     totals.pack_bytes = listing.packs.iter().map(|(_, len)| len).sum();
     let there: HashSet<PackId> = listing.packs.iter().map(|(pack, _)| *pack).collect();
     known.retain(|pack, _| there.contains(pack));
-    let is_known = |(pack, len): &(PackId, u64)| known.get(pack).is_some_and(|result| result.len == *len);
+    let is_known = |(pack, len): &(PackId, u64)| {
+        known.get(pack).is_some_and(|result| (result.len, result.twin_len) == (*len, twin_len(pack)))
+    };
     let ahead: Vec<_> = listing.packs.iter().filter(|listed| !is_known(listed)).collect();
-    progress.expect(ahead.iter().map(|(_, len)| len).sum());
+    let both = |(pack, len): &&(PackId, u64)| len + twin_len(pack);
+    progress.expect(ahead.iter().map(both).sum());
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(ahead.len());
@@ -109,7 +134,11 @@ pub(crate) fn check_packs(
                         return;
                     }
                     let mut check = PackCheck::new(*pack, *len, superblock, progress);
+                    check.result.alone = !packs.contains(pack);
                     check.run(&**disk, index.slots_of(pack), &there);
+                    for (place, len) in twins.get(pack).into_iter().flatten() {
+                        check.twin(&**disk, *place, *len);
+                    }
                     results.lock().unwrap_or_else(PoisonError::into_inner).push((*pack, check.result));
                 }
             });
@@ -137,10 +166,49 @@ pub(crate) fn check_packs(
     Ok(())
 }
 
-fn note_leftovers(listing: &PackListing, findings: &mut Findings) {
+/// The copies of packs beside those where they were written, with their lengths.
+fn list_copies(
+    disk: &dyn Disk,
+    superblock: &StoreSuperblock,
+    findings: &mut Findings,
+) -> Result<BTreeMap<PackId, Vec<(Place, u64)>>, CheckError> {
+    let io = |error: StoreError| match error {
+        StoreError::Io { path, error } => CheckError::Io { path, error },
+        error => CheckError::Io { path: TWINS_DIR.into(), error: std::io::Error::other(error) },
+    };
+    let dirs = match across_dirs(disk, superblock.uuid) {
+        Ok(dirs) => dirs,
+        Err(error) => {
+            let what = format!("the directories that have second copies are not known: {error}");
+            findings.push(Finding::damage("across", what).file(format!("store/{}", ACROSS_PATHS[0])));
+            Vec::new()
+        }
+    };
+    let mut places = vec![Place::Twin];
+    for (number, dir) in (1..).zip(dirs) {
+        match dir.missing {
+            None => places.push(Place::Across(number)),
+            Some(why) => {
+                let what = format!("second copies in {} are not looked at: {why}", dir.path);
+                findings.push(Finding::info("across", what).advice("mount the disk that belongs there"));
+            }
+        }
+    }
+    let mut copies: BTreeMap<PackId, Vec<(Place, u64)>> = BTreeMap::new();
+    for place in places {
+        let listing = list_place(disk, place).map_err(io)?;
+        note_leftovers(&listing, place, findings);
+        for (pack, len) in listing.packs {
+            copies.entry(pack).or_default().push((place, len));
+        }
+    }
+    Ok(copies)
+}
+
+fn note_leftovers(listing: &PackListing, place: Place, findings: &mut Findings) {
     for pack in &listing.unsealed {
         let what = "a pack that was not finished when its mount ended; the next mount removes it";
-        let file = format!("store/{PACKS_DIR}/{}/{pack}.new", pack.directory());
+        let file = format!("store/{}/{}/{pack}.new", place.root(), pack.directory());
         findings.push(Finding::info("unsealed-pack", what).file(file));
     }
     for path in &listing.strange {
@@ -165,11 +233,18 @@ impl<'a> PackCheck<'a> {
     }
 
     fn run(&mut self, disk: &dyn Disk, slots: &[IndexSlot], there: &HashSet<PackId>) {
-        let reader = match PackReader::open(disk, self.pack) {
+        let reader = match PackReader::open_any(disk, self.pack) {
             Ok(reader) => reader,
             Err(error) => return self.loss("pack", 0, error.to_string()),
         };
-        self.spare(disk);
+        match self.result.alone {
+            true => self.damage(
+                ALONE,
+                0,
+                format!("the pack is missing; its second copy is there: {TWIN_RESTORES}"),
+            ),
+            false => self.spare(disk),
+        }
         if let Some(footer) = self.footer(disk, &reader) {
             self.result.facts.described = Some((footer.volume, footer.kind));
             let wrong = check_slots(self.pack, &footer, slots);
@@ -177,7 +252,7 @@ impl<'a> PackCheck<'a> {
             for what in check_replaces(disk, &footer, there) {
                 self.damage("replaced", 0, what);
             }
-            self.frames(&reader, &footer);
+            self.frames(disk, &reader, &footer);
         }
     }
 
@@ -224,7 +299,7 @@ impl<'a> PackCheck<'a> {
             (Err(first), Err(second)) => {
                 let what =
                     format!("no copy of its footer can be used: {}; {}", reason(&first), reason(&second));
-                let Some(restored) = reader.restored_footer() else {
+                let Some(restored) = reader.restored_footer(Some(disk)) else {
                     self.loss("footer", place(&second), what);
                     return None;
                 };
@@ -254,6 +329,29 @@ impl<'a> PackCheck<'a> {
         }
     }
 
+    /// A twin of the pack: that it is, byte for byte, what the pack is to be.
+    fn twin(&mut self, disk: &dyn Disk, place: Place, len: u64) {
+        self.result.twin_len += len;
+        self.result.has_twin |= place == Place::Twin;
+        let progress = self.progress;
+        let mut go_on = |bytes| {
+            progress.advance(bytes);
+            !progress.is_cancelled()
+        };
+        let (at, what) = match examine_at(disk, place, self.pack, &mut go_on) {
+            Ok(Some(examined)) if !examined.is_whole() => {
+                let first = examined.damaged.first().map_or(examined.layout.file_len(), |range| range.start);
+                (first, format!("{} bytes of the pack's second copy are damaged", examined.damaged_bytes()))
+            }
+            Err(error) => (0, format!("the pack's second copy cannot be used: {error}")),
+            _ => return,
+        };
+        self.damage("twin", at, what);
+        if let Some(finding) = self.result.findings.last_mut().filter(|finding| finding.kind == "twin") {
+            finding.file = Some(format!("store/{}", place.path(&self.pack)));
+        }
+    }
+
     /// That the header says what the footer does. (One that does not decode was found with the first copy.)
     fn header(&mut self, disk: &dyn Disk, footer: &Footer) {
         let mut bytes = vec![0; PACK_HEADER_LEN];
@@ -271,7 +369,7 @@ impl<'a> PackCheck<'a> {
         }
     }
 
-    fn frames(&mut self, reader: &PackReader, footer: &Footer) {
+    fn frames(&mut self, disk: &dyn Disk, reader: &PackReader, footer: &Footer) {
         let mut chunks = footer.chunks.as_slice();
         let mut told = 0;
         for (number, entry) in footer.frames.iter().enumerate() {
@@ -281,19 +379,26 @@ impl<'a> PackCheck<'a> {
             // The footer's decoder saw to it that the counts add up.
             let (listed, rest) = chunks.split_at((entry.chunks as usize).min(chunks.len()));
             chunks = rest;
-            self.frame(reader, number as u32, entry, listed);
+            self.frame(disk, reader, number as u32, entry, listed);
             self.progress.advance(entry.len.into());
             told += u64::from(entry.len);
         }
         self.progress.advance(self.len.saturating_sub(told));
     }
 
-    fn frame(&mut self, reader: &PackReader, number: u32, entry: &FrameEntry, listed: &[ChunkEntry]) {
+    fn frame(
+        &mut self,
+        disk: &dyn Disk,
+        reader: &PackReader,
+        number: u32,
+        entry: &FrameEntry,
+        listed: &[ChunkEntry],
+    ) {
         let frame = match reader.frame(entry) {
             Ok(frame) => frame,
             Err(error) => {
                 let reason = reason(&error);
-                let Some(restored) = reader.restored_frame(entry) else {
+                let Some(restored) = reader.restored_frame(Some(disk), entry) else {
                     self.loss("frame", entry.offset, format!("frame {number}: {reason}"));
                     self.result.facts.bad_frames.insert(number, reason);
                     return;

@@ -233,6 +233,10 @@ pub struct CheckTotals {
     pub packs: u64,
     /// Their bytes.
     pub pack_bytes: u64,
+    /// Second copies of packs.
+    pub twins: u64,
+    /// Their bytes.
+    pub twin_bytes: u64,
     /// Frames in them, each read, checked and decoded.
     pub frames: u64,
     /// Chunks in them, each hashed anew.

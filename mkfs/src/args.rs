@@ -42,6 +42,10 @@ pub(crate) struct Args {
     /// Parity: M units for each K of data, as in 16+2; none for none.
     #[arg(long, value_name = "K+M", value_parser = parse_parity)]
     parity: Option<Parity>,
+    /// Directories on other disks, empty ones: every pack is to have a second copy in one of them, so that all that was
+    /// checkpointed outlives the loss of DIR, or of them. It cannot be said later.
+    #[arg(long, value_name = "DIR,DIR", value_delimiter = ',')]
+    parity_across: Vec<PathBuf>,
     /// The most that the journal may take.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     journal_size: Option<u64>,
@@ -76,6 +80,7 @@ impl Args {
         if let Some(parity) = self.parity {
             (options.parity_data, options.parity_extra) = (parity.data, parity.extra);
         }
+        options.across.clone_from(&self.parity_across);
         options.frame = self.frame_size.unwrap_or(options.frame);
         options.zstd_level = self.compress.unwrap_or(options.zstd_level);
         options.journal_size = self.journal_size.unwrap_or(options.journal_size);
@@ -169,7 +174,7 @@ mod tests {
     #[test]
     fn everything_said_arrives() {
         let line = "mkfs.cairn -q -f -L films -U 11111111-2222-3333-4444-555555555555 --chunk-size 4K/16K/64K \
-                    --frame-size 64K --compress zstd:9 --parity 8+3 --journal-size 1G --segment-size 8M /v";
+                    --frame-size 64K --compress zstd:9 --parity 8+3 --journal-size 1G --segment-size 8M --parity-across /a,/b /v";
         let options =
             parse(&line.split_whitespace().collect::<Vec<_>>().join(" ")).expect("all known").to_options();
         assert_eq!((options.chunk_min, options.chunk_avg, options.chunk_max), (4096, 16384, 65536));
@@ -177,6 +182,7 @@ mod tests {
         assert_eq!((options.parity_data, options.parity_extra), (8, 3));
         assert_eq!((options.journal_size, options.segment_size), (1 << 30, 8 << 20));
         assert_eq!(options.uuid.map(|u| u.0[0]), Some(0x11));
+        assert_eq!(options.across, [PathBuf::from("/a"), PathBuf::from("/b")]);
         assert!(options.force && options.label == "films");
     }
 

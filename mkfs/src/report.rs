@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cairn_volume::{Made, ParityGeometry, guarantee};
+use cairn_volume::{AcrossDir, Made, ParityGeometry, guarantee, guarantee_across};
 use serde::Serialize;
 
 /// Version of the JSON document.
@@ -27,6 +27,8 @@ pub(crate) struct Report {
     parity_extra: u8,
     /// What that is good for, in words.
     parity_guarantee: String,
+    /// Directories that have a second copy of every pack.
+    parity_across: Vec<String>,
     pack_size: u64,
     journal_size: u64,
     segment_size: u32,
@@ -54,6 +56,7 @@ impl Report {
                 ParityGeometry::new(options.parity_data, options.parity_extra),
                 options.pack_size.into(),
             ),
+            parity_across: options.across.iter().map(|dir| dir.display().to_string()).collect(),
             pack_size: options.pack_size.into(),
             journal_size: options.journal_size,
             segment_size: options.segment_size,
@@ -73,6 +76,9 @@ impl Report {
             level => format!("zstd, level {level}, in frames of {}", human(u64::from(self.frame_size))),
         };
         let chunks = [self.chunk_min, self.chunk_avg, self.chunk_max].map(|size| human(u64::from(size)));
+        let across: Vec<AcrossDir> =
+            self.parity_across.iter().map(|path| AcrossDir { path: path.clone(), missing: None }).collect();
+        let across = guarantee_across(&across).map(|text| ("across", text));
         let rows = [
             ("UUID", self.uuid.clone()),
             ("store's UUID", self.store_uuid.clone()),
@@ -90,7 +96,7 @@ impl Report {
             ),
         ];
         let mut text = format!("{}: a new cairn volume\n", self.dir);
-        for (name, value) in rows {
+        for (name, value) in rows.into_iter().chain(across) {
             text += &format!("  {name:<13} {value}\n");
         }
         text + &format!("Mount it with: cairn mount {} MOUNTPOINT\n", self.dir)

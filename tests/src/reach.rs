@@ -94,6 +94,18 @@ impl<'a> Reach<'a> {
         described.chain(sums).chain(parity).filter(move |_| some)
     }
 
+    /// What stands behind the parity, each part with its own checksum.
+    pub fn behind(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let layout = &self.layout;
+        let footer = layout.second_footer();
+        let trailer = footer.end..layout.file_len();
+        blocks(layout.parity_sums()).chain(blocks(layout.second_sums())).chain([
+            layout.footer(),
+            footer,
+            trailer,
+        ])
+    }
+
     /// The units that a region lies in, and its columns there.
     fn shards_of(&self, region: &Range<u64>) -> impl Iterator<Item = (usize, Range<u64>)> + use<> {
         let stripe = self.layout.stripe();

@@ -13,8 +13,8 @@ use cairn_format::{
     StoreSuperblock, TRAILER_LEN, Uuid, VolumeState, VolumeSuperblock,
 };
 use cairn_store::disk::{Access, Disk, MemoryDisk};
-use cairn_store::heal::{examine, mend};
-use cairn_store::{PackReader, REPLICA_PATHS, Store, StoreOptions, list_packs, pack_path};
+use cairn_store::heal::{examine, examine_at, mend};
+use cairn_store::{PackReader, Place, REPLICA_PATHS, Store, StoreOptions, list_packs, list_twins, pack_path};
 use cairn_volume::journal::{JOURNAL_DIR, JournalShape, scan_read_only};
 use cairn_volume::{ENGINE_DIR, load_chain, read_superblock};
 
@@ -61,6 +61,8 @@ pub enum Part {
     Index,
     /// A file of the engine's.
     Engine,
+    /// A pack's second copy.
+    Twin(PackId),
     /// Nothing that counts.
     Free,
 }
@@ -255,6 +257,8 @@ pub struct Layout {
     volume: Uuid,
     /// Segments with parity.
     protected: Vec<Protected>,
+    /// Packs that are there twice.
+    twins: BTreeSet<PackId>,
 }
 
 /// Reads a whole file.
@@ -289,6 +293,7 @@ impl Layout {
             packs: BTreeMap::new(),
             volume: superblock.uuid,
             protected: Vec::new(),
+            twins: BTreeSet::new(),
         };
         for (_, len, kind) in pieces {
             match kind {
@@ -413,6 +418,12 @@ impl Layout {
             self.region(&path, header.layout.second_footer(), Part::Footer(pack, 1));
             self.region(&path, trailer..len, Part::Trailer(pack));
         }
+        for (pack, len) in list_twins(&*store).expect("twins").packs {
+            let path = twin_of(&pack);
+            assert!(self.file(disk, &path) == self.files[&self.path_of(&pack)], "a twin is another");
+            self.region(&path, 0..len, Part::Twin(pack));
+            self.twins.insert(pack);
+        }
         if disk.open("store/index", Access::Read).is_ok() {
             let len = self.file(disk, "store/index").len() as u64;
             self.region("store/index", 0..len, Part::Index);
@@ -512,9 +523,15 @@ impl Layout {
                 _ => None,
             })
             .collect();
+        // A twin that is gone is no damage: it is made again. One that is damaged is to be found.
+        let twins = harmed.iter().filter_map(|r| match r.part {
+            Part::Twin(pack) => self.after(fault, &r.path).map(|_| pack),
+            _ => None,
+        });
+        verdict.packs.extend(twins.map(|pack| (pack, true)));
         for pack in packs {
             let path = self.path_of(&pack);
-            let after = self.after(fault, &path);
+            let after = self.together(fault, &pack);
             if after.is_none() && !self.is_used(&pack) && !self.meta.contains(&pack) {
                 verdict.unneeded.insert(pack);
                 continue;
@@ -548,6 +565,29 @@ impl Layout {
         }
     }
 
+    /// What there is of a pack by its file and by its twin: each region from the one that has it whole.
+    fn together(&self, fault: &Fault, pack: &PackId) -> Option<Vec<u8>> {
+        let own = self.after(fault, &self.path_of(pack));
+        if !self.twins.contains(pack) {
+            return own;
+        }
+        let twin = self.after(fault, &twin_of(pack));
+        let (Some(own), Some(twin)) = (&own, &twin) else { return own.or(twin) };
+        let before = &self.files[&self.path_of(pack)];
+        let layout = &self.packs[pack];
+        let mut both = own.clone();
+        let reach = Reach::of(layout, before, own);
+        for region in reach.regions().chain(reach.behind()) {
+            let at = region.start as usize..region.end as usize;
+            if own.get(at.clone()) != before.get(at.clone()) && twin.get(at.clone()) == before.get(at.clone())
+            {
+                both.resize(both.len().max(at.end), 0);
+                both[at.clone()].copy_from_slice(&twin[at]);
+            }
+        }
+        Some(both)
+    }
+
     /// What parity reaches of a pack whose bytes are others.
     fn reach<'a>(&'a self, pack: &PackId, after: &'a [u8]) -> Reach<'a> {
         Reach::of(&self.packs[pack], &self.files[&self.path_of(pack)], after)
@@ -568,14 +608,19 @@ impl Layout {
     ) -> Result<(), String> {
         for (pack, within) in &verdict.packs {
             let path = self.path_of(pack);
-            let Some(after) = self.after(fault, &path) else { continue };
+            let Some(after) = self.together(fault, pack) else { continue };
             let reach = self.reach(pack, &after);
             match (within, lost.contains(pack)) {
                 (true, true) => return Err(format!("some of {path} is said to be lost")),
                 (false, false) if !reach.silent() => {
                     return Err(format!("of {path} nothing is said to be lost"));
                 }
-                (_, false) => self.check_whole(&path, disk)?,
+                (_, false) => {
+                    self.check_whole(&path, disk)?;
+                    if self.twins.contains(pack) && self.after(fault, &twin_of(pack)).is_some() {
+                        self.check_whole(&twin_of(pack), disk)?;
+                    }
+                }
                 (false, true) => self.check_partly_mended(fault, &path, &reach, &after, disk)?,
             }
         }
@@ -608,6 +653,7 @@ impl Layout {
         let file = disk.open(path, Access::Read).map_err(|e| format!("{path}: {e}"))?;
         // What errs has no bytes.
         let errs = fault.edits.iter().any(|edit| matches!(edit, Edit::Lose(p, ..) if p == path));
+        let own = self.after(fault, path);
         for region in reach.regions() {
             let at = region.start as usize..region.end as usize;
             let mut found = vec![0; at.len()];
@@ -615,9 +661,12 @@ impl Layout {
             let right = read && found == before[at.clone()];
             let allowed = || {
                 let left = after.get(at.start..).unwrap_or_default();
+                // What its twin has counts only where a checksum says so.
+                let own = own.as_ref().and_then(|own| own.get(at.start..)).unwrap_or_default();
                 // A file that was cut off is longer where what lies behind was written.
                 found.iter().enumerate().all(|(n, byte)| {
-                    *byte == before[at.start + n] || *byte == left.get(n).copied().unwrap_or(0)
+                    *byte == before[at.start + n]
+                        || [left, own].iter().any(|left| *byte == left.get(n).copied().unwrap_or(0))
                 })
             };
             let comes_back = reach.comes_back(region.clone()) && !reach.silent();
@@ -685,21 +734,52 @@ impl Layout {
     pub fn draw(&self, dice: &mut Dice, older: &dyn Disk, may_err: bool) -> Fault {
         loop {
             let fault = match dice.below(16) {
-                0..=6 => self.anywhere(dice, older),
-                7..=9 => (0..dice.below(3)).fold(self.of_pack(dice, older, may_err), |fault, _| {
+                0..=4 => self.anywhere(dice, older),
+                5..=9 => (0..dice.below(3)).fold(self.of_pack(dice, older, may_err), |fault, _| {
                     fault.and(self.of_pack(dice, older, may_err))
                 }),
                 _ => self.of_pack(dice, older, may_err),
             };
+            // What happens to a pack alone costs nothing where it is there twice.
+            let fault = if dice.one_in(8) { fault } else { self.to_twins(fault) };
             if !self.harmed(&fault).is_empty() {
                 return fault;
             }
         }
     }
 
+    /// The same to the second copies of packs, too.
+    fn to_twins(&self, mut fault: Fault) -> Fault {
+        let twin = |path: &str| {
+            let path = path.replacen("store/packs/", "store/twins/", 1);
+            (path.starts_with("store/twins/") && self.files.contains_key(&path)).then_some(path)
+        };
+        let hit: BTreeSet<String> = fault.edits.iter().map(|edit| edit.path().to_owned()).collect();
+        let both: Vec<Edit> = fault
+            .edits
+            .iter()
+            .filter_map(|edit| {
+                let path = twin(edit.path()).filter(|path| !hit.contains(path))?;
+                Some(match edit.clone() {
+                    Edit::Write(_, at, bytes) => Edit::Write(path, at, bytes),
+                    Edit::Truncate(_, len) => Edit::Truncate(path, len),
+                    Edit::Remove(_) => Edit::Remove(path),
+                    Edit::Lose(_, at, stays) => Edit::Lose(path, at, stays),
+                })
+            })
+            .collect();
+        if !both.is_empty() {
+            fault.what += ", and the same to its second copy";
+            fault.edits.extend(both);
+            // What is written would be there again.
+            fault.edits.sort_by_key(|edit| matches!(edit, Edit::Lose(..)));
+        }
+        fault
+    }
+
     /// In one place, or in both copies of something, of any file.
     fn anywhere(&self, dice: &mut Dice, older: &dyn Disk) -> Fault {
-        let kinds: [fn(&Layout, &Region) -> bool; 11] = [
+        let kinds: [fn(&Layout, &Region) -> bool; 12] = [
             |_, r| r.part == Part::Superblock,
             |_, r| matches!(r.part, Part::SegmentHeader(_)),
             |_, r| matches!(r.part, Part::Record(..)),
@@ -711,6 +791,7 @@ impl Layout {
             |l, r| matches!(r.part, Part::Frame(p, _) if l.meta.contains(&p)),
             |_, r| r.part == Part::Index,
             |_, r| r.part == Part::Engine,
+            |_, r| matches!(r.part, Part::Twin(_)),
         ];
         loop {
             let kind = kinds[dice.below(kinds.len() as u64) as usize];
@@ -951,6 +1032,8 @@ impl Layout {
             (Part::SegmentHeader(a), Part::SegmentHeader(b)) => a == b && region.at != other.at,
             (Part::PackHeader(a) | Part::Footer(a, 0), Part::Trailer(b) | Part::Footer(b, 1)) => a == b,
             (Part::Trailer(a) | Part::Footer(a, 1), Part::PackHeader(b) | Part::Footer(b, 0)) => a == b,
+            (Part::Twin(a), Part::Frame(b, _) | Part::Spare(b)) => a == b,
+            (Part::Frame(a, _) | Part::Spare(a), Part::Twin(b)) => a == b,
             _ => false,
         };
         let mut fault = self.once(dice, region, older);
@@ -1046,6 +1129,11 @@ impl Layout {
     }
 }
 
+/// Where a pack's twin lies.
+fn twin_of(pack: &PackId) -> String {
+    format!("store/{}", Place::Twin.path(pack))
+}
+
 /// Files of a kind.
 fn dice_kind(path: &str) -> u8 {
     match path {
@@ -1059,9 +1147,13 @@ fn dice_kind(path: &str) -> u8 {
 /// Has every pack of a store looked through, as a scrub does, and what is damaged of it written back as far as parity
 /// reaches; gives those of which something is lost.
 pub fn mend_packs(store: &dyn Disk) -> Result<BTreeSet<PackId>, String> {
-    let listing = list_packs(store).map_err(|e| format!("packs: {e}"))?;
+    let packs = list_packs(store).map_err(|e| format!("packs: {e}"))?.packs;
+    let twins = list_twins(store).map_err(|e| format!("twins: {e}"))?.packs;
+    let twins: BTreeSet<PackId> = twins.into_iter().map(|(pack, _)| pack).collect();
+    let all: BTreeSet<PackId> =
+        packs.into_iter().map(|(pack, _)| pack).chain(twins.iter().copied()).collect();
     let mut lost = BTreeSet::new();
-    for (pack, _) in listing.packs {
+    for pack in all {
         let examined = match examine(store, pack, &mut |_| true) {
             Ok(Some(examined)) => examined,
             Ok(None) => return Err(format!("{pack}: nobody stopped it")),
@@ -1075,6 +1167,11 @@ pub fn mend_packs(store: &dyn Disk) -> Result<BTreeSet<PackId>, String> {
             && !mend(store, &examined).map_err(|e| format!("mending: {e}"))?.lost.is_empty()
         {
             lost.insert(pack);
+        }
+        if twins.contains(&pack)
+            && let Ok(Some(examined)) = examine_at(store, Place::Twin, pack, &mut |_| true)
+        {
+            mend(store, &examined).map_err(|e| format!("mending a twin: {e}"))?;
         }
     }
     Ok(lost)

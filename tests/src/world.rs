@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use cairn_store::Place;
 use cairn_store::disk::{Access, Crash, Disk, DiskFile, Listed, MemoryDisk, Space};
-use cairn_volume::{MakeOptions, OpenError, OpenOn, OpenOptions, Uuid, Volume, make_on, open_on};
+use cairn_volume::{MakeOptions, OpenError, OpenOn, OpenOptions, PackId, Uuid, Volume, make_on, open_on};
 
 use crate::engine::{Survival, Surviving};
 
@@ -87,6 +88,13 @@ impl World {
     pub fn make(options: &MakeOptions) -> World {
         let disk = MemoryDisk::new();
         disk.create_dir(STORE).expect("an empty disk");
+        if !options.across.is_empty() {
+            // On other disks elsewhere; here they are where the store sees them.
+            disk.create_dir(&format!("{STORE}/across")).expect("an empty disk");
+            for number in 1..=options.across.len() as u16 {
+                disk.create_dir(&format!("{STORE}/{}", cairn_store::dir_of(number))).expect("an empty disk");
+            }
+        }
         let store = Arc::new(Below::new(&disk, STORE));
         let mut n = 0u8;
         let draw = |bytes: &mut [u8]| {
@@ -103,6 +111,11 @@ impl World {
     /// The same machine, with redb on its disk.
     pub fn with_redb(self) -> World {
         World { engine: Surviving::Redb(Arc::default()), ..self }
+    }
+
+    /// A machine with this disk, and nothing of an engine.
+    pub fn on_disk(disk: MemoryDisk) -> World {
+        World::on(disk, Surviving::default())
     }
 
     fn on(disk: MemoryDisk, engine: Surviving) -> World {
@@ -185,13 +198,20 @@ impl World {
         World::on(disk.fork(), self.engine.clone())
     }
 
+    /// Removes a pack, and its second copy if it has one.
+    pub fn remove_pack(&self, pack: &PackId) {
+        self.store_disk().remove(&Place::Pack.path(pack)).expect("a pack");
+        let _ = self.store_disk().remove(&Place::Twin.path(pack));
+    }
+
     /// The paths of sealed packs.
     pub fn packs(&self) -> Vec<String> {
-        self.store.files().into_iter().filter(|f| f.ends_with(".pack")).collect()
+        self.store.files().into_iter().filter(|f| f.ends_with(".pack") && f.contains("/packs/")).collect()
     }
 }
 
-fn copy_file(from: &MemoryDisk, to: &MemoryDisk, path: &str) -> io::Result<()> {
+/// Copies a file to another disk, and makes the directories that it lies in.
+pub fn copy_file(from: &MemoryDisk, to: &MemoryDisk, path: &str) -> io::Result<()> {
     for (end, _) in path.match_indices('/') {
         match to.create_dir(&path[..end]) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

@@ -23,4 +23,5 @@ mod core {
     mod smoke;
     mod tensors;
     mod threads;
+    mod twins;
 }

@@ -78,6 +78,8 @@ mod takeover;
 mod tools;
 #[path = "mount/trees.rs"]
 mod trees;
+#[path = "mount/twins.rs"]
+mod twins;
 #[path = "mount/virtual_files.rs"]
 mod virtual_files;
 #[path = "../../fs/page/tests/pages/wellformed.rs"]

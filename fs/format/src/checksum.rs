@@ -29,6 +29,8 @@ pub enum Domain {
     Scrub,
     /// The header of a closed segment's parity.
     SegmentParity,
+    /// Which directories have second copies.
+    Across,
 }
 
 /// The place that bytes are sealed to: 64-bit XXH3 checksums, seeded by domain, owner (a volume, store
@@ -56,6 +58,7 @@ impl Seal {
             Domain::Index => *b"index   ",
             Domain::Scrub => *b"scrub   ",
             Domain::SegmentParity => *b"segpar  ",
+            Domain::Across => *b"across  ",
         };
         let mut key = [0; 32];
         key[..8].copy_from_slice(&name);

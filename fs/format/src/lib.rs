@@ -4,6 +4,7 @@
 //! Architecture Invariant: this crate does no I/O, and every decoder takes hostile bytes: lengths,
 //! counts and offsets are checked before anything is allocated, nothing panics.
 
+mod across;
 mod checksum;
 mod frame;
 mod ids;
@@ -20,6 +21,7 @@ mod snapshot;
 mod superblock;
 mod wire;
 
+pub use across::{ACROSS_MAX, Across};
 pub use checksum::{Domain, Seal, bound_sum};
 pub use frame::{ChunkEntry, Codec, FrameHead};
 pub use ids::{CheckpointRef, ChunkId, Ino, JournalRef, Lsn, PackId, Uuid, View};

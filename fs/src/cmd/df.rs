@@ -63,7 +63,7 @@ fn measure(place: &Place) -> Result<Document, Failure> {
 
 /// What everything takes for good: the journal's space is used again and again, so only its backlog counts.
 fn takes(usage: &UsageReport) -> u64 {
-    usage.stored + usage.metadata + usage.parity + usage.journal_used
+    usage.stored + usage.metadata + usage.parity + usage.twins + usage.journal_used
 }
 
 fn ratio(usage: &UsageReport) -> Option<f64> {
@@ -87,6 +87,7 @@ fn table(document: &Document) -> String {
         ("after compression", usage.stored),
         ("metadata", usage.metadata),
         ("parity", usage.parity),
+        ("second copies", usage.twins),
         ("journal, in use", usage.journal_used),
     ];
     for (name, bytes) in rows {
@@ -134,6 +135,7 @@ mod tests {
             reclaimable: 0,
             metadata: 0,
             parity: 0,
+            twins: 0,
             journal: 512 << 20,
             journal_used: 0,
         }

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use cairn_volume::{Compression, ParityGeometry, VolumeState, VolumeSuperblock, guarantee, parity_name};
+use cairn_volume::{
+    AcrossDir, Compression, ParityGeometry, VolumeState, VolumeSuperblock, guarantee, guarantee_across,
+    parity_name,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::args::InfoArgs;
@@ -40,6 +43,14 @@ struct Kernel {
     missing: Vec<String>,
 }
 
+/// A directory that has second copies.
+#[derive(Serialize)]
+struct AcrossInfo {
+    path: String,
+    /// Why it is not as it should be; `null` where it is.
+    missing: Option<String>,
+}
+
 /// What a volume's superblock says.
 #[derive(Serialize)]
 struct VolumeInfo {
@@ -62,6 +73,8 @@ struct VolumeInfo {
     parity_extra: u8,
     /// What that is good for, in words; `null` where the store cannot be read.
     parity_guarantee: Option<String>,
+    /// Directories on other disks that have a second copy of every pack.
+    parity_across: Vec<AcrossInfo>,
     /// Stored bytes at which packs are sealed; `null` where the store cannot be read.
     pack_size: Option<u64>,
     journal_size: u64,
@@ -69,7 +82,7 @@ struct VolumeInfo {
 }
 
 impl VolumeInfo {
-    fn new(superblock: &VolumeSuperblock, pack_size: Option<u64>) -> VolumeInfo {
+    fn new(superblock: &VolumeSuperblock, pack_size: Option<u64>, across: Vec<AcrossDir>) -> VolumeInfo {
         let geometry = superblock.geometry;
         VolumeInfo {
             uuid: superblock.uuid.to_string(),
@@ -90,6 +103,10 @@ impl VolumeInfo {
             parity_data: geometry.parity.data,
             parity_extra: geometry.parity.parity,
             parity_guarantee: pack_size.map(|size| guarantee(geometry.parity, size)),
+            parity_across: across
+                .into_iter()
+                .map(|AcrossDir { path, missing }| AcrossInfo { path, missing })
+                .collect(),
             pack_size,
             journal_size: u64::from(geometry.segment) * u64::from(geometry.segments),
             segment_size: geometry.segment,
@@ -109,7 +126,11 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
         message_type: "info",
         schema_version: SCHEMA,
         dir: place.dir.display().to_string(),
-        volume: VolumeInfo::new(&superblock, cairn_volume::pack_size(&place.dir).ok()),
+        volume: VolumeInfo::new(
+            &superblock,
+            cairn_volume::pack_size(&place.dir).ok(),
+            cairn_volume::across(&place.dir).unwrap_or_default(),
+        ),
         mount,
         kernel,
     };
@@ -162,7 +183,10 @@ fn text(document: &Document, compression: Compression, seen_at: Option<&Path>) -
 
 fn volume_rows(volume: &VolumeInfo, compression: Compression) -> Vec<(&'static str, String)> {
     let size = |bytes: u32| exact(u64::from(bytes));
-    vec![
+    let across = volume.parity_across.iter();
+    let across: Vec<AcrossDir> =
+        across.map(|dir| AcrossDir { path: dir.path.clone(), missing: dir.missing.clone() }).collect();
+    let mut rows = vec![
         ("label", if volume.label.is_empty() { "none".into() } else { volume.label.clone() }),
         ("UUID", volume.uuid.clone()),
         ("store's UUID", volume.store_uuid.clone()),
@@ -185,7 +209,9 @@ fn volume_rows(volume: &VolumeInfo, compression: Compression) -> Vec<(&'static s
                 .unwrap_or_else(|| parity_name(ParityGeometry::new(volume.parity_data, volume.parity_extra))),
         ),
         ("journal", format!("{} in segments of {}", exact(volume.journal_size), size(volume.segment_size))),
-    ]
+    ];
+    rows.extend(guarantee_across(&across).map(|text| ("across", text)));
+    rows
 }
 
 fn mount_rows(mount: &Info, kernel: Option<&Kernel>) -> Vec<(&'static str, String)> {
@@ -250,6 +276,7 @@ mod tests {
                 parity_data: 16,
                 parity_extra: 2,
                 parity_guarantee: Some("16+2: any 2 bad sectors".into()),
+                parity_across: vec![AcrossInfo { path: "/mnt/b".into(), missing: Some("gone".into()) }],
                 pack_size: Some(64 << 20),
                 journal_size: 512 << 20,
                 segment_size: 16 << 20,
@@ -284,6 +311,7 @@ mod tests {
             "zstd, level 3, in frames of 256 KiB\n",
             "parity         16+2: any 2 bad sectors\n",
             "512 MiB in segments of 16 MiB\n",
+            "across         every pack once more in /mnt/b (NOT THERE: gone):",
             "mounted at /mnt\n",
             "process 6; daemons that died: 1, that were replaced: 2\n",
             "kernel         FUSE 7.40, does without passthrough\n",

@@ -282,6 +282,15 @@ fn table(dir: &str, stats: &StatsReport, rates: Option<&Rates>) -> String {
                 count(stats.packs_waiting, "pack", "packs")
             ),
         ),
+        (
+            "twins",
+            format!(
+                "{:>10}  in {} of packs; {} to be made",
+                human(stats.twin_bytes),
+                count(stats.twins, "second copy", "second copies"),
+                stats.twins_waiting
+            ),
+        ),
     ];
     format!("{dir}, since it was mounted\n{}", rows(lines))
 }

@@ -36,8 +36,11 @@ pub(crate) struct UsageReport {
     pub(crate) reclaimable: u64,
     /// Metadata packs, engine and index.
     pub(crate) metadata: u64,
-    /// What of all packs is there to mend the rest: parity, checksums, second copies.
+    /// What of all packs is there to mend the rest of them: parity, checksums, footers' copies.
     pub(crate) parity: u64,
+    /// Second copies of packs.
+    #[serde(default)]
+    pub(crate) twins: u64,
     /// The journal's segments.
     pub(crate) journal: u64,
     /// What of the journal is not in packs yet.
@@ -54,6 +57,7 @@ impl From<Usage> for UsageReport {
             reclaimable: usage.reclaimable,
             metadata: usage.metadata,
             parity: usage.parity,
+            twins: usage.twins,
             journal: usage.journal,
             journal_used: usage.journal_used,
         }

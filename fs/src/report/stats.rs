@@ -84,6 +84,15 @@ pub(crate) struct StatsReport {
     /// Packs that wait to be mended.
     #[serde(default)]
     pub(crate) packs_waiting: u64,
+    /// Second copies of packs.
+    #[serde(default)]
+    pub(crate) twins: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub(crate) twin_bytes: u64,
+    /// Packs that are to have one and lack it.
+    #[serde(default)]
+    pub(crate) twins_waiting: u64,
 }
 
 /// [`StatsReport`], and what was healed last.
@@ -192,6 +201,9 @@ impl From<Statistics> for StatsReport {
             heals_relocated,
             heals_lost,
             packs_waiting,
+            twins,
+            twin_bytes,
+            twins_waiting,
         } = statistics;
         StatsReport {
             reads,
@@ -229,6 +241,9 @@ impl From<Statistics> for StatsReport {
             heals_relocated,
             heals_lost,
             packs_waiting,
+            twins,
+            twin_bytes,
+            twins_waiting,
         }
     }
 }

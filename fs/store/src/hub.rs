@@ -49,6 +49,8 @@ struct Known {
     pins: u32,
     condemned: bool,
     retired: bool,
+    /// Whether its chunks are not in the table, though it is there.
+    lone: bool,
 }
 
 struct State {
@@ -81,17 +83,8 @@ impl Hub {
 
     /// Makes a pack known; its chunks are found from now on.
     pub(crate) fn publish(&self, footer: &Footer, file_len: u64, pins: Option<&mut Pins>) {
-        let summary = PackSummary {
-            pack: footer.pack,
-            volume: footer.volume,
-            kind: footer.kind,
-            file_len,
-            spare_len: file_len.saturating_sub(footer.layout().described()),
-            plain_len: footer.frames.iter().map(|f| u64::from(f.plain_len)).sum(),
-            chunks: footer.chunks.len() as u32,
-        };
         let mut state = self.state();
-        let number = state.add(summary);
+        let number = state.add(summary_of(footer, file_len));
         if let Some(pins) = pins {
             state.pin(&footer.pack, pins);
         }
@@ -103,6 +96,15 @@ impl Hub {
     /// Makes known what a snapshot says of a pack, and gives the number that its slots get.
     pub(crate) fn restore(&self, summary: PackSummary) -> u32 {
         self.state().add(summary)
+    }
+
+    /// Makes known a pack that nothing new is found in: only its twin is there.
+    pub(crate) fn restore_lone(&self, footer: &Footer, file_len: u64) {
+        let mut state = self.state();
+        state.add(summary_of(footer, file_len));
+        if let Some(known) = state.packs.get_mut(&footer.pack) {
+            known.lone = true;
+        }
     }
 
     /// Adds slots of packs made known before.
@@ -195,7 +197,7 @@ impl Hub {
         let state = self.state();
         let mut packs = Vec::with_capacity(state.packs.len());
         let mut renumbered = vec![0; state.numbers.len()];
-        for known in state.packs.values().filter(|known| !known.condemned) {
+        for known in state.packs.values().filter(|known| !known.condemned && !known.lone) {
             packs.push(known.summary);
             renumbered[known.number as usize - 1] = packs.len() as u32;
         }
@@ -221,7 +223,10 @@ impl State {
     fn add(&mut self, summary: PackSummary) -> u32 {
         self.numbers.push(Some(summary.pack));
         let number = self.numbers.len() as u32;
-        self.packs.insert(summary.pack, Known { summary, number, pins: 0, condemned: false, retired: false });
+        self.packs.insert(
+            summary.pack,
+            Known { summary, number, pins: 0, condemned: false, retired: false, lone: false },
+        );
         number
     }
 
@@ -237,6 +242,19 @@ impl State {
         {
             known.pins += 1;
         }
+    }
+}
+
+/// What a hub knows of a pack.
+pub(crate) fn summary_of(footer: &Footer, file_len: u64) -> PackSummary {
+    PackSummary {
+        pack: footer.pack,
+        volume: footer.volume,
+        kind: footer.kind,
+        file_len,
+        spare_len: file_len.saturating_sub(footer.layout().described()),
+        plain_len: footer.frames.iter().map(|f| u64::from(f.plain_len)).sum(),
+        chunks: footer.chunks.len() as u32,
     }
 }
 

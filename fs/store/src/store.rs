@@ -10,12 +10,14 @@ use cairn_format::{
     PackSummary, ParityGeometry, StoreSuperblock, Uuid,
 };
 
+use crate::across::{AcrossDir, across_dirs, place_of};
 use crate::caches::ByteLru;
 use crate::disk::{Disk, replace_small};
-use crate::heal::{Examined, HealMode, Health, Mended};
+use crate::heal::{Examined, HealMode, Health, Mended, examine_at};
 use crate::hub::{Hub, is_data};
 use crate::pack::unsealed_path;
 use crate::replicas::{BadReplica, check_replicas, read_replicas, write_replicas};
+use crate::twins::{self, Place, TwinUsage, Twins, list_place};
 use crate::{
     DecodedFrame, Located, PackReader, PackWriter, Pins, ReadError, SealedPack, StoreError, pack_path,
 };
@@ -62,6 +64,9 @@ pub struct Store {
     frame_hits: AtomicU64,
     frame_misses: AtomicU64,
     health: Arc<Health>,
+    twins: Twins,
+    twins_across: Twins,
+    across: Vec<AcrossDir>,
     /// Directories of packs whose names are known to be certain.
     certain: Mutex<HashSet<String>>,
 }
@@ -109,9 +114,14 @@ pub struct PackListing {
 
 /// Lists the files under `packs/`.
 pub fn list_packs(disk: &dyn Disk) -> Result<PackListing, StoreError> {
+    list_packs_in(disk, PACKS_DIR)
+}
+
+/// Lists the packs, or copies of packs, below a directory.
+pub(crate) fn list_packs_in(disk: &dyn Disk, root: &str) -> Result<PackListing, StoreError> {
     let mut listing = PackListing::default();
-    for dir in disk.list(PACKS_DIR).map_err(StoreError::io(PACKS_DIR))? {
-        let path = format!("{PACKS_DIR}/{}", dir.name);
+    for dir in disk.list(root).map_err(StoreError::io(root))? {
+        let path = format!("{root}/{}", dir.name);
         if !dir.is_dir {
             listing.strange.push(path);
             continue;
@@ -160,6 +170,11 @@ impl Store {
             tracing::warn!("the store's {path} cannot be used, its replica can: {reason}");
         }
         let chunk_key = replicas.newest.chunk_key;
+        // Without its list a store is as one that has no other directories.
+        let across = across_dirs(&*disk, replicas.newest.uuid).unwrap_or_else(|error| {
+            tracing::error!("the directories that have second copies are not known: {error}");
+            Vec::new()
+        });
         let store = Store {
             disk,
             superblock: replicas.newest,
@@ -170,6 +185,9 @@ impl Store {
             frame_hits: AtomicU64::new(0),
             frame_misses: AtomicU64::new(0),
             health: Arc::new(Health::new(chunk_key)),
+            twins: Twins::default(),
+            twins_across: Twins::default(),
+            across,
             certain: Mutex::default(),
         };
         store.health.set_mode(match heal {
@@ -207,7 +225,212 @@ impl Store {
                 Err(error) => tracing::error!("its chunks are not used for new files: {error}"),
             }
         }
+        self.load_twins(&listing, read_only)
+    }
+
+    /// Finds the twins that there are. One whose pack is missing makes that known: whether anything refers to it, and it is
+    /// to be written anew, is for others to say. Until then nothing new is found in it.
+    fn load_twins(&self, packs: &PackListing, read_only: bool) -> Result<(), StoreError> {
+        for (number, dir) in (1u16..).zip(&self.across) {
+            match &dir.missing {
+                None => self.load_place(Place::Across(number), packs, read_only)?,
+                Some(why) => tracing::error!(
+                    "second copies in {} can neither be made nor used, what is written is there once: {why}",
+                    dir.path
+                ),
+            }
+        }
+        self.load_place(Place::Twin, packs, read_only)
+    }
+
+    fn load_place(&self, place: Place, packs: &PackListing, read_only: bool) -> Result<(), StoreError> {
+        let listing = match list_place(&*self.disk, place) {
+            Ok(listing) => listing,
+            Err(error) => {
+                tracing::error!("second copies of packs are not used: {error}");
+                return Ok(());
+            }
+        };
+        if !read_only {
+            twins::remove_unsealed(&*self.disk, place, &listing.unsealed)?;
+        }
+        self.twins_at(place).found(&listing.packs);
+        for (pack, _) in twins::lone(&listing, packs) {
+            if self.hub.knows(&pack) {
+                continue;
+            }
+            match self.reader(pack).and_then(|reader| Ok((reader.footer()?, reader.len()?))) {
+                Ok((footer, len)) => self.hub.restore_lone(&footer, len),
+                Err(error) => tracing::error!("it is missing, and its second copy is of no use: {error}"),
+            }
+        }
         Ok(())
+    }
+
+    fn twins_at(&self, place: Place) -> &Twins {
+        match place {
+            Place::Across(_) => &self.twins_across,
+            Place::Pack | Place::Twin => &self.twins,
+        }
+    }
+
+    /// Where a pack has its twin on another disk, where that is there.
+    fn across_of(&self, pack: &PackId) -> Option<Place> {
+        let place = place_of(pack, self.across.len())?;
+        let Place::Across(number) = place else { return None };
+        let dir = self.across.get(usize::from(number).checked_sub(1)?)?;
+        dir.missing.is_none().then_some(place)
+    }
+
+    /// The directories on other disks that every pack is to have a twin in.
+    pub fn across(&self) -> &[AcrossDir] {
+        &self.across
+    }
+
+    /// Packs that are known though their files are not there: their twins are.
+    pub fn lone_twins(&self) -> Result<Vec<PackId>, StoreError> {
+        let there: HashSet<PackId> =
+            list_packs(&*self.disk)?.packs.into_iter().map(|(pack, _)| pack).collect();
+        let known = self.hub.summaries().into_iter().map(|summary| summary.pack);
+        Ok(known.filter(|pack| !there.contains(pack)).collect())
+    }
+
+    /// Has a pack that is known by its twin alone be written anew, by whoever mends.
+    pub fn restore_from_twin(&self, pack: &PackId) {
+        self.health.suspect(*pack);
+    }
+
+    /// From now on these packs are to have a twin, and whoever mends makes those that are missing. What has one keeps it. Where
+    /// there are directories on other disks all packs are to have one there.
+    pub fn want_twins(&self, packs: impl Iterator<Item = PackId>) {
+        let here = self.twins.want(packs);
+        if self.want_across() || here {
+            self.health.wake();
+        }
+    }
+
+    /// Has all packs be wanted on the other disks: data first, so that no metadata is there without it.
+    fn want_across(&self) -> bool {
+        if self.across.is_empty() {
+            return false;
+        }
+        let mut all = self.hub.summaries();
+        all.sort_by_key(|summary| (!is_data(summary), summary.pack));
+        let all = all.into_iter().map(|summary| summary.pack);
+        self.twins_across.want(all.filter(|pack| self.across_of(pack).is_some()))
+    }
+
+    /// Makes all twins on the other disks, as far as that goes now; an error tells that it did not go all the way.
+    pub fn make_across(&self) -> Result<(), StoreError> {
+        if !self.want_across() {
+            return Ok(());
+        }
+        while let Some(made) = self.make_next_across() {
+            made?;
+        }
+        Ok(())
+    }
+
+    /// Whether a twin is to be made.
+    pub fn has_twins_to_make(&self) -> bool {
+        self.twins.is_ready() || self.twins_across.is_ready()
+    }
+
+    /// What there is of twins: on the same disk, and on others.
+    pub fn twin_usage(&self) -> (TwinUsage, TwinUsage) {
+        let mut across = self.twins_across.usage();
+        if self.across.iter().any(|dir| dir.missing.is_some()) {
+            let lacks = |pack: &PackSummary| self.across_of(&pack.pack).is_none();
+            across.waiting += self.hub.summaries().iter().filter(|pack| lacks(pack)).count() as u64;
+        }
+        (self.twins.usage(), across)
+    }
+
+    /// The places of a pack's twins, with their lengths.
+    pub fn twins_of(&self, pack: &PackId) -> Vec<(Place, u64)> {
+        let across = self.across_of(pack).map(|place| (place, self.twins_across.len(pack)));
+        let both = [Some((Place::Twin, self.twins.len(pack))), across];
+        both.into_iter().flatten().filter(|(_, len)| *len > 0).collect()
+    }
+
+    /// The lengths of a pack's twins together.
+    pub fn twin_len(&self, pack: &PackId) -> u64 {
+        self.twins_of(pack).iter().map(|(_, len)| len).sum()
+    }
+
+    /// Makes a twin that is wanted, if there is `room` on the store's disk for its bytes, and gives how many they are; none where
+    /// none is to be made.
+    pub fn make_next_twin(&self, room: impl Fn(u64) -> bool) -> Option<Result<u64, StoreError>> {
+        let Some(pack) = self.twins.next() else { return self.make_next_across() };
+        Some(self.make_twin(pack, Place::Twin, room))
+    }
+
+    fn make_next_across(&self) -> Option<Result<u64, StoreError>> {
+        let pack = self.twins_across.next()?;
+        let Some(place) = self.across_of(&pack) else { return Some(Ok(0)) };
+        let made = self.make_twin(pack, place, |_| true);
+        // A pack that cannot be read, or is gone, is no fault of that disk's; any other is met by the next as well. And no
+        // metadata is to be there without its data.
+        if matches!(made, Err(StoreError::Io { .. })) {
+            self.twins_across.pause();
+        }
+        Some(made)
+    }
+
+    fn make_twin(&self, pack: PackId, place: Place, room: impl Fn(u64) -> bool) -> Result<u64, StoreError> {
+        let set = self.twins_at(place);
+        let _turn = set.turn();
+        if !self.hub.knows(&pack) || set.has(&pack) {
+            return Ok(0);
+        }
+        let path = place.path(&pack);
+        // Not what is in it already when its pack is missing, and is written anew from that.
+        let reader = PackReader::open(&*self.disk, pack)?;
+        let len = reader.len()?;
+        if !room(len) {
+            let error = io::Error::from(io::ErrorKind::StorageFull);
+            return Err(StoreError::Io { path, error });
+        }
+        twins::copy_pack(&*self.disk, reader.file(), &pack, place, len).map_err(StoreError::io(&path))?;
+        // What counts as a second copy was read from the medium once.
+        if let Some(examined) = examine_at(&*self.disk, place, pack, &mut |_| true)?
+            && !examined.is_whole()
+        {
+            self.health.suspect(pack);
+            self.health.write_back(&*self.disk, &examined)?;
+        }
+        set.made(pack, len);
+        if !self.hub.knows(&pack) {
+            // It was dropped meanwhile.
+            self.drop_twin(&pack, place)?;
+        }
+        Ok(len)
+    }
+
+    /// Drops all twins of a pack.
+    fn drop_twins(&self, pack: &PackId) -> Result<(), StoreError> {
+        if self.twins.has(pack) {
+            self.drop_twin(pack, Place::Twin)?;
+        }
+        if let Some(place) = place_of(pack, self.across.len()).filter(|_| self.twins_across.has(pack))
+            && let Err(error) = self.drop_twin(pack, place)
+        {
+            // That disk's failing is to keep nothing here. It is found there by the next mount that finds the disk.
+            tracing::warn!("the second copy of a pack that nothing refers to could not be removed: {error}");
+            self.twins_across.forget(pack);
+        }
+        Ok(())
+    }
+
+    fn drop_twin(&self, pack: &PackId, place: Place) -> Result<(), StoreError> {
+        let path = place.path(pack);
+        match self.disk.remove(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(e)),
+            _ => {
+                self.twins_at(place).forget(pack);
+                Ok(())
+            }
+        }
     }
 
     /// Restores the packs that are still there, and takes them out of `unknown`.
@@ -239,6 +462,11 @@ impl Store {
     /// The store's identity.
     pub fn uuid(&self) -> Uuid {
         self.superblock.uuid
+    }
+
+    /// Its superblock.
+    pub fn superblock(&self) -> &StoreSuperblock {
+        &self.superblock
     }
 
     /// The key of its chunk ids.
@@ -364,7 +592,11 @@ impl Store {
     }
 
     /// Removes a pack that nothing refers to any more: a condemned one, or one of metadata.
+    ///
+    /// Its twin goes first, so that it is not what is left after a crash. (A power cut may have it so all the same: what is
+    /// known by its twin alone is dropped by the same rules.)
     pub fn drop_pack(&self, pack: &PackId) -> Result<(), StoreError> {
+        self.drop_twins(pack)?;
         let path = pack_path(pack);
         let (removed, mending) = self.health.while_none_begins(*pack, || self.disk.remove(&path));
         match removed {
@@ -372,6 +604,8 @@ impl Store {
             _ => {}
         }
         self.hub.forget(pack);
+        // One may have been made meanwhile, by somebody for whom it was known still.
+        self.drop_twins(pack)?;
         if mending {
             // Who mends it may have given it its name again meanwhile; from here on it is not known, and goes there.
             let _ = self.disk.remove(&path);
@@ -428,7 +662,9 @@ impl Store {
 
     /// Opens a pack past the caches. What cannot be read of it is answered from parity, where [`Store::health`] has it so.
     pub fn reader(&self, pack: PackId) -> Result<PackReader, ReadError> {
-        PackReader::open(&*self.disk, pack).map(|reader| reader.healed_by(self.health.clone()))
+        let opened = PackReader::open(&*self.disk, pack);
+        let opened = opened.or_else(|error| self.health.pack(&*self.disk, pack, error))?;
+        Ok(opened.healed_by(self.health.clone(), self.disk.clone()))
     }
 
     /// The parity that a pack carries, as its header or its trailer says.
@@ -445,7 +681,8 @@ impl Store {
 
     /// Looks through one of the packs that damage was met in, and writes back what can be restored. Whether there was one.
     pub fn mend_next(&self) -> Result<bool, StoreError> {
-        let Some((pack, mended)) = self.health.mend_next(&*self.disk) else { return Ok(false) };
+        let known = |pack: &PackId| self.hub.knows(pack);
+        let Some((pack, mended)) = self.health.mend_next(&*self.disk, known) else { return Ok(false) };
         // Who has it open may have the one that was there before, or have seen less of it.
         self.open_packs.remove(0, &pack);
         match mended {
@@ -465,13 +702,21 @@ impl Store {
     /// Writes back what [`crate::heal::examine`] found to be damaged of a pack, as far as it can be restored.
     pub fn mend(&self, examined: &Examined) -> Result<Mended, StoreError> {
         let known = self.hub.knows(&examined.pack);
+        if examined.missing && !known {
+            // It was dropped, and its twin goes with it.
+            return Ok(Mended::default());
+        }
         let mended = self.health.write_back(&*self.disk, examined);
         // As after [`Store::mend_next`].
         self.open_packs.remove(0, &examined.pack);
         // Not one that was never known: files may lie in a pack whose footer could not be read.
-        if mended.as_ref().is_ok_and(|mended| mended.relocated) && known && !self.hub.knows(&examined.pack) {
+        let written_anew = |mended: &Mended| mended.relocated || mended.copied;
+        if mended.as_ref().is_ok_and(written_anew) && known && !self.hub.knows(&examined.pack) {
             // It was dropped meanwhile, and its copy took over the name.
             self.drop_pack(&examined.pack)?;
+            if examined.place != Place::Pack {
+                self.drop_twin(&examined.pack, examined.place)?;
+            }
         }
         mended
     }

@@ -30,6 +30,7 @@ use crate::statistics::Counters;
 use crate::suspect::Suspect;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use crate::twins::TwinMaker;
 use crate::vfs::Error;
 
 /// Inode numbers reserved at a time: the next block is synced before its first number is used.
@@ -112,6 +113,7 @@ pub(crate) struct Core {
     pub(crate) background: bool,
     pub(crate) space: SpaceGauge,
     pub(crate) kept: Reserve,
+    pub(crate) twins: TwinMaker,
     /// Who collects garbage, and what there is to collect.
     pub(crate) collector: Collector,
     /// The file that the log named last.

@@ -1,5 +1,5 @@
 //! Healing, as far as it is a volume's: what waits to be mended is mended behind the callers' backs, and the log says which
-//! files it was about.
+//! files it was about. Whoever mends makes second copies of packs, too (`twins.rs`).
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -33,14 +33,21 @@ pub(crate) fn run(core: &Arc<Core>) {
     {
         tracing::debug!("mending has the priority of everything else: {error}");
     }
-    while core.store.health().wait_for_damage(|| core.signal.is_stopping()) {
+    let ended = || core.signal.is_stopping();
+    while core.store.health().wait_for_work(ended, || core.store.has_twins_to_make()) {
         if core.is_stopped() {
             return;
         }
         // A panic is a bug in here; what was damaged stays so, and is answered from parity.
-        let mended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| core.mend_one()));
+        let mended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if !core.mend_one() {
+                core.make_twin();
+            }
+        }));
         if mended.is_err() {
-            tracing::error!("mending panicked: what is damaged is mended no more before the next mount");
+            tracing::error!(
+                "mending panicked: what is damaged is mended no more, and no second copies are made, before the next mount"
+            );
             return;
         }
     }

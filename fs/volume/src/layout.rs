@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cairn_store::disk::{Disk, FileDisk};
+use cairn_store::join_across;
 use nix::fcntl::OFlag;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -39,6 +40,8 @@ Check it while unmounted:     fsck.cairn THIS-DIRECTORY
   journal/                        what was written last and not folded yet: NEVER delete it
   store/packs/                    the files' bytes and the directory tree: NEVER delete them
   store/superblock*               what the store is; two copies
+  store/twins/                    second copies of some packs: made again if they are missing
+  store/across.list               which other directories have second copies of all packs
   store/index, engine/            caches: rebuilt at the next mount if they are missing
   store/scrub                     when each pack was last scrubbed: a cache
   reserve                         room for a full disk; may be deleted
@@ -231,5 +234,6 @@ fn is_mounted_at(mountpoint: &str) -> bool {
 pub fn store_disk(dir: &Path, store_path: &str) -> io::Result<Arc<dyn Disk>> {
     let path = if store_path.is_empty() { dir.join(STORE_DIR) } else { PathBuf::from(store_path) };
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-    Ok(Arc::new(FileDisk::open(&path).map_err(named)?))
+    let store: Arc<dyn Disk> = Arc::new(FileDisk::open(&path).map_err(named)?);
+    Ok(join_across(store, |dir| Ok(Arc::new(FileDisk::open(Path::new(dir))?))))
 }

@@ -33,6 +33,7 @@ mod scrub;
 mod space;
 mod statistics;
 mod suspect;
+mod twins;
 mod vfs;
 mod volume;
 
@@ -43,6 +44,7 @@ pub use cairn_format::{
     ChunkId, ChunkSizes, Compression, FileKind, Geometry, PackId, ParityGeometry, ScrubOutcome, Timestamp,
     Uuid, VolumeState, VolumeSuperblock,
 };
+pub use cairn_store::AcrossDir;
 pub use cairn_store::heal::{HealCounts, HealEvent, HealMode, HealOutcome, HealPlace, Margin};
 pub use checkpoint::{
     BaseWriter, ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain,
@@ -53,12 +55,14 @@ pub use layout::{
     CONTROL_SOCKET, ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README_PATH, STORE_DIR, SUSPECT_PATH,
     VolumeLock, lock_volume, store_disk,
 };
-pub use make::{Made, MakeError, MakeOptions, make, make_on};
-pub use open::{
-    Dedup, EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, Takeover, open, open_on,
-    pack_size, read_superblock, superblock, usage_offline,
+pub use make::{
+    ACROSS_STORE_SUPERBLOCK, ACROSS_SUPERBLOCK, Made, MakeError, MakeOptions, lay_out_journal, make, make_on,
 };
-pub use parity::{guarantee, longest_hole, parity_name, parse_parity};
+pub use open::{
+    Dedup, EngineChoice, EngineSource, Listener, OpenError, OpenOn, OpenOptions, Takeover, across, open,
+    open_on, pack_size, read_superblock, superblock, usage_offline,
+};
+pub use parity::{guarantee, guarantee_across, longest_hole, parity_name, parse_parity};
 pub use refill::{
     Finds, OpensCopies, Refill, RefillError, RefillOptions, RefillProgress, RefillReport, RefillStep, Seeker,
     SourceFile, VolumeSource, Wanted, WantedChunk, WantedFile,

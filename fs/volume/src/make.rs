@@ -1,22 +1,27 @@
 //! Making a volume.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_format::{
-    CheckpointRef, ChunkSizes, Compression, Geometry, ParityGeometry, StoreSuperblock, Uuid, VolumeState,
-    VolumeSuperblock,
+    ACROSS_MAX, CheckpointRef, ChunkSizes, Compression, Geometry, ParityGeometry, StoreSuperblock, Uuid,
+    VolumeState, VolumeSuperblock,
 };
-use cairn_store::disk::{Access, Disk, FileDisk};
-use cairn_store::{Store, StoreError, write_replicas};
+use cairn_store::disk::{Disk, FileDisk, replace_small};
+use cairn_store::{Store, StoreError, dir_of, make_joined, write_across, write_replicas};
 
 use crate::journal::{JOURNAL_DIR, make_segment};
 use crate::layout::{
     ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README, README_PATH, STORE_DIR, SUSPECT_PATH, lock_volume,
 };
 use crate::open::{EngineChoice, OpenError, OpenOn, OpenOptions, open, open_on};
+
+/// Copies of the superblocks of volume and store in each directory that has second copies.
+pub const ACROSS_SUPERBLOCK: &str = "superblock";
+/// See [`ACROSS_SUPERBLOCK`].
+pub const ACROSS_STORE_SUPERBLOCK: &str = "store.superblock";
 
 /// Segments made at once; others follow when they are needed.
 const FIRST_SEGMENTS: u32 = 4;
@@ -65,6 +70,8 @@ pub struct MakeOptions {
     pub journal_size: u64,
     /// Bytes at which a pack is sealed.
     pub pack_size: u32,
+    /// Directories, on other disks, that every pack is to have a second copy in.
+    pub across: Vec<PathBuf>,
     /// Replace a volume that is there.
     pub force: bool,
 }
@@ -84,6 +91,7 @@ impl Default for MakeOptions {
             segment_size: 16 << 20,
             journal_size: 512 << 20,
             pack_size: 64 << 20,
+            across: Vec::new(),
             force: false,
         }
     }
@@ -210,12 +218,15 @@ pub fn make(dir: &Path, options: &MakeOptions) -> Result<Made, MakeError> {
         clear(dir).map_err(|e| failed(e.to_string()))?;
         lock
     };
+    let mut options = options.clone();
+    let others = across(&mut options, dir)?;
     let disk = FileDisk::open(dir).map_err(|e| failed(e.to_string()))?;
     for sub in [STORE_DIR, JOURNAL_DIR, ENGINE_DIR] {
         disk.create_dir(sub).map_err(|e| failed(format!("{sub}: {e}")))?;
     }
     let store = FileDisk::open(&dir.join(STORE_DIR)).map_err(|e| failed(e.to_string()))?;
-    let made = lay_out(&disk, &store, options, draw)?;
+    let store = make_joined(Arc::new(store), others);
+    let made = lay_out(&disk, &*store, &options, draw)?;
     // The directory's own name.
     if let Some(parent) = dir.canonicalize().ok().as_deref().and_then(Path::parent) {
         let _ = std::fs::File::open(parent).and_then(|parent| parent.sync_all());
@@ -249,6 +260,66 @@ pub fn make_on(
     let opened = open_on(on).map_err(|e: OpenError| failed(e.to_string()))?;
     opened.close().map_err(|e| failed(e.to_string()))?;
     Ok(made)
+}
+
+/// Makes an empty journal, and the page for people.
+pub fn lay_out_journal(disk: &dyn Disk, geometry: &Geometry) -> io::Result<()> {
+    match disk.create_dir(JOURNAL_DIR) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    // What a run that was killed left.
+    for old in disk.list(JOURNAL_DIR)? {
+        disk.remove(&format!("{JOURNAL_DIR}/{}", old.name))?;
+    }
+    for n in 0..FIRST_SEGMENTS {
+        make_segment(disk, n, geometry.segment)?;
+    }
+    replace_small(disk, README_PATH, README.as_bytes())
+}
+
+/// Writes what a volume and its store are into one of the directories on other disks, so that nothing else is needed to make
+/// them again.
+pub(crate) fn copy_superblocks(
+    store: &dyn Disk,
+    number: u16,
+    of_volume: &VolumeSuperblock,
+    of_store: &StoreSuperblock,
+) -> io::Result<()> {
+    let path = |name: &str| format!("{}/{name}", dir_of(number));
+    replace_small(store, &path(ACROSS_STORE_SUPERBLOCK), &of_store.encode())?;
+    replace_small(store, &path(ACROSS_SUPERBLOCK), &of_volume.encode())
+}
+
+/// The directories that are to have second copies: made if need be, and empty. Gives them with their disks.
+fn across(options: &mut MakeOptions, volume: &Path) -> Result<Vec<Arc<dyn Disk>>, MakeError> {
+    let volume = volume.canonicalize().unwrap_or_else(|_| volume.to_owned());
+    let mut disks: Vec<Arc<dyn Disk>> = Vec::new();
+    if options.across.len() > ACROSS_MAX {
+        return Err(MakeError::Option(format!("there are {ACROSS_MAX} directories across at most")));
+    }
+    let mut known: Vec<PathBuf> = vec![volume];
+    for dir in &mut options.across {
+        let name = dir.display().to_string();
+        let failed = |e: io::Error| MakeError::Failed { dir: name.clone(), reason: e.to_string() };
+        match std::fs::create_dir(&*dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e)),
+            _ => {}
+        }
+        *dir = dir.canonicalize().map_err(failed)?;
+        if known.iter().any(|other| dir.starts_with(other) || other.starts_with(&*dir)) {
+            let why =
+                format!("{name}: directories across do not lie within each other, or within the volume's");
+            return Err(MakeError::Option(why));
+        }
+        // A filesystem that was just made has one name.
+        if let Some(found) = names_in(dir).map_err(failed)?.into_iter().find(|name| name != "lost+found") {
+            return Err(MakeError::NotEmpty { dir: name, found });
+        }
+        disks.push(Arc::new(FileDisk::open(dir).map_err(failed)?));
+        known.push(dir.clone());
+    }
+    Ok(disks)
 }
 
 fn names_in(dir: &Path) -> io::Result<Vec<String>> {
@@ -326,11 +397,7 @@ fn lay_out(
     let store_superblock =
         StoreSuperblock { uuid: store_uuid, generation: 1, created, pack_size: options.pack_size, chunk_key };
     Store::make(store, &store_superblock).map_err(store_error)?;
-    for n in 0..FIRST_SEGMENTS {
-        make_segment(disk, n, geometry.segment).map_err(io)?;
-    }
-    let readme = disk.open(README_PATH, Access::CreateNew).map_err(io)?;
-    readme.write_at(README.as_bytes(), 0).and_then(|()| readme.sync()).map_err(io)?;
+    lay_out_journal(disk, &geometry).map_err(io)?;
     let superblock = VolumeSuperblock {
         uuid: volume_uuid,
         store: store_uuid,
@@ -343,6 +410,13 @@ fn lay_out(
         label: options.label.clone(),
         store_path: String::new(),
     };
+    if !options.across.is_empty() {
+        let dirs: Vec<String> = options.across.iter().map(|dir| dir.display().to_string()).collect();
+        write_across(store, store_uuid, &dirs).map_err(store_error)?;
+        for number in 1..=dirs.len() as u16 {
+            copy_superblocks(store, number, &superblock, &store_superblock).map_err(io)?;
+        }
+    }
     // Last: without it there is no volume.
     write_replicas(disk, &superblock.encode()).map_err(store_error)?;
     Ok(Made { uuid: volume_uuid, store_uuid, options: options.clone() })

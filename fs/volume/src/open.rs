@@ -10,7 +10,9 @@ use cairn_format::{
 };
 use cairn_store::disk::{Disk, FileDisk};
 use cairn_store::heal::{HealMode, HealOutcome, HealPlace};
-use cairn_store::{Pins, Store, StoreError, StoreOptions, read_replicas, write_replicas};
+use cairn_store::{
+    AcrossDir, Pins, Store, StoreError, StoreOptions, across_dirs, read_replicas, write_replicas,
+};
 
 use crate::checkpoint::{
     CheckpointChain, CheckpointState, FillError, MaintainError, fill_engine, load_chain, load_counts,
@@ -34,6 +36,7 @@ use crate::statistics::Counters;
 use crate::suspect::Suspect;
 use crate::sync::atomic::{AtomicBool, AtomicU32};
 use crate::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use crate::twins::TwinMaker;
 use crate::volume::{Usage, Volume};
 
 mod options;
@@ -348,6 +351,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         on_folded: OnceLock::new(),
         on_concluded: OnceLock::new(),
         kept,
+        twins: TwinMaker::default(),
         collector: Collector::new(on.options.collect),
         last_named: LastNamed::default(),
         scrubber: Default::default(),
@@ -358,6 +362,8 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         suspect: Suspect::default(),
     };
     load_counts(&core, &mut state).map_err(|e| failed(e.to_string()))?;
+    core.settle_lone_twins(&state);
+    core.want_twins(&state);
     *core.maintainer.lock().unwrap_or_else(PoisonError::into_inner) = Maintainer::new(state);
     drop_leftover_metadata(&core, &checkpoints);
     if core.journal().is_ok() {
@@ -559,6 +565,15 @@ pub fn pack_size(dir: &Path) -> Result<u64, OpenError> {
         .map_err(|e| OpenError::Failed { dir: name.clone(), reason: e.to_string() })?;
     let found = Store::superblock_of(&*store).map_err(|error| store_error(&name, error))?;
     Ok(found.newest.pack_size.into())
+}
+
+/// The directories on other disks that packs of the volume in a directory have second copies in, mounted or not.
+pub fn across(dir: &Path) -> Result<Vec<AcrossDir>, OpenError> {
+    let name = dir.display().to_string();
+    let superblock = superblock(dir)?;
+    let store = store_disk(dir, &superblock.store_path)
+        .map_err(|e| OpenError::Failed { dir: name.clone(), reason: e.to_string() })?;
+    across_dirs(&*store, superblock.store).map_err(|error| store_error(&name, error))
 }
 
 /// What a volume that nobody has mounted takes up.

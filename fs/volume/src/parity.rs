@@ -1,8 +1,10 @@
 //! Parity of packs, for people: how it is written, and what it is good for.
 
 use cairn_format::{ParityGeometry, SECTOR, Stripe};
+use cairn_store::AcrossDir;
 
 use crate::open::metadata_parity;
+use crate::twins::SHARED;
 
 /// Reads `16+2`, or `none`; `0` and `0+0` are none, too.
 pub fn parse_parity(text: &str) -> Result<ParityGeometry, String> {
@@ -54,15 +56,31 @@ pub fn guarantee(parity: ParityGeometry, pack_size: u64) -> String {
         m => format!("any {m} bad sectors of a pack, but not all three that say where its parts lie"),
     };
     let metadata = match metadata_parity(parity) {
-        same if same == parity => String::new(),
-        more => format!("; metadata {}", parity_name(more)),
+        same if same == parity => "metadata".to_string(),
+        more => format!("metadata, at {},", parity_name(more)),
     };
     format!(
-        "{}: {sectors}; any hole up to {} in a pack of {}; not a missing pack{metadata}",
+        "{}: {sectors}; any hole up to {} in a pack of {}; {metadata} and packs referred to {SHARED} times a \
+         chunk are there twice: of these one may be missing, no other",
         parity_name(parity),
         at_least(longest_hole(parity, pack_size)),
         at_least(pack_size),
     )
+}
+
+/// What volumes with second copies in these directories survive besides, in words; nothing where there are none.
+pub fn guarantee_across(dirs: &[AcrossDir]) -> Option<String> {
+    let (_, rest) = dirs.split_first()?;
+    let name = |dir: &AcrossDir| match &dir.missing {
+        None => dir.path.clone(),
+        Some(why) => format!("{} (NOT THERE: {why})", dir.path),
+    };
+    let named: Vec<String> = dirs.iter().map(name).collect();
+    let these = if rest.is_empty() { "it" } else { "them all" };
+    Some(format!(
+        "every pack once more in {}: the loss of {these} costs nothing, that of the volume's directory what no checkpoint held yet",
+        named.join(", ")
+    ))
 }
 
 /// In the largest unit that leaves a whole number before the point, rounded down: what is promised is kept.
@@ -84,11 +102,13 @@ mod tests {
     fn what_is_promised_is_said_in_a_sentence() {
         assert_eq!(
             guarantee(ParityGeometry::new(16, 2), 64 << 20),
-            "16+2: any 2 bad sectors of a pack; any hole up to 7.9 MiB in a pack of 64 MiB; not a missing pack; metadata 16+4"
+            "16+2: any 2 bad sectors of a pack; any hole up to 7.9 MiB in a pack of 64 MiB; metadata, at 16+4, and packs \
+             referred to 8 times a chunk are there twice: of these one may be missing, no other"
         );
         assert_eq!(
             guarantee(ParityGeometry::new(8, 5), 1 << 20),
-            "8+5: any 5 bad sectors of a pack, but not all three that say where its parts lie; any hole up to 632 KiB in a pack of 1 MiB; not a missing pack"
+            "8+5: any 5 bad sectors of a pack, but not all three that say where its parts lie; any hole up to 632 KiB in a pack of 1 MiB; metadata and packs referred to 8 \
+             times a chunk are there twice: of these one may be missing, no other"
         );
         assert!(guarantee(ParityGeometry::new(4, 1), 1 << 20).contains("any bad sector of a pack"));
         assert!(guarantee(ParityGeometry::default(), 1 << 20).starts_with("none"));

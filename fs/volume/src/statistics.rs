@@ -120,6 +120,13 @@ pub struct Statistics {
     pub heals_lost: u64,
     /// Packs that wait to be mended.
     pub packs_waiting: u64,
+
+    /// Second copies of packs.
+    pub twins: u64,
+    /// Their bytes.
+    pub twin_bytes: u64,
+    /// Packs that are to have one and lack it.
+    pub twins_waiting: u64,
 }
 
 impl Core {
@@ -130,6 +137,7 @@ impl Core {
         let store = self.store.usage();
         let (cache_hits, cache_misses) = self.store.cache_use();
         let healed = self.store.health().counts();
+        let (here, across) = self.store.twin_usage();
         let journal_used = match &self.log {
             Log::Writing(journal) => journal.usage().0,
             Log::Reading(..) => 0,
@@ -170,6 +178,9 @@ impl Core {
             heals_relocated: healed.relocated,
             heals_lost: healed.lost,
             packs_waiting: healed.waiting,
+            twins: here.twins + across.twins,
+            twin_bytes: here.bytes + across.bytes,
+            twins_waiting: here.waiting + across.waiting,
         }
     }
 }

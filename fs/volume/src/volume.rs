@@ -41,6 +41,8 @@ pub struct Usage {
     pub metadata: u64,
     /// Bytes that are there to mend others: parity, its checksums, second copies, of packs and of the journal's segments.
     pub parity: u64,
+    /// Bytes of second copies of packs.
+    pub twins: u64,
     /// Bytes of the journal's segments.
     pub journal: u64,
     /// Bytes written but not folded yet.
@@ -496,7 +498,7 @@ impl Volume {
         // First, or a checkpoint leaves none that it is for.
         let _ = !self.core.background && self.protect_journal();
         let maintained = maintain(&self.core, true);
-        let mended = !self.core.background && self.core.mend_all();
+        let mended = !self.core.background && (self.core.mend_all() | self.core.make_twins(u64::MAX));
         match maintained {
             Ok(changed) => Ok(changed || mended),
             Err(error) if error.is_full() => Err(Error::NoSpace),
@@ -526,6 +528,7 @@ impl Volume {
             reclaimable: self.core.collector.reclaimable(),
             metadata: store.metadata + caches,
             parity: store.spare + protecting,
+            twins: self.core.store.twin_usage().0.bytes + self.core.store.twin_usage().1.bytes,
             journal,
             journal_used,
         }
@@ -600,6 +603,7 @@ impl Volume {
 
     fn close_clean(&self) -> Result<(), Error> {
         self.fold_all()?;
+        self.core.make_twins_before_closing();
         let at = {
             let maintainer = self.core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
             maintainer.checkpoints.at
@@ -615,6 +619,7 @@ impl Volume {
         superblock.state = VolumeState::Clean;
         superblock.checkpoint = at;
         superblock.generation = superblock.generation.saturating_add(1);
+        self.core.copy_superblocks(&superblock);
         write_replicas(&*self.core.disk, &superblock.encode()).map_err(failed)
     }
 }

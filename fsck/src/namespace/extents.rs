@@ -1,6 +1,6 @@
 //! Extents: whether what they name is there, and what they add up to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cairn_format::{
     ChunkId, ChunkPiece, EXTENT_RANGE, Ino, PackId, PackKind, PackRefs, Piece, PieceKind, Totals,
@@ -101,6 +101,8 @@ pub(crate) struct PieceCheck<'a> {
     pub(crate) packs: &'a Packs,
     pub(crate) footers: Footers,
     pub(crate) journal: &'a JournalState,
+    /// Packs that something lies in and that only their twins are left of.
+    pub(crate) alone: HashSet<PackId>,
 }
 
 impl PieceCheck<'_> {
@@ -164,9 +166,12 @@ impl PieceCheck<'_> {
         if piece.pack == GIVEN_UP {
             return lost("its bytes were lost, and given up by a repair".into());
         }
-        let Some(PackResult { facts, .. }) = self.packs.get(&piece.pack) else {
+        let Some(PackResult { facts, alone, .. }) = self.packs.get(&piece.pack) else {
             return lost("its pack is missing".into());
         };
+        if *alone {
+            self.alone.insert(piece.pack);
+        }
         match facts.described {
             None => return lost("its pack's footer cannot be read".into()),
             Some((_, PackKind::Metadata)) => return lost("its pack holds metadata".into()),

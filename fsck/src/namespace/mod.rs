@@ -9,10 +9,13 @@ mod salvage;
 mod state;
 mod tree;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use cairn_format::key::Key;
-use cairn_format::{DirEntry, FormatError, Inode, OrderedEntry, PackRefs, Totals, View, decode_pieces};
+use cairn_format::{
+    DirEntry, FormatError, Inode, OrderedEntry, PackId, PackKind, PackRefs, Totals, View, decode_pieces,
+};
 use cairn_store::disk::Disk;
 use cairn_store::{ReadError, Store};
 use cairn_volume::{ChainReadError, CheckpointChain};
@@ -20,9 +23,9 @@ use cairn_volume::{ChainReadError, CheckpointChain};
 use crate::CheckError;
 use crate::footers::Footers;
 use crate::journal::JournalState;
-use crate::packs::Packs;
+use crate::packs::{ALONE, Packs};
 use crate::progress::Progress;
-use crate::report::{CheckTotals, Finding, Findings};
+use crate::report::{CheckTotals, Finding, Findings, Severity};
 pub(crate) use extents::{Counts, GIVEN_UP, PieceCheck, Wish, given_up};
 pub(crate) use overlay::Overlay;
 pub(crate) use salvage::{Gap, Skip, gaps};
@@ -83,13 +86,17 @@ pub(crate) fn check_namespace(
             packs: sources.packs,
             footers: Footers::new(sources.store_disk.clone()),
             journal: sources.journal,
+            alone: HashSet::new(),
         },
         clean: sources.clean,
         findings,
     };
     match check.all(&names, progress) {
         Ok(0) if sources.checkpoints.entries.is_empty() => {}
-        Ok(_) => check.finish(&names),
+        Ok(_) => {
+            check.finish(&names);
+            forgive_lone_twins(sources, &check.pieces.alone, check.findings);
+        }
         Err(Stop::Cancelled) => return Err(CheckError::Cancelled),
         Err(Stop::Unreadable(error)) => unreadable(&error, check.findings),
     }
@@ -101,6 +108,26 @@ pub(crate) fn check_namespace(
     // Where names cannot be read, that was found above; inodes go by their numbers then.
     let _ = paths::resolve(&mut findings.list, &names, &tree);
     Ok(())
+}
+
+/// A data pack that only its twin is left of, and that nothing refers to, was dropped: so is its twin.
+fn forgive_lone_twins(sources: &Sources<'_>, used: &HashSet<PackId>, findings: &mut Findings) {
+    let data = |pack: &PackId| {
+        let described = sources.packs.get(pack).and_then(|result| result.facts.described);
+        described.is_some_and(|(_, kind)| kind == PackKind::Data)
+    };
+    for finding in findings.list.iter_mut().filter(|finding| finding.kind == ALONE) {
+        let pack = finding.pack.as_deref().and_then(PackId::parse);
+        if pack.is_some_and(|pack| data(&pack) && !used.contains(&pack)) {
+            dropped(finding);
+        }
+    }
+}
+
+/// A finding about what is left of a pack that was dropped.
+pub(crate) fn dropped(finding: &mut Finding) {
+    finding.severity = Severity::Info;
+    finding.what = "the second copy of a pack that was dropped; the next mount removes it".into();
 }
 
 /// Notes that metadata packs cannot be read.

@@ -20,6 +20,7 @@ mod put_back;
 mod replicas;
 mod segments;
 pub(crate) mod suspect;
+mod twins;
 mod undo;
 
 use std::collections::BTreeMap;
@@ -100,10 +101,11 @@ pub(crate) enum Outcome {
 type Step = fn(&mut Site<'_>, &mut Examined) -> Result<Outcome, CheckError>;
 
 /// The steps, each building on those before it.
-const STEPS: [(&str, Step); 9] = [
+const STEPS: [(&str, Step); 10] = [
     ("repairing superblocks", replicas::run),
     ("removing what is left over", leftovers::run),
     ("repairing packs", packs::run),
+    ("making second copies", twins::run),
     ("repairing caches", caches::run),
     ("repairing segments", segments::run),
     ("repairing segment headers", headers::run),

@@ -11,13 +11,17 @@ use super::undo::Side;
 use super::{Outcome, Site};
 use crate::CheckError;
 use crate::examine::Examined;
-use crate::report::Done;
+use crate::packs::ALONE;
+use crate::report::{Done, Severity};
 
 /// Findings that are bytes of a pack which are not what was written.
-const DAMAGE: [&str; 6] = ["pack", "pack-header", "footer", "footer-copy", "frame", "parity"];
+const DAMAGE: [&str; 7] = ["pack", "pack-header", "footer", "footer-copy", "frame", "parity", ALONE];
 
 pub(super) fn run(site: &mut Site<'_>, found: &mut Examined) -> Result<Outcome, CheckError> {
-    let named = |finding: &&mut crate::Finding| DAMAGE.contains(&finding.kind) && finding.done.is_none();
+    let named = |finding: &&mut crate::Finding| {
+        let damage = finding.severity == Severity::Damage || finding.kind != ALONE;
+        DAMAGE.contains(&finding.kind) && finding.done.is_none() && damage
+    };
     let damaged: BTreeSet<PackId> = found
         .findings
         .list
@@ -52,7 +56,8 @@ fn repair(site: &mut Site<'_>, pack: PackId) -> Result<Option<bool>, CheckError>
         return Ok(None);
     }
     let path = pack_path(&pack);
-    for range in joined(&damage.damaged) {
+    let damaged = if damage.missing { Vec::new() } else { joined(&damage.damaged) };
+    for range in damaged {
         site.undo.copy_part(Side::Store, &path, range.start, range.end - range.start)?;
     }
     let mended = mend(&*store, &damage).map_err(|error| match error {

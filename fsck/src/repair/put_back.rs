@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use cairn_format::{PackId, PackKind, VolumeSuperblock};
 use cairn_store::disk::{Access, Disk, read_small, replace_small};
-use cairn_store::{INDEX_PATH, PACKS_DIR, PackReader, REPLICA_PATHS, list_packs, pack_path};
+use cairn_store::{INDEX_PATH, PACKS_DIR, PackReader, Place, REPLICA_PATHS, list_packs, pack_path};
 use cairn_volume::journal::JOURNAL_DIR;
 use cairn_volume::{ENGINE_DIR, SUSPECT_PATH};
 
@@ -196,8 +196,8 @@ impl Kept {
         }
         for pack in &self.before.packs {
             let path = pack_path(pack);
-            let there =
-                self.store.open(&path, Access::Read).is_ok() || self.store_names.contains(&flat(&path));
+            let has_copy = Place::all().any(|place| self.store.open(&place.path(pack), Access::Read).is_ok());
+            let there = has_copy || self.store_names.contains(&flat(&path));
             if !there {
                 return Err(refused(&format!("store/{path} was there before, and is gone")));
             }
@@ -301,6 +301,12 @@ impl Kept {
         let (data, metadata): (Vec<_>, Vec<_>) = made.partition(is_data);
         for pack in metadata.into_iter().chain(data) {
             let path = pack_path(&pack);
+            for place in Place::all().filter(|place| *place != Place::Pack) {
+                // It is not to be what is left: a checkpoint beyond the journal's end would be damage.
+                if self.store.remove(&place.path(&pack)).is_ok() {
+                    self.store.sync_dir(parent(&place.path(&pack)))?;
+                }
+            }
             self.store.rename(&path, &format!("{}/{MADE}{}", self.before.store, flat(&path)))?;
             self.store.sync_dir(&self.before.store)?;
             self.store.sync_dir(parent(&path))?;

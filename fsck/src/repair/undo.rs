@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_format::{PackId, VolumeSuperblock};
 use cairn_store::disk::{Access, Disk, replace_small};
-use cairn_store::{list_packs, read_replicas};
+use cairn_store::{Place, list_packs, list_place, read_replicas};
 use cairn_volume::journal::JOURNAL_DIR;
 
 use crate::CheckError;
@@ -99,7 +99,12 @@ impl Undo {
         }
         let (volume, store) = (self.disk(Side::Volume).clone(), self.disk(Side::Store).clone());
         let mut packs = list_packs(&*store).map_err(io::Error::other)?.packs;
+        // One that only its second copy is left of was there before as well.
+        for place in Place::all().filter(|place| *place != Place::Pack) {
+            packs.extend(list_place(&*store, place).map_or(Vec::new(), |listing| listing.packs));
+        }
         packs.sort_unstable();
+        packs.dedup_by_key(|(pack, _)| *pack);
         let segments = match volume.list(JOURNAL_DIR) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             listed => listed?,

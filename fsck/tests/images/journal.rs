@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cairn_format::{PackId, PackKind, SEGMENT_DATA_START};
 use cairn_store::disk::{Access, Disk, MemoryDisk};
-use cairn_store::{PackReader, list_packs, pack_path};
+use cairn_store::{PackReader, Place, list_packs, pack_path};
 use cairn_volume::{Caller, Volume};
 use fsck_cairn::{Done, Level, Report, Severity};
 
@@ -228,6 +228,13 @@ fn with_two_checkpoints() -> (MemoryDisk, Arc<Volume>) {
     (disk, volume)
 }
 
+/// Removes a pack, with its second copy.
+fn remove_pack(disk: &MemoryDisk, pack: &PackId) {
+    for place in [Place::Pack, Place::Twin] {
+        let _ = disk.remove(&format!("store/{}", place.path(pack)));
+    }
+}
+
 #[test]
 fn a_checkpoint_that_is_lost_is_had_back_from_the_one_before_it_and_the_journal() {
     let (disk, volume) = with_two_checkpoints();
@@ -236,7 +243,7 @@ fn a_checkpoint_that_is_lost_is_had_back_from_the_one_before_it_and_the_journal(
     let packs = metadata(&disk);
     assert!(packs.len() > 1, "{packs:?}");
     let newest = packs.last().unwrap();
-    disk.remove(&format!("store/{}", pack_path(newest))).unwrap();
+    remove_pack(&disk, newest);
     assert!(open(&disk.fork()).is_err());
     assert!(!fsck(&disk.fork(), Level::Safe).unwrap().is_clean());
     let report = fsck(&disk, Level::All).unwrap();
@@ -251,7 +258,7 @@ fn without_the_journal_an_older_checkpoint_is_taken_and_what_is_lost_is_said() {
     let (disk, volume) = with_two_checkpoints();
     volume.close().unwrap();
     let newest = *metadata(&disk).last().unwrap();
-    disk.remove(&format!("store/{}", pack_path(&newest))).unwrap();
+    remove_pack(&disk, &newest);
     for path in disk.files().into_iter().filter(|path| path.starts_with("journal/")) {
         disk.remove(&path).unwrap();
     }
@@ -272,7 +279,7 @@ fn a_volume_without_any_checkpoint_is_had_back_from_a_journal_that_holds_all_the
     volume.create(1, b"file", 0o644, 0, &Caller { uid: 0, gid: 0 }).unwrap();
     volume.close().unwrap();
     for pack in metadata(&disk).iter().chain(&packs) {
-        let _ = disk.remove(&format!("store/{}", pack_path(pack)));
+        remove_pack(&disk, pack);
     }
     assert!(open(&disk.fork()).is_err());
     let report = fsck(&disk, Level::All).unwrap();
@@ -285,7 +292,7 @@ fn where_nothing_can_be_had_nothing_is_changed() {
     let (disk, volume) = filled();
     volume.close().unwrap();
     for pack in metadata(&disk) {
-        disk.remove(&format!("store/{}", pack_path(&pack))).unwrap();
+        remove_pack(&disk, &pack);
     }
     for path in disk.files().into_iter().filter(|path| path.starts_with("journal/")) {
         disk.remove(&path).unwrap();
@@ -302,7 +309,7 @@ fn without_a_part_of_the_checkpoint_the_rest_is_there_and_no_byte_is_wrong() {
     let disk = closed();
     rewrite_state(&disk, store(&disk), 1000, |_| {});
     for pack in metadata(&disk).iter().filter(|pack| **pack != PackId::new(7, 1, 1)) {
-        disk.remove(&format!("store/{}", pack_path(pack))).unwrap();
+        remove_pack(&disk, pack);
     }
     // Nor is any of it in the journal.
     for path in disk.files().into_iter().filter(|path| path.starts_with("journal/")) {

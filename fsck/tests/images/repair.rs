@@ -411,6 +411,9 @@ fn bytes_that_are_lost_stay_an_error_or_become_zeros_by_explicit_wish() {
     );
     let mut after = volume.bytes();
     assert!(after.remove(&volume.path("suspect")).is_some(), "-p looks closer the next time");
+    // The state that was written here had no second copy.
+    let twins = volume.path("store/twins");
+    after.retain(|path, _| before.contains_key(path) || !path.starts_with(&twins));
     assert_eq!(after, before);
     let (offset, len) = (lost[0].offset.unwrap(), lost[0].length.unwrap());
     {

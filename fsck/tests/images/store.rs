@@ -232,6 +232,7 @@ fn a_missing_metadata_pack_is_damage() {
     let volume = Fixture::filled();
     let pack = volume.superblock().checkpoint.pack;
     fs::remove_file(volume.pack_path(&pack)).unwrap();
+    fs::remove_file(volume.path("store").join(cairn_store::Place::Twin.path(&pack))).unwrap();
     let finding = volume.only("checkpoint");
     assert!(finding.what.contains(&pack.to_string()));
 }

@@ -259,6 +259,10 @@ fn planes_head() -> PlanesHead {
     }
 }
 
+fn across() -> Across {
+    Across { store: STORE, number: 1, dirs: vec!["/mnt/b".into(), "/mnt/c".into()] }
+}
+
 fn seal_at(bytes: &mut [u8], at: usize, seal: &Seal, end: usize) {
     if let (true, Some(behind)) = (end <= bytes.len(), end.checked_sub(at + 8)) {
         let sum = seal.sum_parts(&[&bytes[..at], &bytes[at + 8..at + 8 + behind]]);
@@ -440,6 +444,12 @@ fn samples() -> Vec<Sample> {
             |e| scrub_state().encode_into(e),
             |bytes| same(ScrubState::decode(bytes, &STORE), scrub_state()),
             |bytes| seal_last(bytes, &Seal::new(Domain::Scrub, &STORE.0, 0)),
+        ),
+        sample(
+            "List of directories",
+            |e| across().encode_into(e),
+            |bytes| same(Across::decode(bytes), across()),
+            |bytes| seal_last(bytes, &Seal::new(Domain::Across, &[0; 16], 0)),
         ),
     ];
     for (name, piece) in [

@@ -492,7 +492,7 @@ fn a_checkpoint_or_a_segment_that_trimming_relied_on_is_never_missed_silently() 
     let store = Store::open(image.store_disk(), options).expect("the store");
     for (pack, _) in store.metadata_packs(Uuid([0xca; 16])) {
         let damaged = image.fork();
-        damaged.store_disk().remove(&cairn_store::pack_path(&pack)).expect("remove");
+        damaged.remove_pack(&pack);
         let error = damaged.open().map(|_| ()).expect_err("a checkpoint's pack is gone");
         assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
     }

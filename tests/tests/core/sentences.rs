@@ -115,7 +115,7 @@ fn a_volume_closed_in_order_that_lost_its_checkpoint_is_damaged() {
     for survival in [Survival::All, Survival::None] {
         for (pack, _) in &packs {
             let damaged = image.crash(Crash::KeepAll, survival);
-            damaged.store_disk().remove(&cairn_store::pack_path(pack)).expect("remove");
+            damaged.remove_pack(pack);
             let error = damaged.open().map(|_| ()).expect_err("a checkpoint's pack is gone");
             assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
         }

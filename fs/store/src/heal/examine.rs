@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use cairn_format::{Footer, FrameHead, PackHeader, PackId, PackLayout, TRAILER_LEN, Trailer};
 
-use super::locate::find_layout;
+use super::locate::{find_any_layout, find_layout};
 use super::sectors::{Region, Sectors};
 use crate::disk::{Disk, DiskFile};
+use crate::twins::{Others, Place};
 use crate::{PackReader, ReadError};
 
 /// Read at a time: little enough that the kernel reads ahead while it is looked through.
@@ -17,6 +18,8 @@ const STRIDE: u64 = 256 << 10;
 pub struct Examined {
     /// The pack.
     pub pack: PackId,
+    /// Which of its copies.
+    pub place: Place,
     /// Where its parts lie.
     pub layout: PackLayout,
     /// Bytes that were held against their checksums.
@@ -25,6 +28,8 @@ pub struct Examined {
     pub damaged: Vec<Range<u64>>,
     /// The length of its file, where that is wrong.
     pub wrong_len: Option<u64>,
+    /// Whether there is no such file, or none that can be opened: another copy says what it is to be.
+    pub missing: bool,
 }
 
 impl Examined {
@@ -32,16 +37,32 @@ impl Examined {
     pub fn is_whole(&self) -> bool {
         self.damaged.is_empty() && self.wrong_len.is_none()
     }
+
+    /// Bytes that are damaged.
+    pub fn damaged_bytes(&self) -> u64 {
+        self.damaged.iter().map(|range| range.end - range.start).sum()
+    }
 }
 
 /// Holds every byte of a pack against its checksum. `each` is told of bytes that were read, and says whether to go on;
-/// `None` where it was told to stop. An error where the pack is missing, or where nothing says any more where its parts lie.
+/// `None` where it was told to stop. An error where the pack is missing, or where nothing says any more where its parts lie,
+/// and no other copy helps.
 pub fn examine(
     disk: &dyn Disk,
     pack: PackId,
     each: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Option<Examined>, ReadError> {
-    go_through(disk, pack, |_| 0, each)
+    examine_at(disk, Place::Pack, pack, each)
+}
+
+/// As [`examine`], of the copy of a pack that lies at a place.
+pub fn examine_at(
+    disk: &dyn Disk,
+    place: Place,
+    pack: PackId,
+    each: &mut dyn FnMut(u64) -> bool,
+) -> Result<Option<Examined>, ReadError> {
+    go_through(disk, place, pack, |_| 0, each)
 }
 
 /// As [`examine`], but only what is there to mend the rest: for who reads header, frames and footers anyway.
@@ -50,20 +71,25 @@ pub fn examine_spare(
     pack: PackId,
     each: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Option<Examined>, ReadError> {
-    go_through(disk, pack, PackLayout::described, each)
+    go_through(disk, Place::Pack, pack, PackLayout::described, each)
 }
 
 /// From the byte on that `from` says.
 fn go_through(
     disk: &dyn Disk,
+    place: Place,
     pack: PackId,
     from: fn(&PackLayout) -> u64,
     each: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Option<Examined>, ReadError> {
-    let reader = PackReader::open(disk, pack)?;
+    let others = Others::beside(disk, place, pack);
+    let reader = match PackReader::open_at(disk, place, pack) {
+        Ok(reader) => reader,
+        Err(error) => return missing(place, pack, &others).ok_or(error).map(Some),
+    };
     let file = reader.file();
     let len = file.len().map_err(|e| ReadError::io(pack, 0, e))?;
-    let layout = find_layout(file, &pack).ok_or_else(|| {
+    let layout = find_any_layout(file, &others, &pack).ok_or_else(|| {
         ReadError::damaged(pack, 0, "neither its header nor any copy of its trailer can be read")
     })?;
     let from = from(&layout);
@@ -71,8 +97,9 @@ fn go_through(
     file.forget(from.min(len)..len);
     let expected = layout.file_len();
     let wrong_len = (len != expected).then_some(len);
-    let mut examined = Examined { pack, layout, checked: 0, damaged: Vec::new(), wrong_len };
-    let sectors = Sectors::new(file, pack, layout);
+    let (damaged, missing) = (Vec::new(), false);
+    let mut examined = Examined { pack, place, layout, checked: 0, damaged, wrong_len, missing };
+    let sectors = Sectors::new(file, others, pack, layout);
     let went_on = match layout.stripe() {
         Some(_) => examined.by_sectors(&sectors, from, each),
         None => from > 0 || examined.by_frames(&reader, each),
@@ -84,6 +111,13 @@ fn go_through(
     examined.tail(&sectors, each);
     examined.damaged.sort_by_key(|range| range.start);
     Ok(Some(examined))
+}
+
+/// A copy that there is no file of: all of it is damaged, if another says what it was.
+fn missing(place: Place, pack: PackId, others: &Others<'_>) -> Option<Examined> {
+    let layout = others.all().iter().find_map(|(_, file)| find_layout(&**file, &pack))?;
+    let damaged = std::iter::once(0..layout.file_len()).collect();
+    Some(Examined { pack, place, layout, checked: 0, damaged, wrong_len: None, missing: true })
 }
 
 impl Examined {

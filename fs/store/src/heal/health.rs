@@ -10,7 +10,7 @@ use super::{Examined, Mended, examine, mend};
 use crate::disk::Disk;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use crate::{DecodedFrame, PackReader, ReadError, StoreError};
+use crate::{DecodedFrame, PackReader, Place, ReadError, StoreError};
 
 /// Events that are kept to be told; older ones are only counted.
 const EVENTS: usize = 256;
@@ -139,15 +139,15 @@ impl Health {
         self.wake();
     }
 
-    /// Waits until a pack waits to be mended and may be (`true`), or until `ended` says so (`false`), which is asked again
-    /// whenever [`Health::wake`] is called.
-    pub fn wait_for_damage(&self, ended: impl Fn() -> bool) -> bool {
+    /// Waits until a pack waits to be mended and may be, or there is something `else_to_do` (`true`), or until `ended` says so
+    /// (`false`); both are asked again whenever [`Health::wake`] is called.
+    pub fn wait_for_work(&self, ended: impl Fn() -> bool, else_to_do: impl Fn() -> bool) -> bool {
         let mut waiting = self.waiting();
         loop {
             if ended() {
                 return false;
             }
-            if self.mode() == HealMode::On && !waiting.is_empty() {
+            if (self.mode() == HealMode::On && !waiting.is_empty()) || else_to_do() {
                 return true;
             }
             waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
@@ -211,9 +211,10 @@ impl Health {
         told.push_back(HealEvent { at: SystemTime::now(), place, offset, what, outcome });
     }
 
-    /// A frame that could not be read for `error`, from parity.
+    /// A frame that could not be read for `error`, from parity, or from another copy on the disk.
     pub(crate) fn frame(
         &self,
+        disk: &dyn Disk,
         reader: &PackReader,
         entry: &FrameEntry,
         error: ReadError,
@@ -221,17 +222,40 @@ impl Health {
         if self.mode() == HealMode::Off || matches!(error, ReadError::Missing { .. }) {
             return Err(error);
         }
-        let healed = super::frame(reader, entry).and_then(|bytes| reader.decode(entry, &bytes).ok());
+        let healed =
+            super::frame(Some(disk), reader, entry).and_then(|bytes| reader.decode(entry, &bytes).ok());
         let healed = healed.filter(|frame| self.is_right(frame)).map(DecodedFrame::healed);
         self.answer(reader.pack(), entry.offset, error, healed)
     }
 
-    /// A footer that could not be read for `error`, from parity.
-    pub(crate) fn footer(&self, reader: &PackReader, error: ReadError) -> Result<Footer, ReadError> {
+    /// As [`Health::frame`], a footer.
+    pub(crate) fn footer(
+        &self,
+        disk: &dyn Disk,
+        reader: &PackReader,
+        error: ReadError,
+    ) -> Result<Footer, ReadError> {
         if self.mode() == HealMode::Off || matches!(error, ReadError::Missing { .. }) {
             return Err(error);
         }
-        self.answer(reader.pack(), 0, error, super::footer(reader))
+        self.answer(reader.pack(), 0, error, super::footer(Some(disk), reader))
+    }
+
+    /// A pack that could not be opened, from another copy.
+    pub(crate) fn pack(
+        &self,
+        disk: &dyn Disk,
+        pack: PackId,
+        error: ReadError,
+    ) -> Result<PackReader, ReadError> {
+        if self.mode() == HealMode::Off {
+            return Err(error);
+        }
+        match PackReader::open_any(disk, pack) {
+            Ok(found) => self.answer(pack, 0, error, Some(found)),
+            // Dropped, most likely.
+            Err(_) => Err(error),
+        }
     }
 
     fn answer<T>(
@@ -243,7 +267,7 @@ impl Health {
     ) -> Result<T, ReadError> {
         match healed {
             Some(healed) => {
-                tracing::warn!("answered from parity: {error}");
+                tracing::warn!("answered from parity, or a second copy: {error}");
                 self.suspect(pack);
                 self.tell(pack, offset, error.to_string(), HealOutcome::Answered);
                 Ok(healed)
@@ -320,41 +344,53 @@ impl Health {
 
     /// Looks through one of the packs that damage was met in, and writes back what can be restored; which it was, or none
     /// where none waits. One that cannot be worked on waits no longer: it is met again.
-    pub(crate) fn mend_next(&self, disk: &dyn Disk) -> Option<(PackId, Result<bool, StoreError>)> {
+    pub(crate) fn mend_next(
+        &self,
+        disk: &dyn Disk,
+        is_known: impl Fn(&PackId) -> bool,
+    ) -> Option<(PackId, Result<bool, StoreError>)> {
         let pack = {
             let mut mending = self.mending();
             let pack = self.waiting().pop_first()?;
             *mending = Some(pack);
             pack
         };
-        let mended = self.mend(disk, pack);
+        let mended = self.mend(disk, pack, is_known(&pack));
         *self.mending() = None;
         Some((pack, mended))
     }
 
     /// Whether the pack was written to another place: who has it open reads the old one.
-    fn mend(&self, disk: &dyn Disk, pack: PackId) -> Result<bool, StoreError> {
+    fn mend(&self, disk: &dyn Disk, pack: PackId, known: bool) -> Result<bool, StoreError> {
         let Some(examined) = examine(disk, pack, &mut |_| true)? else { return Ok(false) };
+        if examined.missing && !known {
+            // It was dropped, and its twin goes next.
+            return Ok(false);
+        }
         if examined.is_whole() {
             self.forget_lost(pack);
             return Ok(false);
         }
-        self.write_back(disk, &examined).map(|mended| mended.relocated)
+        self.write_back(disk, &examined).map(|mended| mended.relocated || mended.copied)
     }
 
     /// Writes back what can be restored of a pack, and tells of it.
     pub(crate) fn write_back(&self, disk: &dyn Disk, examined: &Examined) -> Result<Mended, StoreError> {
-        let pack = examined.pack;
+        let (pack, of) =
+            (examined.pack, if examined.place == Place::Pack { "pack" } else { "the twin of pack" });
         // Two that write the same pack to another place would be in each other's way.
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mended = mend(disk, examined)?;
         for range in runs(&mended.restored) {
             let what = format!("{} bytes at {} written back", range.end - range.start, range.start);
-            tracing::warn!("pack {pack}: {what}");
+            tracing::warn!("{of} {pack}: {what}");
             self.tell(pack, range.start, what, HealOutcome::Rewritten);
         }
         if mended.relocated {
             self.tell(pack, 0, "the pack was written to another place".into(), HealOutcome::Relocated);
+        }
+        if examined.place != Place::Pack {
+            return Ok(mended);
         }
         if mended.lost.is_empty() {
             self.forget_lost(pack);

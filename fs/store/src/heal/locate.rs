@@ -3,6 +3,13 @@
 use cairn_format::{PACK_HEADER_LEN, PackHeader, PackId, PackLayout, SECTOR, TRAILER_LEN, Trailer};
 
 use crate::disk::DiskFile;
+use crate::twins::Others;
+
+/// As [`find_layout`], and as another copy says where this one says nothing.
+pub(super) fn find_any_layout(file: &dyn DiskFile, others: &Others<'_>, pack: &PackId) -> Option<PackLayout> {
+    let elsewhere = || others.all().iter().find_map(|(_, file)| find_layout(&**file, pack));
+    find_layout(file, pack).or_else(elsewhere)
+}
 
 /// Where a pack's parts lie: as its header says, its trailer, or the copy of that before the parity, which is looked for
 /// at the beginning of each sector.

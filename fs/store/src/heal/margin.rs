@@ -87,7 +87,15 @@ mod tests {
 
     fn examined(parity: ParityGeometry, footer_offset: u64, damaged: Vec<Range<u64>>) -> Examined {
         let layout = PackLayout { footer_offset, footer_len: 333, parity };
-        Examined { pack: PackId::new(1, 1, 1), layout, checked: 0, damaged, wrong_len: None }
+        Examined {
+            pack: PackId::new(1, 1, 1),
+            place: crate::Place::Pack,
+            layout,
+            checked: 0,
+            damaged,
+            wrong_len: None,
+            missing: false,
+        }
     }
 
     #[test]

@@ -3,18 +3,18 @@
 use std::io;
 use std::ops::Range;
 
-use cairn_format::{Footer, PackHeader, PackLayout, SECTOR, SumTable, Trailer, sector_sum};
+use cairn_format::{Footer, FrameHead, PackHeader, PackLayout, SECTOR, SumTable, Trailer, sector_sum};
 
-use super::Examined;
 use super::restore::Restorer;
 use super::sectors::{Found, Sectors};
+use super::{Examined, examine_at};
 use crate::StoreError;
 use crate::disk::{Access, Disk, DiskFile};
-use crate::pack::{pack_path, unsealed_path};
-use crate::store::PACKS_DIR;
+use crate::twins::{Others, copy, copy_pack, replace};
 
-/// Copied at a time when a pack is moved to another place.
-const STRIDE: u64 = 1 << 20;
+/// What is damaged of a pack is held in memory while it is written back. Where it is more than this, and another copy is whole,
+/// that is copied instead.
+const COPY_FROM: u64 = 4 << 20;
 
 /// What became of a pack's damage.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -25,24 +25,66 @@ pub struct Mended {
     pub lost: Vec<Range<u64>>,
     /// Whether the medium did not take it where it was, and the pack was written anew.
     pub relocated: bool,
+    /// Whether it was written anew from another copy.
+    pub copied: bool,
 }
 
 /// Writes what [`super::examine`] found to be damaged: only those bytes, then a sync, then they are read again past the page
 /// cache. Where the medium refuses, the whole pack is written to another place, and takes over the name. What cannot be
 /// restored stays as it is. May be cut at any point: what it writes are the bytes that belong there.
+///
+/// What is missing, or damaged in most of it, is written anew from another copy of the pack, if there is one.
 pub fn mend(disk: &dyn Disk, examined: &Examined) -> Result<Mended, StoreError> {
-    let path = pack_path(&examined.pack);
+    if examined.is_whole() {
+        return Ok(Mended::default());
+    }
+    if (examined.missing || examined.damaged_bytes() > COPY_FROM)
+        && let Some(mended) = copy_from_another(disk, examined)?
+    {
+        return Ok(mended);
+    }
+    let path = examined.place.path(&examined.pack);
     let mut mended = Mended::default();
     // What lies behind the parity is made from what lies before it, so that has to be right first.
-    for part in [Plan::before as fn(&mut Plan, &dyn DiskFile, &Examined), Plan::behind] {
+    for part in [Plan::before as fn(&mut Plan, Sectors<'_>, &Examined), Plan::behind] {
         let file = disk.open(&path, Access::Write).map_err(StoreError::io(&path))?;
         let mut plan = Plan::default();
-        part(&mut plan, &*file, examined);
+        let others = Others::beside(disk, examined.place, examined.pack);
+        part(&mut plan, Sectors::new(&*file, others, examined.pack, examined.layout), examined);
         mended.apply(disk, &*file, plan, examined).map_err(StoreError::io(&path))?;
     }
     mended.restored.sort_by_key(|range| range.start);
     mended.lost.sort_by_key(|range| range.start);
     Ok(mended)
+}
+
+/// Writes a copy of a pack anew, from the best of its others. None where there is none, or where what is there is better than
+/// a copy of what is damaged itself.
+fn copy_from_another(disk: &dyn Disk, examined: &Examined) -> Result<Option<Mended>, StoreError> {
+    let (pack, place) = (examined.pack, examined.place);
+    let others = Others::beside(disk, place, pack);
+    let mut best: Option<(crate::Place, &dyn DiskFile, Vec<Range<u64>>)> = None;
+    for (other, file) in others.all() {
+        let Ok(Some(found)) = examine_at(disk, *other, pack, &mut |_| true) else { continue };
+        if best.as_ref().is_none_or(|(.., damaged)| found.damaged.len() < damaged.len()) {
+            best = Some((*other, &**file, found.damaged));
+        }
+        if best.as_ref().is_some_and(|(.., damaged)| damaged.is_empty()) {
+            break;
+        }
+    }
+    let Some((_, file, damaged)) = best.filter(|(.., damaged)| damaged.is_empty() || examined.missing) else {
+        return Ok(None);
+    };
+    let path = place.path(&pack);
+    copy_pack(disk, file, &pack, place, examined.layout.file_len()).map_err(StoreError::io(&path))?;
+    let mut mended = Mended { restored: examined.damaged.clone(), copied: true, ..Mended::default() };
+    if !damaged.is_empty() {
+        // What can be is restored by what the two have, now that there are two.
+        let there = Examined { damaged, missing: false, wrong_len: None, ..examined.clone() };
+        mended.lost = mend(disk, &there)?.lost;
+    }
+    Ok(Some(mended))
 }
 
 impl Mended {
@@ -96,39 +138,10 @@ fn relocate(
     writes: &[(Range<u64>, Vec<u8>)],
     examined: &Examined,
 ) -> io::Result<()> {
-    let new = unsealed_path(&examined.pack);
-    match disk.remove(&new) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let to = disk.open(&new, Access::CreateNew)?;
-    let copied = copy(from, &*to, examined.layout.file_len()).and_then(|()| {
-        writes.iter().try_for_each(|(range, bytes)| to.write_at(bytes, range.start))?;
-        to.sync()
-    });
-    if let Err(error) = copied {
-        // The next mount removes it otherwise.
-        let _ = disk.remove(&new);
-        return Err(error);
-    }
-    disk.rename(&new, &pack_path(&examined.pack))?;
-    disk.sync_dir(&format!("{PACKS_DIR}/{}", examined.pack.directory()))
-}
-
-/// Copies what can be read; of the rest only that it is there: it is lost, or written next.
-fn copy(from: &dyn DiskFile, to: &dyn DiskFile, len: u64) -> io::Result<()> {
-    for start in (0..len).step_by(STRIDE as usize) {
-        let mut bytes = vec![0; STRIDE.min(len - start) as usize];
-        if from.read_exact_at(&mut bytes, start).is_err() {
-            for (number, sector) in bytes.chunks_mut(SECTOR as usize).enumerate() {
-                // The last one may end early.
-                let there = from.read_at(sector, start + number as u64 * SECTOR).unwrap_or(0);
-                sector[there..].fill(0);
-            }
-        }
-        to.write_at(&bytes, start)?;
-    }
-    Ok(())
+    replace(disk, &examined.pack, examined.place, |to| {
+        copy(from, to, examined.layout.file_len())?;
+        writes.iter().try_for_each(|(range, bytes)| to.write_at(bytes, range.start))
+    })
 }
 
 /// What is to be written where, and what cannot be restored.
@@ -140,10 +153,11 @@ struct Plan {
 
 impl Plan {
     /// What lies before the end of the parity.
-    fn before(&mut self, file: &dyn DiskFile, examined: &Examined) {
-        let Some(restorer) = Restorer::new(Sectors::new(file, examined.pack, examined.layout)) else {
-            return self.copies(file, examined);
-        };
+    fn before(&mut self, sectors: Sectors<'_>, examined: &Examined) {
+        if examined.layout.stripe().is_none() {
+            return self.copies(&sectors, examined);
+        }
+        let Some(restorer) = Restorer::new(sectors) else { return };
         let layout = examined.layout;
         let damaged =
             examined.damaged.iter().filter(|range| range.start < layout.parity_sums().start).cloned();
@@ -186,10 +200,8 @@ impl Plan {
     }
 
     /// What lies behind the parity.
-    fn behind(&mut self, file: &dyn DiskFile, examined: &Examined) {
-        let Some(restorer) = Restorer::new(Sectors::new(file, examined.pack, examined.layout)) else {
-            return;
-        };
+    fn behind(&mut self, sectors: Sectors<'_>, examined: &Examined) {
+        let Some(restorer) = Restorer::new(sectors) else { return };
         let layout = examined.layout;
         for range in
             examined.damaged.iter().filter(|range| range.start >= layout.parity_sums().start).cloned()
@@ -217,6 +229,11 @@ impl Plan {
         let pack = restorer.sectors.pack();
         let first = layout.parity_area().start / SECTOR;
         let number = ((range.start - layout.parity_sums().start) / SECTOR) as usize;
+        let table = SumTable { owner: &pack.0, first };
+        let is_whole = |bytes: &[u8]| table.decode_block(number, bytes).is_some();
+        if let Some(bytes) = restorer.sectors.find_elsewhere(range, is_whole) {
+            return Some(bytes);
+        }
         let mut sums = Vec::new();
         let of_block = (0..layout.parity_sectors()).filter(|sector| SumTable::block_of(*sector).0 == number);
         for sector in of_block.map(|sector| first + sector) {
@@ -227,14 +244,17 @@ impl Plan {
             }
             sums.push(sector_sum(&pack.0, sector, &right));
         }
-        Some(SumTable { owner: &pack.0, first }.encode_block(number, &sums))
+        Some(table.encode_block(number, &sums))
     }
 
-    /// Without parity each copy of what describes the pack is made from the other.
-    fn copies(&mut self, file: &dyn DiskFile, examined: &Examined) {
+    /// Without parity each copy of what describes the pack is made from the other; frames are in another copy of the pack, or
+    /// nowhere.
+    fn copies(&mut self, sectors: &Sectors<'_>, examined: &Examined) {
         let (layout, pack) = (examined.layout, examined.pack);
         let described = [layout.footer(), layout.second_footer()].into_iter().find_map(|at| {
-            let bytes = read(file, at)?;
+            let is_whole = |bytes: &[u8]| Footer::decode(bytes, &pack).is_ok();
+            let own = sectors.bytes(at.clone()).filter(|bytes| is_whole(bytes));
+            let bytes = own.or_else(|| sectors.find_elsewhere(at, is_whole))?;
             Footer::decode(&bytes, &pack).ok().map(|footer| (footer, bytes))
         });
         let trailer = layout.second_footer().end..layout.file_len();
@@ -245,7 +265,9 @@ impl Plan {
                     Some(bytes.clone())
                 }
                 Some((footer, _)) if range.start == 0 => Some(header(footer, layout)),
-                _ => None,
+                _ => sectors.find_elsewhere(range.clone(), |bytes| {
+                    FrameHead::decode(bytes, &pack, range.start).is_ok()
+                }),
             };
             match bytes {
                 Some(bytes) => self.writes.push((range.clone(), bytes)),
@@ -266,7 +288,7 @@ fn newly_lost(
     (0..layout.sectors())
         .filter(|sector| SumTable::block_of(*sector).0 == number)
         .flat_map(|sector| restorer.sectors.regions(layout.sector(sector)))
-        .filter(|region| restorer.sectors.read(region) == Found::Lost)
+        .filter(|region| restorer.sectors.own(region) == Found::Lost)
         .map(|region| region.range)
         .filter(|range| known.binary_search_by_key(&range.start, |known| known.start).is_err())
         .collect()
@@ -287,10 +309,4 @@ fn first_copy(restorer: &Restorer<'_>, range: Range<u64>) -> Option<Vec<u8>> {
 fn header(footer: &Footer, layout: PackLayout) -> Vec<u8> {
     let Footer { pack, store, volume, kind, .. } = *footer;
     PackHeader { pack, store, volume, kind, layout }.encode()
-}
-
-fn read(file: &dyn DiskFile, range: Range<u64>) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; (range.end - range.start) as usize];
-    file.read_exact_at(&mut bytes, range.start).ok()?;
-    Some(bytes)
 }

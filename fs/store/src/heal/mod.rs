@@ -20,38 +20,48 @@ mod tests;
 use cairn_format::{Footer, FrameEntry, FrameHead};
 
 use crate::PackReader;
-use locate::find_layout;
+use crate::disk::Disk;
+use crate::twins::Others;
+use locate::find_any_layout;
 use restore::Restorer;
 use sectors::{Found, Region, Sectors};
 
-pub use examine::{Examined, examine, examine_spare};
+pub use examine::{Examined, examine, examine_at, examine_spare};
 pub use health::{HealCounts, HealEvent, HealMode, HealOutcome, HealPlace, Health};
 pub use margin::{Margin, sectors};
 pub use mend::{Mended, mend};
 
-/// A frame's bytes as they were stored, head and all, where parity restores them.
-pub(crate) fn frame(reader: &PackReader, entry: &FrameEntry) -> Option<Vec<u8>> {
+/// A frame's bytes as they were stored, head and all, where parity or another copy of the pack restores them.
+pub(crate) fn frame(disk: Option<&dyn Disk>, reader: &PackReader, entry: &FrameEntry) -> Option<Vec<u8>> {
     let pack = reader.pack();
     let is_whole = |bytes: &[u8]| FrameHead::decode(bytes, &pack, entry.offset).is_ok();
-    read(reader, entry.offset..entry.offset + u64::from(entry.len), is_whole)
+    read(disk, reader, entry.offset..entry.offset + u64::from(entry.len), is_whole)
 }
 
-/// A pack's footer, where parity restores it.
-pub(crate) fn footer(reader: &PackReader) -> Option<Footer> {
-    let layout = find_layout(reader.file(), &reader.pack())?;
+/// A pack's footer, where parity or another copy of the pack restores it.
+pub(crate) fn footer(disk: Option<&dyn Disk>, reader: &PackReader) -> Option<Footer> {
+    let layout = find_any_layout(reader.file(), &others(disk, reader), &reader.pack())?;
     let decode = |bytes: &[u8]| Footer::decode(bytes, &reader.pack()).ok();
     // What leads to a copy may be lost, and the copy whole.
     let second = raw(reader, layout.second_footer()).and_then(|bytes| decode(&bytes));
-    second.or_else(|| decode(&read(reader, layout.footer(), |bytes| decode(bytes).is_some())?))
+    second.or_else(|| decode(&read(disk, reader, layout.footer(), |bytes| decode(bytes).is_some())?))
+}
+
+fn others<'a>(disk: Option<&'a dyn Disk>, reader: &PackReader) -> Others<'a> {
+    match disk {
+        Some(disk) => Others::beside(disk, reader.place(), reader.pack()),
+        None => Others::none(reader.pack()),
+    }
 }
 
 /// Bytes of a pack that `is_whole` accepts.
 fn read(
+    disk: Option<&dyn Disk>,
     reader: &PackReader,
     range: std::ops::Range<u64>,
     is_whole: impl Fn(&[u8]) -> bool,
 ) -> Option<Vec<u8>> {
-    let layout = find_layout(reader.file(), &reader.pack())?;
+    let layout = find_any_layout(reader.file(), &others(disk, reader), &reader.pack())?;
     if range.end > layout.described() {
         return None;
     }
@@ -59,7 +69,11 @@ fn read(
     if let Some(bytes) = raw(reader, range.clone()).filter(|bytes| is_whole(bytes)) {
         return Some(bytes);
     }
-    let restorer = Restorer::new(Sectors::new(reader.file(), reader.pack(), layout))?;
+    let sectors = Sectors::new(reader.file(), others(disk, reader), reader.pack(), layout);
+    if let Some(bytes) = sectors.find_elsewhere(range.clone(), &is_whole) {
+        return Some(bytes);
+    }
+    let restorer = Restorer::new(sectors)?;
     let parts: Vec<(Region, Vec<u8>, bool)> = restorer
         .sectors
         .regions(range.clone())

@@ -86,8 +86,12 @@ impl<'a> Restorer<'a> {
         restored
     }
 
-    /// A region's bytes, computed from the other units.
+    /// A region's bytes, from another copy of the pack, or computed from the other units.
     pub(super) fn restore(&self, region: &Region) -> Found {
+        if let Some(bytes) = self.sectors.elsewhere(region) {
+            self.sectors.learn(region, &bytes);
+            return Found::Whole(bytes);
+        }
         // Shards whose own checksums are lost are taken at their word, and only if that fails not: some of them, then more.
         let mut unknown = Unknown::default();
         let first = self.attempt(region, Doubted::default(), &mut unknown);

@@ -7,6 +7,7 @@ use std::ops::Range;
 use cairn_format::{PackId, PackLayout, SECTOR, SumTable, sector_sum};
 
 use crate::disk::DiskFile;
+use crate::twins::Others;
 
 /// Bytes of a pack that one checksum speaks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,9 +37,11 @@ pub(super) enum Found {
     Lost,
 }
 
-/// A pack's file with its layout: reads regions and holds them against their checksums.
+/// A pack's file with its layout: reads regions and holds them against their checksums. What its other copies say counts
+/// as much as what it says itself: nothing does without its checksum.
 pub(super) struct Sectors<'a> {
     file: &'a dyn DiskFile,
+    others: Others<'a>,
     pack: PackId,
     layout: PackLayout,
     /// Blocks of checksums that were asked for before: of the sectors described, and of the parity area.
@@ -47,8 +50,13 @@ pub(super) struct Sectors<'a> {
 }
 
 impl<'a> Sectors<'a> {
-    pub(super) fn new(file: &'a dyn DiskFile, pack: PackId, layout: PackLayout) -> Sectors<'a> {
-        Sectors { file, pack, layout, described: RefCell::default(), parity: RefCell::default() }
+    pub(super) fn new(
+        file: &'a dyn DiskFile,
+        others: Others<'a>,
+        pack: PackId,
+        layout: PackLayout,
+    ) -> Sectors<'a> {
+        Sectors { file, others, pack, layout, described: RefCell::default(), parity: RefCell::default() }
     }
 
     pub(super) fn layout(&self) -> &PackLayout {
@@ -87,12 +95,35 @@ impl<'a> Sectors<'a> {
         })
     }
 
-    /// Reads a region.
+    /// Reads a region: from this file, or from another copy where this one's is not whole.
     pub(super) fn read(&self, region: &Region) -> Found {
+        match self.own(region) {
+            whole @ Found::Whole(_) => whole,
+            found => self.elsewhere(region).map_or(found, Found::Whole),
+        }
+    }
+
+    /// Reads a region of this file.
+    pub(super) fn own(&self, region: &Region) -> Found {
         match self.bytes(region.range.clone()) {
             Some(bytes) => self.check(region, bytes),
             None => Found::Lost,
         }
+    }
+
+    /// A region's bytes from another copy, where they are whole there.
+    pub(super) fn elsewhere(&self, region: &Region) -> Option<Vec<u8>> {
+        self.find_elsewhere(region.range.clone(), |bytes| self.matches(region, bytes) == Some(true))
+    }
+
+    /// Bytes of another copy that are whole there, as `is_whole` says.
+    pub(super) fn find_elsewhere(
+        &self,
+        range: Range<u64>,
+        is_whole: impl Fn(&[u8]) -> bool,
+    ) -> Option<Vec<u8>> {
+        let others = self.others.all().iter();
+        others.filter_map(|(_, file)| read(&**file, range.clone())).find(|bytes| is_whole(bytes))
     }
 
     /// Holds a region's bytes against what is known of them.
@@ -119,9 +150,7 @@ impl<'a> Sectors<'a> {
 
     /// Bytes as they are; none where they cannot be read.
     pub(super) fn bytes(&self, range: Range<u64>) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
-        self.file.read_exact_at(&mut bytes, range.start).ok()?;
-        Some(bytes)
+        read(self.file, range)
     }
 
     /// The checksum of a sector that is described, by either copy of its table.
@@ -133,7 +162,7 @@ impl<'a> Sectors<'a> {
         let sectors = self.layout.sectors();
         let block = [self.layout.sums(), self.layout.second_sums()]
             .into_iter()
-            .find_map(|table| self.block(table, 0, sectors, number));
+            .find_map(|table| self.block_anywhere(table, 0, sectors, number));
         let sum = block.as_ref().and_then(|sums| sums.get(of).copied());
         self.described.borrow_mut().insert(number, block);
         sum
@@ -166,7 +195,7 @@ impl<'a> Sectors<'a> {
         let (number, of) = SumTable::block_of(sector - first);
         let mut blocks = self.parity.borrow_mut();
         let block = blocks.entry(number).or_insert_with(|| {
-            self.block(self.layout.parity_sums(), first, self.layout.parity_sectors(), number)
+            self.block_anywhere(self.layout.parity_sums(), first, self.layout.parity_sectors(), number)
         });
         block.as_ref().and_then(|sums| sums.get(of).copied())
     }
@@ -193,10 +222,28 @@ impl<'a> Sectors<'a> {
         damaged
     }
 
+    /// As [`Sectors::block`], from any copy.
+    fn block_anywhere(&self, table: Range<u64>, first: u64, sectors: u64, number: usize) -> Option<Vec<u64>> {
+        let own = self.block(table.clone(), first, sectors, number);
+        own.or_else(|| {
+            let block = SumTable::block(sectors, number);
+            let of_pack = SumTable { owner: &self.pack.0, first };
+            let at = table.start + block.start..table.start + block.end;
+            let bytes = self.find_elsewhere(at, |bytes| of_pack.decode_block(number, bytes).is_some())?;
+            of_pack.decode_block(number, &bytes)
+        })
+    }
+
     /// A block of a table that lies in `table` and speaks for `sectors` from number `first` on.
     fn block(&self, table: Range<u64>, first: u64, sectors: u64, number: usize) -> Option<Vec<u64>> {
         let block = SumTable::block(sectors, number);
         let bytes = self.bytes(table.start + block.start..table.start + block.end)?;
         SumTable { owner: &self.pack.0, first }.decode_block(number, &bytes)
     }
+}
+
+fn read(file: &dyn DiskFile, range: Range<u64>) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
+    file.read_exact_at(&mut bytes, range.start).ok()?;
+    Some(bytes)
 }

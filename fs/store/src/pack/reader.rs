@@ -12,14 +12,15 @@ use cairn_format::{
 use crate::ReadError;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::heal::Health;
-use crate::pack::pack_path;
+use crate::twins::Place;
 
 /// A sealed pack, open.
 pub struct PackReader {
     pack: PackId,
+    place: Place,
     file: Arc<dyn DiskFile>,
-    /// Who answers from parity what cannot be read; none where damage is to be seen.
-    health: Option<Arc<Health>>,
+    /// Who answers from parity, and from other copies, what cannot be read; none where damage is to be seen.
+    health: Option<(Arc<Health>, Arc<dyn Disk>)>,
 }
 
 /// A frame's plain bytes, and which chunks they are.
@@ -77,10 +78,28 @@ impl DecodedFrame {
 impl PackReader {
     /// Opens a pack.
     pub fn open(disk: &dyn Disk, pack: PackId) -> Result<PackReader, ReadError> {
-        match disk.open(&pack_path(&pack), Access::Read) {
-            Ok(file) => Ok(PackReader { pack, file, health: None }),
+        PackReader::open_at(disk, Place::Pack, pack)
+    }
+
+    /// Opens the copy of a pack that lies at a place.
+    pub fn open_at(disk: &dyn Disk, place: Place, pack: PackId) -> Result<PackReader, ReadError> {
+        match disk.open(&place.path(&pack), Access::Read) {
+            Ok(file) => Ok(PackReader { pack, place, file, health: None }),
             Err(error) => Err(ReadError::io(pack, 0, error)),
         }
+    }
+
+    /// Opens a pack, or another copy of it where it cannot be opened.
+    pub fn open_any(disk: &dyn Disk, pack: PackId) -> Result<PackReader, ReadError> {
+        PackReader::open(disk, pack).or_else(|error| {
+            let others = Place::all().filter(|place| *place != Place::Pack);
+            others.map(|place| PackReader::open_at(disk, place, pack)).find_map(Result::ok).ok_or(error)
+        })
+    }
+
+    /// Which of its copies this is.
+    pub(crate) fn place(&self) -> Place {
+        self.place
     }
 
     /// Its name.
@@ -104,9 +123,9 @@ impl PackReader {
         }
     }
 
-    /// Has what cannot be read be answered from parity.
-    pub(crate) fn healed_by(self, health: Arc<Health>) -> PackReader {
-        PackReader { health: Some(health), ..self }
+    /// Has what cannot be read be answered from parity, and from other copies on `disk`.
+    pub(crate) fn healed_by(self, health: Arc<Health>, disk: Arc<dyn Disk>) -> PackReader {
+        PackReader { health: Some((health, disk)), ..self }
     }
 
     /// Its footer: the copy that the trailer leads to, or the one that the header does.
@@ -117,10 +136,10 @@ impl PackReader {
         };
         match (self.footer_by_header(), &self.health) {
             (Ok(footer), health) => {
-                health.iter().for_each(|health| health.suspect(self.pack));
+                health.iter().for_each(|(health, _)| health.suspect(self.pack));
                 Ok(footer)
             }
-            (Err(_), Some(health)) => health.footer(self, by_trailer),
+            (Err(_), Some((health, disk))) => health.footer(&**disk, self, by_trailer),
             (Err(_), None) => Err(by_trailer),
         }
     }
@@ -180,19 +199,19 @@ impl PackReader {
     /// A frame, checked and decoded.
     pub fn frame(&self, entry: &FrameEntry) -> Result<DecodedFrame, ReadError> {
         match (self.raw_frame(entry).and_then(|bytes| self.decode(entry, &bytes)), &self.health) {
-            (Err(error), Some(health)) => health.frame(self, entry, error),
+            (Err(error), Some((health, disk))) => health.frame(&**disk, self, entry, error),
             (result, _) => result,
         }
     }
 
-    /// A frame that cannot be read, where parity restores it; nothing is written.
-    pub fn restored_frame(&self, entry: &FrameEntry) -> Option<DecodedFrame> {
-        crate::heal::frame(self, entry).and_then(|bytes| self.decode(entry, &bytes).ok())
+    /// A frame that cannot be read, where parity, or another copy on its disk if that is given, restores it; nothing is written.
+    pub fn restored_frame(&self, disk: Option<&dyn Disk>, entry: &FrameEntry) -> Option<DecodedFrame> {
+        crate::heal::frame(disk, self, entry).and_then(|bytes| self.decode(entry, &bytes).ok())
     }
 
-    /// A footer of which no copy can be read, where parity restores it; nothing is written.
-    pub fn restored_footer(&self) -> Option<Footer> {
-        crate::heal::footer(self)
+    /// As [`PackReader::restored_frame`], a footer of which no copy in this file can be read.
+    pub fn restored_footer(&self, disk: Option<&dyn Disk>) -> Option<Footer> {
+        crate::heal::footer(disk, self)
     }
 
     /// A frame from its stored bytes, head and all.

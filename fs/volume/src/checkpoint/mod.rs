@@ -156,6 +156,7 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
     let appended = journal.append(&[record], &[])?;
     journal.sync(appended.lsn)?;
     core.ns.thaw();
+    core.make_twins_across();
     journal.trim(written.at, frozen.floor);
 
     let superseded = if base_due { std::mem::take(&mut state.packs) } else { Vec::new() };
@@ -202,6 +203,7 @@ fn drop_packs(core: &Core, state: &mut CheckpointState, superseded: &[PackId]) {
         core.counters.dropped_bytes.add(pack.file_len);
     }
     core.count_garbage(&state.refs);
+    core.want_twins(state);
 }
 
 /// Loads what the engine's state says of packs and totals.

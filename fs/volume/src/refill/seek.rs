@@ -204,12 +204,12 @@ impl Seeker {
 
     /// Goes through a pack: one of this store, or a copy of one. What parity restores counts.
     pub fn in_pack(&mut self, pack: &PackReader, to: &mut dyn Finds) -> ControlFlow<()> {
-        let footer = pack.footer().ok().or_else(|| pack.restored_footer());
+        let footer = pack.footer().ok().or_else(|| pack.restored_footer(None));
         for entry in footer.iter().flat_map(|footer| &footer.frames) {
             if self.left.is_empty() {
                 break;
             }
-            let frame = pack.frame(entry).ok().or_else(|| pack.restored_frame(entry));
+            let frame = pack.frame(entry).ok().or_else(|| pack.restored_frame(None, entry));
             to.looked(entry.len.into())?;
             let Some(frame) = frame else { continue };
             for slot in 0..frame.chunks.len() as u32 {

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use cairn_format::{Footer, MetaRecords, PackId, PackKind, ScrubOutcome};
 use cairn_store::disk::Access;
-use cairn_store::heal::{Examined, Margin, Mended, examine, sectors};
-use cairn_store::{DecodedFrame, ReadError, Store, pack_path};
+use cairn_store::heal::{Examined, Margin, Mended, examine, examine_at, sectors};
+use cairn_store::{DecodedFrame, Place, ReadError, Store, pack_path};
 
 use super::SECTOR;
 
@@ -85,12 +85,39 @@ impl Looked {
         self.left.extend(listed.into_iter().take(room).map(|at| Left { at, reason: reason.to_string() }));
     }
 
+    /// Looks through a pack's twin. What cannot be restored there cannot be in the pack, and is told of that. Whether it came to
+    /// the end.
+    fn look_at_twin(
+        &mut self,
+        store: &Store,
+        place: Place,
+        repair: bool,
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> bool {
+        let examined = match examine_at(store.disk().as_ref(), place, self.pack, go_on) {
+            Ok(None) => return false,
+            Ok(Some(examined)) => examined,
+            // Both are gone: dropped, or told of the pack.
+            Err(_) => return true,
+        };
+        self.bytes += examined.checked;
+        self.checked += examined.layout.file_len().div_ceil(SECTOR);
+        if !examined.is_whole() && !self.is_uncorrected() {
+            self.settle(store, &examined, repair);
+        }
+        true
+    }
+
     fn mended(&mut self, examined: &Examined, mended: &Mended) {
         self.corrected += sectors(&mended.restored);
+        let reason = match examined.place {
+            Place::Pack => "lost: parity does not reach",
+            Place::Twin | Place::Across(_) => "lost in the pack's second copy: parity does not reach",
+        };
         let cut = examined.wrong_len.unwrap_or(0).saturating_sub(examined.layout.file_len());
         self.corrected += cut.div_ceil(SECTOR);
         self.relocated = mended.relocated;
-        self.leave(&mended.lost, "lost: parity does not reach");
+        self.leave(&mended.lost, reason);
     }
 }
 
@@ -121,6 +148,11 @@ pub(super) fn look(
             looked.checked = len.div_ceil(SECTOR);
             let all = 0..len.max(1);
             looked.leave(std::slice::from_ref(&all), &format!("nothing of it can be used: {error}"));
+        }
+    }
+    for (place, _) in store.twins_of(&pack) {
+        if !looked.look_at_twin(store, place, repair, go_on) {
+            return None;
         }
     }
     if deep && !looked.is_uncorrected() && !looked.look_deeper(store, go_on) {

@@ -30,7 +30,7 @@ use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::vfs::Error;
 pub(crate) use affected::{Affected, LostPlaces, find_some as find_affected, name_inodes};
 use book::Book;
-use look::Looked;
+use look::{Looked, look};
 use workers::Work;
 
 pub use book::state_of as scrub_state;
@@ -407,7 +407,9 @@ impl<'a> Run<'a> {
         if self.told(ScrubStep::Choosing) {
             return Ok(());
         }
-        let listed = list_packs(self.core.store.disk().as_ref())?.packs;
+        let mut listed = list_packs(self.core.store.disk().as_ref())?.packs;
+        // What is read of a pack is its twin, too.
+        listed.iter_mut().for_each(|(pack, len)| *len += self.core.store.twin_len(pack));
         let mut book = Book::load(&self.core.store);
         book.keep(&listed);
         let waiting = self.core.store.health().waiting_packs();
@@ -429,7 +431,12 @@ impl<'a> Run<'a> {
         let ahead = book.oldest_first(ahead);
         self.report.packs_total = ahead.len() as u64;
         self.report.bytes_total = ahead.iter().map(|(_, len)| len).sum();
-        self.report.total = ahead.iter().map(|(_, len)| len.div_ceil(SECTOR)).sum();
+        let sectors = |(pack, len): &(PackId, u64)| {
+            let twins = self.core.store.twins_of(pack);
+            let own = len.saturating_sub(twins.iter().map(|(_, len)| len).sum());
+            own.div_ceil(SECTOR) + twins.iter().map(|(_, len)| len.div_ceil(SECTOR)).sum::<u64>()
+        };
+        self.report.total = ahead.iter().map(sectors).sum();
         self.progress.packs_total = self.report.packs_total;
         self.progress.bytes_total = self.report.bytes_total;
         self.go_through(&mut book, &ahead)?;
@@ -562,6 +569,14 @@ impl<'a> Run<'a> {
         };
         for pack in wanted.into_iter().filter(|pack| !there.contains(pack)) {
             if known.contains_key(&pack) && is_dropped(store, pack) {
+                continue;
+            }
+            // Its twin may be there.
+            let found = look(&self.core.store, pack, (self.repair, self.options.deep), &mut |_| true);
+            if let Some(looked) = found {
+                self.report.packs_total += 1;
+                self.report.total += looked.checked;
+                self.count(looked);
                 continue;
             }
             self.report.packs_uncorrected += 1;

@@ -6,7 +6,9 @@ use std::iter::Peekable;
 
 use cairn_format::key::{Key, tag};
 use cairn_format::{CheckpointRef, Lsn, PackId, PackKind};
-use cairn_store::{PackReader, StoreError, list_packs, pack_path, write_replicas};
+use cairn_store::{
+    PackListing, PackReader, Place, StoreError, list_packs, list_twins, pack_path, write_replicas,
+};
 use cairn_volume::{BaseWriter, ChainReadError, RecordCursor, load_chain};
 
 use super::counts::Recount;
@@ -61,8 +63,12 @@ fn write_base(
     };
     survey.count_anew();
     let wish = Wish { give_up: ground.may_lose, zero: ground.may_lose && site.options.zero_fill };
-    let pieces =
-        PieceCheck { packs: &site.packs, footers: Footers::new(site.store.clone()), journal: ground.journal };
+    let pieces = PieceCheck {
+        packs: &site.packs,
+        footers: Footers::new(site.store.clone()),
+        journal: ground.journal,
+        alone: HashSet::new(),
+    };
     let mut recount = Recount { survey, counts: Counts::default(), pieces, wish };
     let states = ground.names();
     let walk = states.walk().map_err(unreadable)?;
@@ -94,8 +100,10 @@ fn write_base(
 /// Names for packs: of an epoch that no pack has, and behind that of the checkpoint there is.
 fn names_for(site: &Site<'_>, ground: &Ground<'_>) -> Result<impl FnMut() -> PackId + use<>, CheckError> {
     let listing = list_packs(&*site.store).map_err(store_error("store/"))?;
-    let taken: HashSet<PackId> =
-        listing.packs.iter().map(|(pack, _)| *pack).chain(listing.unsealed).collect();
+    let twins = list_twins(&*site.store).map_err(store_error("store/"))?;
+    let names =
+        |listing: PackListing| listing.packs.into_iter().map(|(pack, _)| pack).chain(listing.unsealed);
+    let taken: HashSet<PackId> = names(listing).chain(names(twins)).collect();
     let chain = &ground.journal.chain;
     let epochs = taken.iter().map(PackId::epoch).chain([ground.superblock.epoch, chain.highest_epoch]);
     let epoch = epochs.max().unwrap_or(0).saturating_add(1).min(Lsn::EPOCH_MAX);
@@ -244,6 +252,10 @@ fn take_superseded(site: &mut Site<'_>, ground: &Ground<'_>, at: CheckpointRef) 
         let is_ours =
             footer.is_ok_and(|f| f.kind == PackKind::Metadata && f.volume == ground.superblock.uuid);
         if is_ours {
+            // Its second copy first, which has nothing that it has not.
+            for place in Place::all().filter(|place| *place != Place::Pack) {
+                let _ = site.store.remove(&place.path(&pack));
+            }
             site.undo.take(Side::Store, &pack_path(&pack))?;
             site.packs.remove(&pack);
         }
