@@ -734,8 +734,8 @@ impl Layout {
     pub fn draw(&self, dice: &mut Dice, older: &dyn Disk, may_err: bool) -> Fault {
         loop {
             let fault = match dice.below(16) {
-                0..=4 => self.anywhere(dice, older),
-                5..=9 => (0..dice.below(3)).fold(self.of_pack(dice, older, may_err), |fault, _| {
+                0..=2 => self.anywhere(dice, older),
+                3..=9 => (0..dice.below(3)).fold(self.of_pack(dice, older, may_err), |fault, _| {
                     fault.and(self.of_pack(dice, older, may_err))
                 }),
                 _ => self.of_pack(dice, older, may_err),
