@@ -735,13 +735,13 @@ impl Layout {
         loop {
             let fault = match dice.below(16) {
                 0..=2 => self.anywhere(dice, older),
-                3..=9 => (0..dice.below(3)).fold(self.of_pack(dice, older, may_err), |fault, _| {
+                3..=11 => (0..1 + dice.below(3)).fold(self.of_pack(dice, older, may_err), |fault, _| {
                     fault.and(self.of_pack(dice, older, may_err))
                 }),
                 _ => self.of_pack(dice, older, may_err),
             };
-            // What happens to a pack alone costs nothing where it is there twice.
-            let fault = if dice.one_in(8) { fault } else { self.to_twins(fault) };
+            // What happens to a pack alone costs nothing where it is there twice. (What happens to one copy is drawn above.)
+            let fault = self.to_twins(fault);
             if !self.harmed(&fault).is_empty() {
                 return fault;
             }
