@@ -38,6 +38,11 @@ pub enum Edit {
     },
 }
 
+/// Whether nothing is left of a pack.
+pub(super) fn leave_nothing(edits: &[Edit]) -> bool {
+    edits.iter().any(|edit| matches!(edit, Edit::Remove | Edit::Cut(0)))
+}
+
 impl Edit {
     /// The bytes that it is about, of a file of `len` bytes.
     pub fn range(&self, len: u64) -> Range<u64> {

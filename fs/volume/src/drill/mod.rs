@@ -34,6 +34,7 @@ pub use margin::DrillMargin;
 use crate::layout::{STORE_DIR, store_disk};
 use crate::open::{OpenError, superblock};
 use crate::parity::guarantee;
+use edit::leave_nothing;
 use round::{Bench, Outcome, Subject};
 use sample::Candidate;
 use scratch::{Copied, Scratch};
@@ -329,7 +330,7 @@ impl Run<'_> {
                 None => return Err(DrillError::Stopped),
                 Some(Copied::Dropped) => {}
                 Some(Copied::Unreadable) => self.damaged.push(candidate.pack),
-                Some(Copied::Done) => self.take(candidate, &mut |_| go_on(0))?,
+                Some(Copied::Done) => self.take(store, candidate, &mut |_| go_on(0))?,
             }
         }
         Ok(())
@@ -352,7 +353,12 @@ impl Run<'_> {
     }
 
     /// Makes a pack that was copied one to drill with: it has to be whole.
-    fn take(&mut self, candidate: &Candidate, go_on: &mut dyn FnMut(u64) -> bool) -> Result<(), DrillError> {
+    fn take(
+        &mut self,
+        store: &dyn Disk,
+        candidate: &Candidate,
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), DrillError> {
         let (pack, disk) = (candidate.pack, &*self.scratch.original);
         let subject = match examine(disk, pack, go_on) {
             Ok(None) => return Err(DrillError::Stopped),
@@ -369,6 +375,7 @@ impl Run<'_> {
                         metadata: candidate.metadata,
                         layout: examined.layout,
                         frames: footer.frames,
+                        twin: self.scratch.has_twin(store, pack),
                     }),
                     _ => None,
                 }
@@ -439,7 +446,8 @@ impl Run<'_> {
             let planned = damage.plan(&subject.layout, &*file, &mut self.dice);
             let Some(planned) = planned.map_err(|e| self.scratch.failed(&path, &e))? else { break };
             let Some(round) = bench.round(subject, &planned.edits, &mut self.dice, go_on)? else { continue };
-            let why = line.note(&round.outcome, planned.promised);
+            let promised = planned.promised || subject.twin && leave_nothing(&planned.edits);
+            let why = line.note(&round.outcome, promised);
             self.whys.extend(why.map(|why| format!("pack {}, {}: {why}", subject.pack, damage.names().1)));
             return Ok(round.took);
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cairn_format::{PackId, StoreSuperblock};
 use cairn_store::disk::{Access, Disk, FileDisk};
-use cairn_store::{PACKS_DIR, pack_path, write_replicas};
+use cairn_store::{PACKS_DIR, Place, TWINS_DIR, pack_path, write_replicas};
 
 use super::DrillError;
 
@@ -81,7 +81,7 @@ impl Scratch {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(Copied::Dropped)),
             Err(_) => return Ok(Some(Copied::Unreadable)),
         };
-        let to = create(&*self.original, pack).map_err(|e| self.failed(&path, &e))?;
+        let to = create(&*self.original, Place::Pack, pack).map_err(|e| self.failed(&path, &e))?;
         let mut bytes = vec![0; STRIDE];
         let mut at = 0;
         loop {
@@ -100,12 +100,48 @@ impl Scratch {
         }
     }
 
+    /// Whether a store has a second copy of a pack that was copied, and it is whole.
+    pub(super) fn has_twin(&self, store: &dyn Disk, pack: PackId) -> bool {
+        let same = |place: Place| -> io::Result<bool> {
+            let twin = store.open(&place.path(&pack), Access::Read)?;
+            let original = self.original.open(&pack_path(&pack), Access::Read)?;
+            let (mut of_twin, mut of_original) = (vec![0; STRIDE], vec![0; STRIDE]);
+            let mut at = 0;
+            loop {
+                let read = original.read_at(&mut of_original, at)?;
+                if twin.read_at(&mut of_twin, at)? != read || of_twin[..read] != of_original[..read] {
+                    return Ok(false);
+                }
+                if read == 0 {
+                    return Ok(true);
+                }
+                at += read as u64;
+            }
+        };
+        // One that cannot be read is none.
+        Place::all().filter(|place| *place != Place::Pack).any(|place| same(place).unwrap_or(false))
+    }
+
     /// Puts a fresh copy of a pack into the store in which they are damaged.
     pub(super) fn freshen(&self, pack: PackId) -> Result<(), DrillError> {
-        let path = pack_path(&pack);
+        self.put(pack, Place::Pack)
+    }
+
+    /// Gives it its second copy there.
+    pub(super) fn give_twin(&self, pack: PackId) -> Result<(), DrillError> {
+        self.put(pack, Place::Twin)
+    }
+
+    /// Takes that away again.
+    pub(super) fn take_twin(&self, pack: PackId) -> Result<(), DrillError> {
+        let path = Place::Twin.path(&pack);
+        self.work.remove(&path).map_err(|e| self.failed(&path, &e))
+    }
+
+    fn put(&self, pack: PackId, place: Place) -> Result<(), DrillError> {
         let copied = || -> io::Result<()> {
-            let from = self.original.open(&path, Access::Read)?;
-            let to = create(&*self.work, pack)?;
+            let from = self.original.open(&pack_path(&pack), Access::Read)?;
+            let to = create(&*self.work, place, pack)?;
             let mut bytes = vec![0; STRIDE];
             let mut at = 0;
             loop {
@@ -118,7 +154,7 @@ impl Scratch {
                 }
             }
         };
-        copied().map_err(|e| self.failed(&path, &e))
+        copied().map_err(|e| self.failed(&place.path(&pack), &e))
     }
 
     /// That something of its own went wrong.
@@ -144,6 +180,7 @@ fn lay_out(dir: &Path, store: &StoreSuperblock) -> io::Result<(Arc<dyn Disk>, Ar
         DirBuilder::new().mode(0o700).create(&path)?;
         let disk = FileDisk::open(&path)?;
         disk.create_dir(PACKS_DIR)?;
+        disk.create_dir(TWINS_DIR)?;
         Ok(Arc::new(disk))
     };
     let (original, work) = (disk("original")?, disk("damaged")?);
@@ -152,12 +189,12 @@ fn lay_out(dir: &Path, store: &StoreSuperblock) -> io::Result<(Arc<dyn Disk>, Ar
 }
 
 /// A file of a pack, new, in the place of one that is there.
-fn create(disk: &dyn Disk, pack: PackId) -> io::Result<Arc<dyn cairn_store::disk::DiskFile>> {
-    match disk.create_dir(&format!("{PACKS_DIR}/{}", pack.directory())) {
+fn create(disk: &dyn Disk, place: Place, pack: PackId) -> io::Result<Arc<dyn cairn_store::disk::DiskFile>> {
+    match disk.create_dir(&format!("{}/{}", place.root(), pack.directory())) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
     }
-    let path = pack_path(&pack);
+    let path = place.path(&pack);
     match disk.remove(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
