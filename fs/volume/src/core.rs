@@ -139,6 +139,19 @@ pub(crate) struct Core {
     pub(crate) suspect: Suspect,
 }
 
+/// From when on somebody waits for room, and how far the maintenance was then.
+struct Waiting {
+    since: Instant,
+    progress: u64,
+    rounds: u64,
+}
+
+impl Waiting {
+    fn since_now(signal: &Signal) -> Waiting {
+        Waiting { since: Instant::now(), progress: signal.progress(), rounds: signal.rounds() }
+    }
+}
+
 impl Core {
     /// The journal, if the volume takes writes.
     pub(crate) fn journal(&self) -> Result<&Journal, Error> {
@@ -152,9 +165,12 @@ impl Core {
     /// making room takes locks.
     pub(crate) fn reserve(&self, need: Need, len: u64) -> Result<(), Error> {
         let journal = self.journal()?;
-        let mut stuck_since = None;
+        let mut waiting: Option<Waiting> = None;
         loop {
             let seen = journal.room_notices();
+            // Before it is looked whether there is room: on a busy machine room may be made, and taken by others, before
+            // this thread comes to its next line.
+            let now = Waiting::since_now(&self.signal);
             if journal.stopped().is_some() {
                 return Err(Error::ReadOnly);
             }
@@ -164,7 +180,10 @@ impl Core {
             {
                 return Ok(());
             }
-            let before = self.signal.progress();
+            let waiting = match &mut waiting {
+                Some(waiting) if waiting.progress == now.progress => waiting,
+                other => other.insert(now),
+            };
             if self.background {
                 self.signal.wake_urgently();
                 journal.wait_room(seen, Duration::from_millis(50));
@@ -172,19 +191,17 @@ impl Core {
                 let _ = crate::maintenance::maintain(self, true);
             }
             self.space.refresh();
-            if self.signal.progress() != before {
-                stuck_since = None;
+            if self.signal.progress() != waiting.progress {
                 continue;
             }
             // Nothing was folded and nothing is left to fold, or folding fails: there is no room to wait for, unless packs
             // can be compacted.
-            let (since, rounds) = *stuck_since.get_or_insert_with(|| (Instant::now(), self.signal.rounds()));
             let collecting =
                 !self.disk_has_room(need, len) && self.background && self.collector.ask_for_room();
             let idle = self.signal.is_idle_or_failing() && !collecting;
-            // A round that began since then, not one that was over before: on a busy machine the thread may be late.
-            let looked = self.signal.rounds() >= rounds + 2;
-            if idle && (!self.background || (looked && since.elapsed() > STUCK)) {
+            // A round that began since then, not one that was over before: the thread may be late.
+            let looked = self.signal.rounds() >= waiting.rounds + 2;
+            if idle && (!self.background || (looked && waiting.since.elapsed() > STUCK)) {
                 // What protects segments takes room that is worth more now.
                 if !self.disk_has_room(need, len) && journal.give_up_parity() {
                     self.space.refresh();

@@ -182,10 +182,6 @@ fn round(core: &Core, maintainer: &mut Maintainer, urgent: bool) -> Result<bool,
         || maintainer.last_checkpoint.elapsed() >= CHECKPOINT_AGE
         || (urgent && core.dirty.backlog().0 == 0);
     let written = due && write_checkpoint(core, maintainer)?;
-    if written {
-        // Also where folding failed: a checkpoint alone may have made room.
-        core.signal.note_progress();
-    }
     folded.map(|folded| folded || written)
 }
 
@@ -205,6 +201,10 @@ fn write_checkpoint(core: &Core, maintainer: &mut Maintainer) -> Result<bool, Ma
     let written = written?;
     maintainer.last_checkpoint = Instant::now();
     core.space.refresh();
+    if written {
+        // It may have made room, whatever else the round came to.
+        core.signal.note_progress();
+    }
     Ok(written)
 }
 
@@ -256,6 +256,7 @@ pub(crate) fn fold_all(core: &Core) -> Result<(), MaintainError> {
     let mut maintainer = core.maintainer.lock().unwrap_or_else(PoisonError::into_inner);
     core.signal.idle_or_failing.store(false, Ordering::Release);
     write_checkpoint(core, &mut maintainer)?;
+    journal.notify_room();
     // The checkpoint's own record came behind what it holds; the journal keeps it until the next.
     Ok(())
 }
