@@ -184,9 +184,15 @@ fn margin(why: &WhyReport) -> String {
             count(parity.parity.into(), "bad sector", "bad sectors")
         ),
     };
+    let twice = why.packs.iter().filter(|share| share.copies > 0).count();
+    let missing = match twice {
+        0 => String::new(),
+        all if all == why.packs.len() => "; any pack missing: they are there twice".to_string(),
+        some => format!("; {} there twice", count(some as u64, "pack is", "packs are")),
+    };
     match unread {
-        0 => margin,
-        unread => format!("{margin}; {} not read", count(unread as u64, "pack was", "packs were")),
+        0 => format!("{margin}{missing}"),
+        unread => format!("{margin}{missing}; {} not read", count(unread as u64, "pack was", "packs were")),
     }
 }
 
@@ -231,6 +237,7 @@ mod tests {
                     bytes: 2 << 20,
                     parity: Some("16+2".into()),
                     verified: None,
+                    copies: 0,
                 })
                 .collect(),
         }
@@ -254,6 +261,15 @@ mod tests {
         assert_eq!(margin(&mixed), "none: what is damaged is lost");
         mixed.packs[3].parity = None;
         assert_eq!(margin(&mixed), "parity 16+2: any 2 bad sectors of each pack; 1 pack was not read");
+        mixed.packs[0].copies = 1;
+        assert!(
+            margin(&mixed).ends_with("; 1 pack is there twice; 1 pack was not read"),
+            "{}",
+            margin(&mixed)
+        );
+        let mut twice = why();
+        twice.packs.iter_mut().for_each(|share| share.copies = 1);
+        assert!(margin(&twice).ends_with("each pack; any pack missing: they are there twice"));
     }
 
     #[test]

@@ -57,6 +57,9 @@ pub(crate) struct PackReport {
     /// When it was last scrubbed, in seconds since 1970; none where that is not known.
     #[serde(default)]
     pub(crate) verified: Option<u64>,
+    /// How many more copies of it there are.
+    #[serde(default)]
+    pub(crate) copies: u64,
 }
 
 impl From<Explanation> for WhyReport {
@@ -100,6 +103,7 @@ impl From<Explanation> for WhyReport {
                     bytes: share.bytes,
                     parity: share.parity.map(parity_name),
                     verified: share.verified,
+                    copies: share.copies as u64,
                 })
                 .collect(),
         }
@@ -118,6 +122,7 @@ mod tests {
             bytes: u64::from(1000 - n),
             parity: None,
             verified: None,
+            copies: 0,
         };
         let explanation = Explanation {
             size: 4000,

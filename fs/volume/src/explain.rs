@@ -53,6 +53,8 @@ pub struct PackShare {
     pub parity: Option<ParityGeometry>,
     /// When it was last scrubbed, in seconds since 1970, where that is known.
     pub verified: Option<u64>,
+    /// How many more copies of it there are.
+    pub copies: usize,
 }
 
 /// Packs whose parity is looked at.
@@ -84,6 +86,9 @@ impl Core {
         let used = explanation.add_runs(&runs);
         for share in explanation.packs.iter_mut().take(PARITY_OF) {
             share.parity = self.store.parity_of(share.pack);
+        }
+        for share in &mut explanation.packs {
+            share.copies = self.store.twins_of(&share.pack).len();
         }
         let packs: Vec<PackId> = explanation.packs.iter().map(|share| share.pack).collect();
         let verified = crate::scrub::verified(&self.store, &packs);
@@ -178,7 +183,7 @@ impl Explanation {
         }
         self.chunks = used.len() as u64;
         self.unique = used.values().sum();
-        let share = |(pack, bytes)| PackShare { pack, bytes, parity: None, verified: None };
+        let share = |(pack, bytes)| PackShare { pack, bytes, parity: None, verified: None, copies: 0 };
         self.packs = packs.into_iter().map(share).collect();
         self.packs.sort_by_key(|share| (std::cmp::Reverse(share.bytes), share.pack));
         used
