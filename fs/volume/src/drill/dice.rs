@@ -1,4 +1,4 @@
-//! Random numbers that a seed decides, so that what a drill did can be done again.
+//! Random numbers that a seed decides, so that what a drill did, or a test, can be done again.
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
@@ -22,6 +22,11 @@ impl Dice {
     /// A number below `n`, or 0.
     pub fn below(&mut self, n: u64) -> u64 {
         self.roll() % n.max(1)
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
     }
 
     /// So many different numbers below `n`, in no order; all of them where there are fewer.
