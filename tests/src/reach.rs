@@ -44,8 +44,18 @@ impl<'a> Reach<'a> {
 
     /// Whether a frame and a copy of what describes it are as they were.
     pub fn has_frame(&self, frame: &Range<u64>) -> bool {
+        self.has_footer() && self.is_same(frame)
+    }
+
+    /// Whether a copy of what describes frames is as it was.
+    pub fn has_footer(&self) -> bool {
         let copies = [self.layout.footer(), self.layout.second_footer()];
-        self.found && copies.iter().any(|at| self.is_same(at)) && self.is_same(frame)
+        self.found && copies.iter().any(|at| self.is_same(at))
+    }
+
+    /// Whether anything says where the pack's parts lie.
+    pub fn is_found(&self) -> bool {
+        self.found
     }
 
     /// Whether a frame can be read.

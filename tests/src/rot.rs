@@ -543,9 +543,19 @@ impl Layout {
                 continue;
             }
             verdict.guarantee = Guarantee::Beyond;
-            verdict.named.insert(path);
+            verdict.named.insert(path.clone());
+            let copies = [Some(path), self.twins.contains(&pack).then(|| twin_of(&pack))];
+            let copies: Vec<_> = copies.into_iter().flatten().filter_map(|p| self.after(fault, &p)).collect();
+            // A frame has a checksum of its own: it need not be in a sector that is whole.
+            let is_somewhere = |at: &Range<u64>| {
+                let at = at.start as usize..at.end as usize;
+                copies
+                    .iter()
+                    .any(|copy| copy.get(at.clone()) == Some(&self.files[&self.path_of(&pack)][at.clone()]))
+            };
             let loss = |frame: &Region| match &reach {
                 Some(reach) if reach.has_frame(&frame.at) => Loss::No,
+                Some(reach) if reach.has_footer() && is_somewhere(&frame.at) => Loss::No,
                 Some(reach) if reach.silent() => Loss::Perhaps,
                 Some(reach) if reach.reads_frame(frame.at.clone()) => Loss::No,
                 _ => Loss::Yes,
@@ -650,7 +660,11 @@ impl Layout {
         disk: &dyn Disk,
     ) -> Result<(), String> {
         let before = &self.files[path];
-        let file = disk.open(path, Access::Read).map_err(|e| format!("{path}: {e}"))?;
+        let file = match disk.open(path, Access::Read) {
+            // It was gone, and its second copy says nothing of where its parts lie.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !reach.is_found() => return Ok(()),
+            file => file.map_err(|e| format!("{path}: {e}"))?,
+        };
         // What errs has no bytes.
         let errs = fault.edits.iter().any(|edit| matches!(edit, Edit::Lose(p, ..) if p == path));
         let own = self.after(fault, path);

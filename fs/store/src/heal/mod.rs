@@ -44,7 +44,12 @@ pub(crate) fn footer(disk: Option<&dyn Disk>, reader: &PackReader) -> Option<Foo
     let decode = |bytes: &[u8]| Footer::decode(bytes, &reader.pack()).ok();
     // What leads to a copy may be lost, and the copy whole.
     let second = raw(reader, layout.second_footer()).and_then(|bytes| decode(&bytes));
-    second.or_else(|| decode(&read(disk, reader, layout.footer(), |bytes| decode(bytes).is_some())?))
+    let first = || decode(&read(disk, reader, layout.footer(), |bytes| decode(bytes).is_some())?);
+    let of_others = || {
+        let others = others(disk, reader);
+        others.all().iter().find_map(|(_, file)| decode(&sectors::read(&**file, layout.second_footer())?))
+    };
+    second.or_else(first).or_else(of_others)
 }
 
 fn others<'a>(disk: Option<&'a dyn Disk>, reader: &PackReader) -> Others<'a> {

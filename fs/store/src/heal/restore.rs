@@ -61,17 +61,19 @@ impl<'a> Restorer<'a> {
     /// A region's bytes: as they are where they are whole, and else restored. Where nothing says whether they are right
     /// they are `Unknown`, and whoever asks must find out.
     pub(super) fn read(&self, region: &Region) -> Found {
-        match self.sectors.read(region) {
-            Found::Lost => self.restore(region),
-            Found::Unknown(bytes) => match self.sectors.missing_sums(region) {
-                // The checksums are covered by parity themselves.
-                Some(sums) if self.restores_sums(&sums) => match self.sectors.check(region, bytes) {
-                    Found::Lost => self.restore(region),
-                    found => found,
-                },
-                _ => Found::Unknown(bytes),
+        let found = self.sectors.read(region);
+        if matches!(found, Found::Whole(_)) {
+            return found;
+        }
+        // The checksums are covered by parity themselves. Without them nothing would tell what was restored from what is wrong.
+        let known = self.sectors.missing_sums(region).is_none_or(|sums| self.restores_sums(&sums));
+        match found {
+            Found::Unknown(bytes) if known => match self.sectors.check(region, bytes) {
+                Found::Lost => self.restore(region),
+                found => found,
             },
-            whole => whole,
+            Found::Unknown(bytes) => Found::Unknown(bytes),
+            _ => self.restore(region),
         }
     }
 

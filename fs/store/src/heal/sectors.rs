@@ -242,7 +242,8 @@ impl<'a> Sectors<'a> {
     }
 }
 
-fn read(file: &dyn DiskFile, range: Range<u64>) -> Option<Vec<u8>> {
+/// Bytes as they are; none where they are not there, or cannot be read.
+pub(super) fn read(file: &dyn DiskFile, range: Range<u64>) -> Option<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
     file.read_exact_at(&mut bytes, range.start).ok()?;
     Some(bytes)

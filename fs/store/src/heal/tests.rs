@@ -44,6 +44,20 @@ fn contents(disk: &MemoryDisk) -> Vec<u8> {
     bytes
 }
 
+/// The same, where some of it may not be readable: that is as in `left`.
+fn contents_or(disk: &MemoryDisk, left: &[u8]) -> Vec<u8> {
+    let file = disk.open(&pack_path(&PACK), Access::Read).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    for (number, sector) in bytes.chunks_mut(SECTOR as usize).enumerate() {
+        let start = number * SECTOR as usize;
+        if file.read_exact_at(sector, start as u64).is_err() {
+            let left = left.get(start..).unwrap_or_default();
+            sector.iter_mut().enumerate().for_each(|(n, byte)| *byte = left.get(n).copied().unwrap_or(0));
+        }
+    }
+    bytes
+}
+
 fn overwrite(disk: &MemoryDisk, bytes: &[u8]) {
     let file = disk.open(&pack_path(&PACK), Access::Write).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
@@ -168,6 +182,7 @@ proptest! {
         frames in shape(),
         parity in geometry(),
         faults in prop::collection::vec(faults(), 0..5),
+        unreadable in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
     ) {
         let (disk, sealed) = sealed(&frames, parity);
         let whole = contents(&disk);
@@ -176,6 +191,14 @@ proptest! {
         let mut damaged = whole.clone();
         faults.iter().for_each(|fault| fault.inflict(&mut damaged));
         overwrite(&disk, &damaged);
+        let len = damaged.len();
+        for at in unreadable.iter().filter(|_| len > 0) {
+            let start = at.index(len) / SECTOR as usize * SECTOR as usize;
+            let end = len.min(start + SECTOR as usize);
+            disk.lose(&pack_path(&PACK), start as u64..end as u64, false).unwrap();
+            // What cannot be read is as good as other bytes; where it lay behind the end it is cut off again.
+            (start..end).for_each(|at| damaged[at] = whole.get(at).map_or(0xaa, |byte| !byte));
+        }
 
         let within = within(&layout, &spoilt(&whole, &damaged), layout_is_there(&whole, &damaged, &layout));
         let reader = PackReader::open(&*disk, PACK).unwrap();
@@ -198,7 +221,7 @@ proptest! {
                 prop_assert_eq!(examined.is_whole(), damaged == whole, "{:?}", examined);
                 let mended = mend(&*disk, &examined).unwrap();
                 let left = |at: usize| damaged.get(at).copied().unwrap_or(0);
-                let found = contents(&disk);
+                let found = contents_or(&disk, &damaged);
                 let invented = (0..found.len().min(whole.len()))
                     .find(|at| found[*at] != whole[*at] && found[*at] != left(*at));
                 prop_assert_eq!(invented, None, "a byte that neither was there nor belongs there");
