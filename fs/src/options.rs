@@ -141,7 +141,7 @@ pub(crate) const OPTIONS: &[Known] = &[
     },
     Known {
         name: "tensor",
-        help: "whether tensors in new files (safetensors, GGUF, npy) are looked for, and stored by what their numbers are: on or off",
+        help: "whether tensors in new files (safetensors, GGUF, npy, npz, PyTorch, ONNX) are looked for, and stored by what their numbers are: on or off",
         take: Take::Value("HOW", |o, value| {
             o.tensors = Some(on_or_off("tensor", value)?);
             Ok(())

@@ -1,6 +1,7 @@
 //! What cairn's tests share: a reference model of a filesystem, operations on both, a disk and an engine that
 //! fail, the comparison of the two, bytes made to do harm, and real mounts.
 
+pub mod containers;
 pub mod content;
 pub mod cuttable;
 pub mod dice;

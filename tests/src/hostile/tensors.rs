@@ -1,17 +1,25 @@
 //! Headers of files of tensors, and coded runs, whatever they say. Behind checksums that are right: nothing else comes that far.
 
-use cairn_codec::tensor::files::{Detected, LONGEST_HEADER, detect};
+use cairn_codec::tensor::files::{Detected, LONGEST_HEADER, TensorFile, detect, find};
 use cairn_codec::tensor::{Decoder, Encoder, Kernel, decode};
 use cairn_format::{ChunkId, Element, PlanesHead};
 
 use super::choices::Choices;
+use crate::containers::{Told, npz, onnx, pickle, pytorch, zip_entry};
 
 const CHUNK: ChunkId = ChunkId([0x5a; 32]);
 
 /// What is detected lies in the file; what decodes is as long as was asked for, and the same with every kernel.
 pub fn tensors(input: &[u8]) {
     let mut choices = Choices::new(input);
-    match choices.byte() % 5 {
+    match choices.byte() {
+        container @ 0x80.. => edited(container % 3, &mut choices),
+        other => plain(other % 5, &mut choices),
+    }
+}
+
+fn plain(which: u8, choices: &mut Choices<'_>) {
+    match which {
         0 => {
             let file_len = choices.number();
             header(choices.rest(), file_len);
@@ -41,7 +49,7 @@ pub fn tensors(input: &[u8]) {
                 assert!(decoded.is_ok_and(|decoded| decoded == plain), "what was coded is decoded");
             }
         }
-        _ => sealed_run(&mut choices),
+        _ => sealed_run(choices),
     }
 }
 
@@ -51,15 +59,60 @@ fn header(bytes: &[u8], file_len: u64) {
         Detected::Wants(more) => {
             assert!(more > (bytes.len() as u64).min(file_len) && more <= file_len.min(LONGEST_HEADER));
         }
-        Detected::Tensors(file) => {
-            let mut end = 0;
-            for tensor in &file.tensors {
-                assert!(tensor.len > 0 && tensor.offset >= end, "in order");
-                end = tensor.offset + tensor.len;
-                assert!(end <= file_len, "within the file");
-            }
-        }
+        Detected::Tensors(file) => in_order(&file),
     }
+    whole(bytes, file_len);
+}
+
+/// Looks for tensors in a file that has these bytes.
+fn whole(bytes: &[u8], file_len: u64) {
+    let mut reads = 0;
+    let found = find(file_len, &mut |at, len| {
+        reads += 1;
+        let from = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+        let to = from.saturating_add(len as usize).min(bytes.len());
+        Some(bytes[from..to].to_vec())
+    });
+    // Each byte could be a header of its own, and no more than that.
+    assert!(reads <= 50 + bytes.len(), "{reads} reads of {} bytes", bytes.len());
+    found.iter().for_each(in_order);
+}
+
+fn in_order(file: &TensorFile) {
+    let mut end = 0;
+    for tensor in &file.tensors {
+        assert!(tensor.len > 0 && tensor.offset >= end, "in order");
+        end = tensor.offset + tensor.len;
+    }
+}
+
+/// A file that holds tensors among other things, edited; or a pickle of these bytes in one.
+fn edited(which: u8, choices: &mut Choices<'_>) {
+    let told = choices.pick(&Told::ALL).copied().unwrap_or(Told::Before);
+    let (a, b) = ([1u8; 24], [2u8; 10]);
+    let mut file = match which {
+        0 => npz(&[("a", "<f4", &[2, 3], &a), ("b", "<f2", &[5], &b)], told),
+        1 if choices.one_in(2) => {
+            let mut pickled = match choices.one_in(2) {
+                true => pickle(&[("a", "FloatStorage", &[2, 3], &a), ("b", "HalfStorage", &[5], &b)]),
+                false => Vec::new(),
+            };
+            let len = pickled.len();
+            choices.edit(&mut pickled, 0, len);
+            let mut file = Vec::new();
+            pickled.extend(choices.rest());
+            zip_entry(&mut file, "a/data.pkl", &pickled, told, 1);
+            zip_entry(&mut file, "a/data/0", &a, told, 1);
+            zip_entry(&mut file, "a/data/1", &b, told, 1);
+            file
+        }
+        1 => pytorch(&[("a", "FloatStorage", &[2, 3], &a), ("b", "HalfStorage", &[5], &b)], told),
+        _ => onnx(&[("a", "1", &[2, 3], &a), ("b", "10", &[5], &b)]),
+    };
+    let len = file.len();
+    choices.edit(&mut file, 0, len);
+    file.extend(choices.rest());
+    whole(&file, file.len() as u64);
 }
 
 /// A run as an encoder makes it, edited, with checksums that are right again.

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use cairn_tests::containers::{self, Told};
 use cairn_tests::hostile::{TARGETS, choices, run};
 use cairn_tests::world::{World, small};
 use cairn_volume::{Caller, Error, MakeOptions, SeekTo, SetAttr};
@@ -226,6 +227,18 @@ fn write_the_fuzzers_seeds() {
     let json = r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
     put("tensors", "safetensors", 1, json.as_bytes());
     put("tensors", "gguf", 2, &[&[1u64, 0, 1].map(u64::to_le_bytes).concat()[..], b"w\x01\0\0\0"].concat());
+    for which in 0..3u8 {
+        for told in 0..5u8 {
+            put("tensors", &format!("container-{which}-{told}"), 0x80 + (which + 1) % 3, &[told, 1, 1, 0, 0]);
+        }
+    }
+    put(
+        "tensors",
+        "zip",
+        0,
+        &[&[0, 12][..], &containers::npz(&[("a", "<f4", &[2], &[7; 8])], Told::Before)].concat(),
+    );
+    put("tensors", "onnx", 0, &[&[0, 12][..], &containers::onnx(&[("a", "1", &[2], &[7; 8])])].concat());
     for seed in 0..200 {
         let input = choices::of_seed(seed);
         put("tensors", &seed.to_string(), input[0], &input[1..]);

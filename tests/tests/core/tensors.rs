@@ -1,9 +1,11 @@
 //! Files that hold tensors: cut at these, stored by what their numbers are, and read back as any other.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use cairn_format::PieceKind;
+use cairn_tests::containers::{Told, npy, npz, onnx, pytorch};
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::world::{World, small};
 use cairn_volume::{Caller, GcOptions, MakeOptions, OpenOptions, Volume};
@@ -134,6 +136,102 @@ fn a_tensor_is_cut_from_where_it_begins_and_found_again_behind_another_header() 
     reads_as(&volume, ino, &other);
 }
 
+/// The same tensors in files of several formats.
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    let (a, b, c) = (weights(8, 1_400_000, true), weights(9, 400, true), weights(10, 700_000, false));
+    let of = |types: [&'static str; 3]| -> [(&'static str, &'static str, &'static [u64], &[u8]); 3] {
+        [("a", types[0], &[350_000], &a), ("b", types[1], &[100], &b), ("c", types[2], &[350_000], &c)]
+    };
+    let numpy = of(["<f4", "<f4", "<f2"]);
+    vec![
+        (
+            "safetensors",
+            safetensors("", &[("a", true, a.clone()), ("b", true, b.clone()), ("c", false, c.clone())]),
+        ),
+        ("npy", npy(numpy[0])),
+        ("npz", npz(&numpy, Told::BeforeInEight)),
+        ("npz, streamed", npz(&numpy, Told::Behind)),
+        ("PyTorch", pytorch(&of(["FloatStorage", "FloatStorage", "BFloat16Storage"]), Told::Behind)),
+        ("ONNX", onnx(&of(["1", "1", "16"]))),
+    ]
+}
+
+#[test]
+fn tensors_are_the_same_chunks_in_files_of_any_format() {
+    let world = world();
+    let volume = open(&world, true);
+    for (n, (format, file)) in files().iter().enumerate() {
+        let before = volume.statistics().new_bytes;
+        let ino = create(&volume, format);
+        write(&volume, ino, 0, file);
+        volume.sync().expect("sync");
+        let new = volume.statistics().new_bytes - before;
+        assert!(n == 0 || new < 20_000, "{format}: {new} new bytes");
+        reads_as(&volume, ino, file);
+    }
+}
+
+/// With folds between, as happens to what takes longer to write than a fold waits.
+#[test]
+fn a_file_of_tensors_that_grows_is_cut_as_if_it_had_been_written_at_once() {
+    for (format, file) in files() {
+        for step in [100_000, 333_333, 1_000_001] {
+            let world = world();
+            let volume = open(&world, true);
+            let ino = create(&volume, "grown");
+            for (n, part) in file.chunks(step).enumerate() {
+                write(&volume, ino, n * step, part);
+                volume.sync().expect("sync");
+            }
+            reads_as(&volume, ino, &file);
+            let whole = create(&volume, "whole");
+            write(&volume, whole, 0, &file);
+            volume.sync().expect("sync");
+            assert_eq!(cuts(&volume, ino), cuts(&volume, whole), "{format}, {step} bytes at a time");
+        }
+    }
+}
+
+/// NumPy writes the length of an array before it when the array is written.
+#[test]
+fn an_archive_whose_headers_are_written_last_is_cut_as_if_they_had_been_there() {
+    let a = weights(11, 1_500_000, true);
+    let tensors = [("a", "<f4", &[375_000][..], &a[..]), ("b", "<f4", &[375_000], &a)];
+    let (early, file) = (npz(&tensors, Told::NotYet), npz(&tensors, Told::BeforeInEight));
+    let world = world();
+    let volume = open(&world, true);
+    let ino = create(&volume, "numpy");
+    write(&volume, ino, 0, &early[..1_300_000]);
+    volume.sync().expect("sync");
+    write(&volume, ino, 1_300_000, &file[1_300_000..]);
+    write(&volume, ino, 0, &file[..100]);
+    volume.sync().expect("sync");
+    reads_as(&volume, ino, &file);
+    let whole = create(&volume, "whole");
+    write(&volume, whole, 0, &file);
+    volume.sync().expect("sync");
+    assert_eq!(cuts(&volume, ino), cuts(&volume, whole));
+}
+
+#[test]
+fn a_header_that_changes_moves_the_cuts_of_what_is_written_after_it() {
+    let world = world();
+    let volume = open(&world, true);
+    let ino = create(&volume, "model");
+    // Noise first, then a model over it, its header last.
+    write(&volume, ino, 0, &noise(3, 1_500_000));
+    volume.sync().expect("sync");
+    let file = checkpoint("");
+    write(&volume, ino, 2000, &file[2000..]);
+    write(&volume, ino, 0, &file[..2000]);
+    volume.sync().expect("sync");
+    reads_as(&volume, ino, &file);
+    let whole = create(&volume, "whole");
+    write(&volume, whole, 0, &file);
+    volume.sync().expect("sync");
+    assert_eq!(cuts(&volume, ino), cuts(&volume, whole));
+}
+
 #[test]
 fn compaction_keeps_what_tensors_are_stored_as() {
     let file = checkpoint("");
@@ -162,6 +260,76 @@ fn compaction_keeps_what_tensors_are_stored_as() {
     assert!(after + (5 << 19) < before, "{before} to {after}");
     assert!(after < alone + alone / 50, "{after} instead of {alone}");
     reads_as(&volume, ino, &file);
+}
+
+/// Chunks outside tensors are of the usual size, 64 KiB at most.
+fn usual() -> World {
+    World::make(&MakeOptions { journal_size: 64 << 20, segment_size: 4 << 20, ..MakeOptions::default() })
+}
+
+/// What a file's chunks take, as they are stored.
+fn stored(volume: &Volume, ino: u64) -> (usize, u64) {
+    let extents = volume.extents(ino).expect("extents").into_iter();
+    let chunks = extents.filter_map(|(_, _, kind)| match kind {
+        PieceKind::Chunk(piece) => Some((piece.chunk, u64::from(piece.stored))),
+        _ => None,
+    });
+    let chunks: HashMap<_, _> = chunks.collect();
+    (chunks.len(), chunks.values().sum())
+}
+
+fn repeated(pattern: &[u8], len: usize) -> Vec<u8> {
+    pattern.iter().copied().cycle().take(len).collect()
+}
+
+#[test]
+fn a_pattern_in_any_file_takes_what_the_pattern_takes() {
+    let world = usual();
+    let volume = open(&world, true);
+    for (n, period) in [1, 2, 3, 48, 100].into_iter().enumerate() {
+        let file = repeated(&noise(n as u64, period), 1 << 20);
+        let ino = create(&volume, &format!("{period}"));
+        write(&volume, ino, 0, &file);
+        volume.sync().expect("sync");
+        reads_as(&volume, ino, &file);
+        let (chunks, stored) = stored(&volume, ino);
+        assert!(chunks <= 2 && stored < 400, "{period}: {chunks} chunks, {stored} bytes");
+    }
+    // As long ones, too: what is whole of them is one chunk.
+    let file = repeated(&noise(9, 4096), 10 << 20);
+    let ino = create(&volume, "long");
+    write(&volume, ino, 0, &file);
+    volume.sync().expect("sync");
+    reads_as(&volume, ino, &file);
+    let (chunks, stored) = stored(&volume, ino);
+    assert!(chunks <= 2 && stored < 10_000, "{chunks} chunks, {stored} bytes");
+}
+
+/// Else what is written into many zeros, of an image of a disk, has all that follow cut anew.
+#[test]
+fn a_write_into_a_pattern_has_little_of_it_cut_anew() {
+    let world = usual();
+    let volume = open(&world, true);
+    let mut file = repeated(&noise(1, 3), 12 << 20);
+    let ino = create(&volume, "image");
+    write(&volume, ino, 0, &file);
+    volume.sync().expect("sync");
+    let before = cuts(&volume, ino);
+    let at = (5 << 20) + 12_345;
+    file[at..at + 4096].copy_from_slice(&noise(2, 4096));
+    volume.write(ino, at as u64, &noise(2, 4096), false).expect("write");
+    volume.sync().expect("sync");
+    reads_as(&volume, ino, &file);
+    let after = cuts(&volume, ino);
+    let (from, to) = (at as u64 - (2 << 20), at as u64 + (2 << 20));
+    let elsewhere =
+        |cuts: &[u64]| cuts.iter().copied().filter(|cut| !(from..to).contains(cut)).collect::<Vec<_>>();
+    assert_eq!(elsewhere(&before), elsewhere(&after));
+    // As if it had been written so.
+    let whole = create(&volume, "whole");
+    write(&volume, whole, 0, &file);
+    volume.sync().expect("sync");
+    assert_eq!(after, cuts(&volume, whole));
 }
 
 #[derive(Clone, Debug)]

@@ -50,6 +50,12 @@ pub enum RunError {
     Malformed(#[from] Malformed),
 }
 
+/// How far a run goes on with what its first `start` bytes repeat, and how long that is, if those repeat a pattern of up to 4096 bytes.
+pub fn pattern(run: &[u8], start: usize) -> Option<(usize, usize)> {
+    let period = period::period(run.get(..start)?)?.len();
+    Some((period::repeats(run, period), period))
+}
+
 /// Codes runs. It keeps its buffers, so keep one to a thread.
 pub struct Encoder {
     kernel: Kernel,

@@ -52,7 +52,7 @@ pub(super) fn recut(
     let Some(size) = file_size(core, run)? else { return Ok(Recut::Done(from)) };
     let cuts = Cuts::of(core, run, size)?;
     let end = run.end.min(size);
-    let mut at = first_cut(core, run, run.start.min(size), cuts.longest() as u64)?.max(from);
+    let mut at = first_cut(core, run, run.start.min(size), cuts.reach() as u64)?.max(from);
     while at < end {
         // The next bytes that are no hole.
         let Some(begin) = next_data(core, run, at, end)? else { break };
@@ -99,7 +99,14 @@ fn cut_data(
         if packer.is_full() {
             return Ok(Recut::Full(window.start));
         }
-        let (len, element) = cuts.cut(window.start, window.bytes());
+        let (mut len, mut element) = cuts.cut(window.start, window.bytes());
+        // A pattern that goes on: so may the chunk.
+        while len == window.bytes().len() && !window.ended {
+            if !window.extend(core, run, size)? {
+                return Ok(Recut::Unreadable(window.start));
+            }
+            (len, element) = cuts.cut(window.start, window.bytes());
+        }
         let plain = &window.bytes()[..len];
         let id = chunk_id(core.store.chunk_key(), plain);
         let was = window.runs_of(len as u64);

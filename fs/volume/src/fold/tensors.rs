@@ -1,9 +1,10 @@
 //! Where a file's chunks end that holds tensors: at these, and within them at fixed distances from their beginnings, so that one that comes again
-//! in another file, or behind a header that changed, has the same chunks.
+//! in another file, or behind a header that changed, has the same chunks. And where they end in any file that repeats a pattern.
 
 use cairn_codec::Chunker;
-use cairn_codec::tensor::files::{Detected, Tensor, TensorFile, detect};
-use cairn_format::{Element, PieceKind};
+use cairn_codec::tensor::files::{Tensor, TensorFile, find};
+use cairn_codec::tensor::pattern;
+use cairn_format::{Compression, Element, PieceKind};
 
 use super::{Taken, read_run};
 use crate::core::Core;
@@ -15,14 +16,14 @@ pub(crate) const RUN: u64 = 1 << 20;
 const LEAST: u64 = 32 << 10;
 /// A file that is shorter has none.
 const SMALLEST_FILE: u64 = 64 << 10;
-/// What is looked at first.
-const FIRST: u64 = 4096;
 
 /// How a file is cut.
 pub(crate) struct Cuts {
     chunker: Chunker,
     /// By where they begin.
     tensors: Vec<Span>,
+    /// Whether what repeats a pattern is cut by that.
+    patterns: bool,
 }
 
 /// A tensor that is cut by itself.
@@ -34,34 +35,42 @@ struct Span {
 }
 
 impl Cuts {
-    /// Of the file that a run belongs to, by its first bytes as they are now.
+    /// Of the file that a run belongs to, by its headers as they are now.
     pub(super) fn of(core: &Core, run: &Taken, size: u64) -> Result<Cuts, NamespaceError> {
         let chunker = Chunker::new(core.geometry.chunks);
         if !core.writing.tensors || size < SMALLEST_FILE {
-            return Ok(Cuts { chunker, tensors: Vec::new() });
+            return Ok(Cuts { chunker, tensors: Vec::new(), patterns: false });
         }
-        Cuts::detect(chunker, size, &mut |len| read_start(core, run, len))
+        let cuts = Cuts::detect(chunker, size, &mut |at, len| {
+            read_part(core, run, at, len.min(size.saturating_sub(at)))
+        })?;
+        // As it is, it takes what its chunk takes.
+        Ok(Cuts { patterns: core.writing.compression != Compression::None, ..cuts })
     }
 
-    /// Of a file of `size` bytes, the first of which `read` gives: so many, or none.
+    /// Of a file of `size` bytes. `read` gives so many of them from there on: fewer where no more are there, none where they cannot be had.
     pub(crate) fn detect<E>(
         chunker: Chunker,
         size: u64,
-        read: &mut dyn FnMut(u64) -> Result<Option<Vec<u8>>, E>,
+        read: &mut dyn FnMut(u64, u64) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Cuts, E> {
-        let mut want = FIRST.min(size);
-        let tensors = loop {
-            let Some(start) = read(want)? else { break Vec::new() };
-            match detect(&start, size) {
-                Detected::Nothing => break Vec::new(),
-                Detected::Wants(more) => want = more,
-                Detected::Tensors(file) => break spans(&file),
+        let mut failed = None;
+        let found = find(size, &mut |at, len| match read(at, len) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                failed = Some(error);
+                None
             }
-        };
-        Ok(Cuts { chunker, tensors })
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => {
+                Ok(Cuts { chunker, tensors: found.as_ref().map(spans).unwrap_or_default(), patterns: true })
+            }
+        }
     }
 
-    /// No chunk is longer than this.
+    /// No chunk is longer than this, but where a pattern goes on: then [`cut`](Self::cut) takes all that is there.
     pub(crate) fn longest(&self) -> usize {
         match self.tensors.is_empty() {
             true => self.chunker.max(),
@@ -69,8 +78,13 @@ impl Cuts {
         }
     }
 
-    /// The length of the chunk that begins at `at`, and what its numbers are, if it is part of a tensor. `run` is what lies there: all
-    /// up to the end of the file or a hole, or more than [`longest`](Self::longest).
+    /// No chunk is longer than this.
+    pub(crate) fn reach(&self) -> usize {
+        self.longest().max(RUN as usize)
+    }
+
+    /// The length of the chunk that begins at `at`, and what its numbers are, if it is part of a tensor or repeats a pattern. `run` is what
+    /// lies there: all up to the end of the file or a hole, or more than [`longest`](Self::longest), and more where all of that is one chunk.
     pub(crate) fn cut(&self, at: u64, run: &[u8]) -> (usize, Option<Element>) {
         let next = self.tensors.partition_point(|span| span.end <= at);
         match self.tensors.get(next) {
@@ -83,10 +97,23 @@ impl Cuts {
             }
             Some(span) => {
                 let before = run.len().min(usize::try_from(span.start - at).unwrap_or(usize::MAX));
-                (self.chunker.cut(&run[..before]), None)
+                self.cut_other(at, &run[..before])
             }
-            None => (self.chunker.cut(run), None),
+            None => self.cut_other(at, run),
         }
+    }
+
+    /// What is no tensor: by its content. A chunk of many that repeat a pattern has no end in that, wherever it began, and each would have
+    /// another phase: they end at multiples of the pattern's length from the file's beginning instead, as far apart as those of tensors.
+    fn cut_other(&self, at: u64, run: &[u8]) -> (usize, Option<Element>) {
+        let (len, longest) = (self.chunker.cut(run), self.chunker.max());
+        if !self.patterns || len < longest || longest as u64 >= RUN {
+            return (len, None);
+        }
+        let Some((goes_on, period)) = pattern(run, longest) else { return (len, None) };
+        let step = RUN / period as u64 * period as u64;
+        let len = goes_on.min((step - at % step) as usize);
+        (len, (len as u64 >= LEAST).then_some(Element::Byte))
     }
 }
 
@@ -99,22 +126,22 @@ fn spans(file: &TensorFile) -> Vec<Span> {
     file.tensors.iter().filter(|tensor| tensor.len >= LEAST).map(span).collect()
 }
 
-/// The first bytes of a file; none where some are not there, or cannot be read now.
-fn read_start(core: &Core, run: &Taken, len: u64) -> Result<Option<Vec<u8>>, NamespaceError> {
+/// Bytes of a file, as far as they are there, and can be read now.
+fn read_part(core: &Core, run: &Taken, at: u64, len: u64) -> Result<Option<Vec<u8>>, NamespaceError> {
     let runs = {
         let _lock = core.locks.read(run.file.1);
-        core.look(|ns| ns.runs(run.file.0, run.file.1, 0, len))?
+        core.look(|ns| ns.runs(run.file.0, run.file.1, at, len))?
     };
-    let mut start = Vec::with_capacity(len as usize);
+    let mut part = Vec::with_capacity(len as usize);
     for next in runs {
         if next.1.kind == PieceKind::Hole {
-            return Ok(None);
+            break;
         }
         match read_run(core, &next) {
-            Ok(Some(bytes)) => start.extend(bytes),
+            Ok(Some(bytes)) => part.extend(bytes),
             // Whoever folds or reads it says what is wrong.
-            Ok(None) | Err(_) => return Ok(None),
+            Ok(None) | Err(_) => break,
         }
     }
-    Ok((start.len() as u64 == len).then_some(start))
+    Ok(Some(part))
 }

@@ -129,17 +129,11 @@ impl Seeker {
 
     /// How a file is cut: where it holds tensors, at these. How long it is does not matter.
     fn cuts(&self, file: &mut dyn SourceFile) -> Cuts {
-        let mut ended = false;
-        let detected = Cuts::detect(self.chunker, u64::MAX, &mut |len| {
-            if ended {
-                return Ok::<_, Infallible>(None);
-            }
-            let mut start = vec![0; len as usize];
-            let got = file.read_at(&mut start, 0).unwrap_or(0);
-            start.truncate(got);
-            // There is no more to be had.
-            ended = (start.len() as u64) < len;
-            Ok(Some(start))
+        let detected = Cuts::detect(self.chunker, u64::MAX, &mut |at, len| {
+            let mut part = vec![0; len as usize];
+            let got = file.read_at(&mut part, at).unwrap_or(0);
+            part.truncate(got);
+            Ok::<_, Infallible>(Some(part))
         });
         match detected {
             Ok(cuts) => cuts,
@@ -157,8 +151,9 @@ impl Seeker {
         let (mut read, mut end, mut next) = (data.start, data.end, data.end);
         let mut ahead: Vec<u8> = Vec::new();
         let mut head = 0;
+        let mut want = cuts.longest();
         loop {
-            while ahead.len() - head <= cuts.longest() && read < end {
+            while ahead.len() - head <= want && read < end {
                 ahead.drain(..head);
                 head = 0;
                 let start = ahead.len();
@@ -180,6 +175,12 @@ impl Seeker {
             }
             let at = read - (ahead.len() - head) as u64;
             let (len, _) = cuts.cut(at, &ahead[head..]);
+            // A pattern that goes on: so may the chunk.
+            if len == ahead.len() - head && read < end {
+                want = len;
+                continue;
+            }
+            want = cuts.longest();
             self.hold(&ahead[head..head + len], to)?;
             head += len;
         }

@@ -9,7 +9,7 @@ const ALIGNMENT_KEY: &[u8] = b"general.alignment";
 /// An array in an array in an array: more there is not.
 const DEEPEST: u32 = 3;
 
-pub(super) fn parse(start: &[u8], _file_len: u64) -> Result<Option<TensorFile>, Stop> {
+pub(super) fn parse(start: &[u8]) -> Result<Option<TensorFile>, Stop> {
     if !start.starts_with(b"GGUF") {
         return Ok(None);
     }
@@ -35,9 +35,9 @@ pub(super) fn parse(start: &[u8], _file_len: u64) -> Result<Option<TensorFile>, 
             return Err(Stop::Malformed);
         }
         let shape = (0..dimensions).map(|_| header.u64()).collect::<Result<Vec<_>, _>>()?;
-        let (dtype, element, weights) = kind(header.u32()?).ok_or(Stop::Malformed)?;
-        let elements = bytes_of(&shape, 1).filter(|count| count % weights == 0).ok_or(Stop::Malformed)?;
-        let len = bytes_of(&[elements / weights], element.width() as u64).ok_or(Stop::Malformed)?;
+        let (dtype, element, weights, bytes) = kind(header.u32()?).ok_or(Stop::Malformed)?;
+        let count = bytes_of(&shape, 1).filter(|count| count % weights == 0).ok_or(Stop::Malformed)?;
+        let len = bytes_of(&[count / weights], bytes).ok_or(Stop::Malformed)?;
         let offset = header.u64()?;
         found.push(Tensor { name, dtype: dtype.into(), element, shape, offset, len });
     }
@@ -51,9 +51,9 @@ pub(super) fn parse(start: &[u8], _file_len: u64) -> Result<Option<TensorFile>, 
     Ok(Some(TensorFile { format: "GGUF", tensors: found }))
 }
 
-/// A type's name, as what it is coded, and how many weights are one element.
-fn kind(code: u32) -> Option<(&'static str, Element, u64)> {
-    Some(match code {
+/// A type's name, as what it is coded, how many weights are in a group, and bytes of one. Those of which the groups' fields are not known here are bytes.
+fn kind(code: u32) -> Option<(&'static str, Element, u64, u64)> {
+    let (name, element, weights) = match code {
         0 => ("F32", Element::Single, 1),
         1 => ("F16", Element::Half, 1),
         2 => ("Q4_0", Element::Q4_0, 32),
@@ -66,12 +66,35 @@ fn kind(code: u32) -> Option<(&'static str, Element, u64)> {
         12 => ("Q4_K", Element::Q4K, 256),
         13 => ("Q5_K", Element::Q5K, 256),
         14 => ("Q6_K", Element::Q6K, 256),
+        // A scale of 16 bits and 32 numbers of 4, as in Q4_0.
+        20 => ("IQ4_NL", Element::Q4_0, 32),
         24 => ("I8", Element::Byte, 1),
         25 => ("I16", Element::Short, 1),
         26 => ("I32", Element::Word, 1),
         27 => ("I64", Element::Long, 1),
         28 => ("F64", Element::Double, 1),
         30 => ("BF16", Element::Bfloat, 1),
+        _ => return bytes(code).map(|(name, weights, len)| (name, Element::Byte, weights, len)),
+    };
+    Some((name, element, weights, element.width() as u64))
+}
+
+/// The name of a type that is stored as bytes, how many weights are in a group, and bytes of one.
+fn bytes(code: u32) -> Option<(&'static str, u64, u64)> {
+    Some(match code {
+        9 => ("Q8_1", 32, 36),
+        15 => ("Q8_K", 256, 292),
+        16 => ("IQ2_XXS", 256, 66),
+        17 => ("IQ2_XS", 256, 74),
+        18 => ("IQ3_XXS", 256, 98),
+        19 => ("IQ1_S", 256, 50),
+        21 => ("IQ3_S", 256, 110),
+        22 => ("IQ2_S", 256, 82),
+        23 => ("IQ4_XS", 256, 136),
+        29 => ("IQ1_M", 256, 56),
+        34 => ("TQ1_0", 256, 54),
+        35 => ("TQ2_0", 256, 66),
+        39 => ("MXFP4", 32, 17),
         _ => return None,
     })
 }

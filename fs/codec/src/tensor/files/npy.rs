@@ -6,7 +6,7 @@ use super::{Stop, Tensor, TensorFile, bytes_of};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 
-pub(super) fn parse(start: &[u8], file_len: u64) -> Result<Option<TensorFile>, Stop> {
+pub(super) fn parse(start: &[u8]) -> Result<Option<TensorFile>, Stop> {
     let Some(rest) = start.strip_prefix(MAGIC) else {
         let may_become_one = !start.is_empty() && MAGIC.starts_with(start);
         return if may_become_one { Err(Stop::Wants(12)) } else { Ok(None) };
@@ -23,12 +23,8 @@ pub(super) fn parse(start: &[u8], file_len: u64) -> Result<Option<TensorFile>, S
     let header = std::str::from_utf8(header.ok_or(Stop::Wants(end))?).map_err(|_| Stop::Malformed)?;
     let dtype = quoted(header, "descr").ok_or(Stop::Malformed)?;
     let shape = shape(header).ok_or(Stop::Malformed)?;
-    let element = element(dtype).ok_or(Stop::Malformed)?;
-    let len = bytes_of(&shape, element.width() as u64).ok_or(Stop::Malformed)?;
-    // What is behind the array is no part of it.
-    if len > file_len.saturating_sub(end) {
-        return Err(Stop::Malformed);
-    }
+    let (element, width) = element(dtype).ok_or(Stop::Malformed)?;
+    let len = bytes_of(&shape, width).ok_or(Stop::Malformed)?;
     let tensor = Tensor { name: String::new(), dtype: dtype.into(), element, shape, offset: end, len };
     Ok(Some(TensorFile { format: "npy", tensors: vec![tensor] }))
 }
@@ -52,9 +48,9 @@ fn shape(header: &str) -> Option<Vec<u64>> {
         .collect()
 }
 
-/// Big-endian numbers are none: their planes are not where they are looked for.
-fn element(dtype: &str) -> Option<Element> {
-    Some(match dtype {
+/// As what a type is coded, and bytes of one. Big-endian numbers are none: their planes are not where they are looked for.
+fn element(dtype: &str) -> Option<(Element, u64)> {
+    let element = match dtype {
         "<f8" => Element::Double,
         "<f4" => Element::Single,
         "<f2" => Element::Half,
@@ -62,6 +58,9 @@ fn element(dtype: &str) -> Option<Element> {
         "<i4" | "<u4" => Element::Word,
         "<i2" | "<u2" => Element::Short,
         "|i1" | "|u1" | "|b1" => Element::Byte,
+        "<c8" => return Some((Element::Single, 8)),
+        "<c16" => return Some((Element::Double, 16)),
         _ => return None,
-    })
+    };
+    Some((element, element.width() as u64))
 }

@@ -32,9 +32,10 @@ pub(super) fn parse(start: &[u8], file_len: u64) -> Result<Option<TensorFile>, S
     let entries = Entries::read(header).ok_or(Stop::Malformed)?;
     let data = 8 + len;
     let tensors = entries.0.into_iter().map(|(name, entry)| {
-        let (element, width) = element(&entry.dtype)?;
+        let (element, bits) = element(&entry.dtype)?;
         let [from, to] = entry.data_offsets;
-        let bytes = to.checked_sub(from).filter(|bytes| bytes_of(&entry.shape, width) == Some(*bytes))?;
+        let shaped = bytes_of(&entry.shape, bits)?.div_ceil(8);
+        let bytes = to.checked_sub(from).filter(|bytes| *bytes == shaped)?;
         let offset = data.checked_add(from)?;
         Some(Tensor { name, dtype: entry.dtype, element, shape: entry.shape, offset, len: bytes })
     });
@@ -42,7 +43,7 @@ pub(super) fn parse(start: &[u8], file_len: u64) -> Result<Option<TensorFile>, S
     Ok(Some(TensorFile { format: "safetensors", tensors }))
 }
 
-/// As what a type is coded, and the bytes of one.
+/// As what a type is coded, and bits of one.
 fn element(dtype: &str) -> Option<(Element, u64)> {
     let element = match dtype {
         "F64" => Element::Double,
@@ -52,10 +53,15 @@ fn element(dtype: &str) -> Option<(Element, u64)> {
         "I64" | "U64" => Element::Long,
         "I32" | "U32" => Element::Word,
         "I16" | "U16" => Element::Short,
-        "I8" | "U8" | "BOOL" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" => Element::Byte,
+        "I8" | "U8" | "BOOL" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" | "F8_E4M3FNUZ" | "F8_E5M2FNUZ" => {
+            Element::Byte
+        }
+        "C64" => return Some((Element::Single, 64)),
+        "F6_E2M3" | "F6_E3M2" => return Some((Element::Byte, 6)),
+        "F4" => return Some((Element::Byte, 4)),
         _ => return None,
     };
-    Some((element, element.width() as u64))
+    Some((element, 8 * element.width() as u64))
 }
 
 /// The header's entries, without what it says of the file itself.

@@ -1,6 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use containers::{Told, npz, onnx, pytorch};
+
+// Tests of whole volumes make such files, too.
+#[path = "../../../../../tests/src/containers.rs"]
+#[expect(unreachable_pub, dead_code, reason = "it is public there, and some of it is used there only")]
+mod containers;
 
 fn safetensors(json: &str, data: usize) -> Vec<u8> {
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
@@ -45,13 +51,17 @@ fn npy() -> Vec<u8> {
 const JSON: &str = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"BF16","shape":[2,3],"data_offsets":[8,20]},
     "a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"none":{"dtype":"F32","shape":[0],"data_offsets":[20,20]}}   "#;
 
+/// What is found in a file of which these bytes are there.
+fn found(bytes: &[u8]) -> Option<TensorFile> {
+    find(bytes.len() as u64, &mut |at, len| {
+        let from = (at as usize).min(bytes.len());
+        Some(bytes[from..bytes.len().min(from + len as usize)].to_vec())
+    })
+}
+
 fn tensors(bytes: &[u8]) -> Vec<(String, Element, u64, u64)> {
-    match detect(bytes, bytes.len() as u64) {
-        Detected::Tensors(file) => {
-            file.tensors.into_iter().map(|t| (t.name, t.element, t.offset, t.len)).collect()
-        }
-        other => panic!("{other:?}"),
-    }
+    let file = found(bytes).unwrap_or_else(|| panic!("nothing in {} bytes", bytes.len()));
+    file.tensors.into_iter().map(|t| (t.name, t.element, t.offset, t.len)).collect()
 }
 
 #[test]
@@ -94,8 +104,7 @@ fn what_cannot_be_is_an_ordinary_file() {
         let bytes = safetensors(json, data);
         assert_eq!(detect(&bytes, bytes.len() as u64), Detected::Nothing, "{json}");
     };
-    // Longer than the file, of another length than its shape says, one in the other, a type that there is not, no object.
-    nothing(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 7);
+    // Of another length than its shape says, one in the other, a type that there is not, no object.
     nothing(r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, 20);
     nothing(
         r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[8],"data_offsets":[7,15]}}"#,
@@ -106,34 +115,195 @@ fn what_cannot_be_is_an_ordinary_file() {
     nothing(r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[18446744073709551615,7]}}"#, 20);
     nothing(r#"["a", "b", "c", "d"]    "#, 20);
     nothing("{}                         ", 20);
-    for bytes in [&b""[..], b"a", b"GGUF", b"\x93NUMPX\x01\0", &[0xff; 100]] {
-        assert_eq!(detect(bytes, bytes.len() as u64), Detected::Nothing);
+    for bytes in [&b""[..], b"a", b"GGUF", b"\x93NUMPX\x01\0", &[0xff; 100], b"PK\x03\x04", b"\x08\x08"] {
+        assert_eq!(found(bytes), None);
+    }
+    // A zip archive of other things, and of an array that is not stored as it is.
+    let mut archive = Vec::new();
+    containers::zip_entry(&mut archive, "META-INF/MANIFEST.MF", &[1; 100], Told::Before, 1);
+    containers::zip_entry(
+        &mut archive,
+        "a.npy",
+        &containers::npy(("a", "<f4", &[9], &[0; 36])),
+        Told::Before,
+        1,
+    );
+    assert_eq!(found(&archive), None);
+    let mut archive = npz(&[("a", "<f4", &[9], &[0; 36])], Told::Before);
+    archive[8] = 8;
+    assert_eq!(found(&archive), None);
+}
+
+/// Bytes that hold what headers begin with, so that whoever looks for one in them is misled.
+fn misleading(len: usize) -> Vec<u8> {
+    b"PK\x03\x04PK\x07\x08\x08\x07PK\x01\x02".iter().copied().cycle().take(len).collect()
+}
+
+fn find_all_in_containers(told: Told) {
+    let [a, b, c] = [40_000, 12, 70_002].map(misleading);
+    let expected = |file: &[u8], tensors: &[(&str, Element, &[u8])]| {
+        let found = tensors_with_bytes(file);
+        let expected: Vec<_> = tensors.iter().map(|(n, e, b)| (n.to_string(), *e, b.to_vec())).collect();
+        assert!(
+            found == expected,
+            "{told:?}: {:?}",
+            found.iter().map(|t| (&t.0, t.1, t.2.len())).collect::<Vec<_>>()
+        );
+    };
+    let arrays =
+        [("a", "<f4", &[100, 100][..], &a[..]), ("b.c", "<f2", &[6], &b), ("d", "<c8", &[], &c[..8])];
+    expected(
+        &npz(&arrays, told),
+        &[("a", Element::Single, &a), ("b.c", Element::Half, &b), ("d", Element::Single, &c[..8])],
+    );
+    let storages = [
+        ("layer.weight", "FloatStorage", &[100, 100][..], &a[..]),
+        ("layer.bias", "HalfStorage", &[6], &b),
+        ("x", "BFloat16Storage", &[35_001], &c),
+    ];
+    expected(
+        &pytorch(&storages, told),
+        &[
+            ("layer.weight", Element::Single, &a),
+            ("layer.bias", Element::Half, &b),
+            ("x", Element::Bfloat, &c),
+        ],
+    );
+}
+
+fn tensors_with_bytes(file: &[u8]) -> Vec<(String, Element, Vec<u8>)> {
+    let bytes = |at: u64, len: u64| file[at as usize..][..len as usize].to_vec();
+    tensors(file).into_iter().map(|(name, element, at, len)| (name, element, bytes(at, len))).collect()
+}
+
+#[test]
+fn tensors_are_found_in_archives_however_those_say_how_long_things_are() {
+    // One that says it nowhere is not read to its end: only its arrays know.
+    [Told::Before, Told::BeforeInEight, Told::Behind, Told::BehindInEight].map(find_all_in_containers);
+    let a = misleading(40_000);
+    let file = npz(&[("a", "<f4", &[100, 100], &a)], Told::NotYet);
+    assert_eq!(tensors_with_bytes(&file), [("a".into(), Element::Single, a)]);
+}
+
+#[test]
+fn tensors_are_found_in_a_model_of_onnx() {
+    let [a, b] = [40_000, 24].map(misleading);
+    let file =
+        onnx(&[("w", "1", &[100, 100], &a), ("b", "10", &[3, 4], &b), ("in another file", "1", &[5], &[])]);
+    assert_eq!(tensors_with_bytes(&file), [("w".into(), Element::Single, a), ("b".into(), Element::Half, b)]);
+    // Of another length than its shape says.
+    let file = onnx(&[("w", "1", &[100, 101], &misleading(40_000))]);
+    assert_eq!(found(&file), None);
+}
+
+#[test]
+fn shapes_and_types_are_those_of_the_pickle() {
+    let bytes = misleading(4 * 3 * 70_000);
+    let storages =
+        [("w", "FloatStorage", &[3, 70_000][..], &bytes[..]), ("n", "IntStorage", &[], &bytes[..4])];
+    let file = found(&pytorch(&storages, Told::Behind)).expect("a file of tensors");
+    let told: Vec<_> = file.tensors.iter().map(|t| (&t.name[..], &t.dtype[..], &t.shape[..])).collect();
+    assert_eq!(told, [("w", "FloatStorage", &[3, 70_000][..]), ("n", "IntStorage", &[])]);
+    assert_eq!(file.format, "PyTorch");
+}
+
+#[test]
+fn a_pickle_that_would_run_something_is_read_as_data() {
+    // os.system("touch ..."): its result is nothing, and what follows is read.
+    let tensors = [("w", "FloatStorage", &[2][..], &[0; 8][..])];
+    let evil = b"\x80\x02cposix\nsystem\nX\x05\0\0\0touch\x85R0";
+    let pickled = [&evil[..], &containers::pickle(&tensors)[2..]].concat();
+    let mut file = Vec::new();
+    containers::zip_entry(&mut file, "model/data.pkl", &pickled, Told::Behind, 64);
+    containers::zip_entry(&mut file, "model/data/0", &[0; 8], Told::Behind, 64);
+    assert_eq!(tensors_with_bytes(&file), [("w".to_string(), Element::Single, vec![0; 8])]);
+    // A pickle in a pickle, without its end, is none.
+    let mut file = Vec::new();
+    containers::zip_entry(&mut file, "model/data.pkl", &evil[..], Told::Before, 64);
+    containers::zip_entry(&mut file, "model/data/0", &[0; 8], Told::Before, 64);
+    assert_eq!(found(&file), None);
+}
+
+/// One of each format.
+fn files() -> [Vec<u8>; 6] {
+    let [a, b] = [9_000, 24].map(misleading);
+    let arrays = [("a", "<f4", &[9, 250][..], &a[..]), ("b", "<f8", &[3], &b)];
+    let storages = [("a", "FloatStorage", &[9, 250][..], &a[..]), ("b", "DoubleStorage", &[3], &b)];
+    let initializers = [("a", "1", &[9, 250][..], &a[..]), ("b", "11", &[3], &b)];
+    [
+        safetensors(JSON, 20),
+        gguf(),
+        npy(),
+        npz(&arrays, Told::BeforeInEight),
+        pytorch(&storages, Told::Behind),
+        onnx(&initializers),
+    ]
+}
+
+#[test]
+fn a_file_that_is_still_being_written_has_what_the_whole_one_has() {
+    for whole in files() {
+        let all = tensors(&whole);
+        let mut most = 0;
+        for there in 1..whole.len() {
+            let some = found(&whole[..there]).map(|_| tensors(&whole[..there])).unwrap_or_default();
+            assert_eq!(some[..], all[..some.len()], "{there} of {} bytes", whole.len());
+            assert!(some.len() >= most, "fewer in {there} of {} bytes", whole.len());
+            most = some.len();
+        }
+        // The last one is known before it is there.
+        assert_eq!(most, all.len());
+    }
+}
+
+#[test]
+fn looking_for_tensors_reads_little() {
+    let mut hostile = files().to_vec();
+    // Archives of nothing but headers, a pickle without end, a graph of empty nodes.
+    let mut headers = Vec::new();
+    (0..70_000).for_each(|n| containers::zip_entry(&mut headers, &format!("{n}.npy"), b"", Told::Before, 1));
+    hostile.push(headers);
+    let mut pickle = Vec::new();
+    containers::zip_entry(&mut pickle, "a/data.pkl", &vec![b'N'; 20 << 20], Told::Behind, 1);
+    hostile.push(pickle);
+    hostile.push([&[8, 8, 0x3a, 0xff, 0xff, 0xff, 0xff, 0x7f][..], &[10, 0].repeat(10 << 20)].concat());
+    for file in hostile {
+        let (mut bytes, mut reads) = (0, 0);
+        let _ = find(file.len() as u64, &mut |at, len| {
+            (bytes, reads) = (bytes + len, reads + 1);
+            let from = (at as usize).min(file.len());
+            Some(file[from..file.len().min(from + len as usize)].to_vec())
+        });
+        assert!(bytes <= 40 << 20 && reads <= 20_000, "{bytes} bytes in {reads} reads");
     }
 }
 
 proptest! {
     #[test]
     fn any_header_is_something_or_nothing(
-        which in 0usize..3,
+        which in 0usize..6,
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         len in any::<u64>(),
         any: Vec<u8>,
     ) {
-        let mut bytes = [safetensors(JSON, 20), gguf(), npy()][which].clone();
+        let mut bytes = files()[which].clone();
         edits.iter().for_each(|(at, to)| *at.get_mut(&mut bytes) = *to);
         for (bytes, len) in [(&bytes, bytes.len() as u64), (&bytes, len), (&any, any.len() as u64)] {
             match detect(bytes, len) {
                 Detected::Nothing => {}
                 Detected::Wants(more) => prop_assert!(more > bytes.len() as u64 && more <= len.min(LONGEST_HEADER)),
-                Detected::Tensors(file) => {
-                    let mut end = 0;
-                    for tensor in file.tensors {
-                        prop_assert!(tensor.len > 0 && tensor.offset >= end);
-                        end = tensor.offset + tensor.len;
-                        prop_assert!(end <= len);
-                    }
-                }
+                Detected::Tensors(file) => prop_assert!(in_order(&file)),
             }
+            prop_assert!(found(bytes).is_none_or(|file| in_order(&file)));
         }
     }
+}
+
+fn in_order(file: &TensorFile) -> bool {
+    let mut end = 0;
+    file.tensors.iter().all(|tensor| {
+        let behind = tensor.len > 0 && tensor.offset >= end;
+        end = tensor.offset + tensor.len;
+        behind
+    })
 }
