@@ -27,6 +27,7 @@ use crate::vfs::Policy;
 pub(crate) use commit::commit_batch;
 pub(crate) use pipeline::{Packer, with_packer};
 use recut::{Recut, recut};
+use tensors::FileCuts;
 pub(crate) use tensors::{Cuts, RUN};
 
 /// A run of a file, and the chunk that its bytes are from here on.
@@ -99,6 +100,7 @@ fn fold_taken(core: &Core, taken: &[Taken], pins: &mut Pins) -> Result<usize, Ma
     let mut mapped = Vec::new();
     let sealed = with_packer(core, |packer| {
         let mut reached: Option<(File, u64)> = None;
+        let mut cuts = FileCuts::default();
         for run in joined(taken) {
             // A full pack ends the batch; what is left of it goes into the next.
             if packer.is_full() {
@@ -107,7 +109,7 @@ fn fold_taken(core: &Core, taken: &[Taken], pins: &mut Pins) -> Result<usize, Ma
             }
             let from = reached.filter(|(file, _)| *file == run.file).map_or(0, |(_, at)| at);
             packer.compress_with(compression_of(core, run.file)?);
-            match recut(core, &run, from, packer, pins, &mut mapped)? {
+            match recut(core, &run, from, &mut cuts, packer, pins, &mut mapped)? {
                 Recut::Done(at) => reached = Some((run.file, at)),
                 Recut::Full(at) => core.dirty.put_back(run.file, at, run.end.max(at + 1), run.first),
                 Recut::Unreadable(at) => core.dirty.put_back(run.file, at, run.end, run.first),

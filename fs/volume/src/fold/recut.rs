@@ -7,7 +7,7 @@ use cairn_format::{Inode, PieceKind};
 use cairn_store::Pins;
 
 use super::pipeline::Packer;
-use super::tensors::Cuts;
+use super::tensors::{Cuts, FileCuts};
 use super::{Mapped, Taken, read_run};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
@@ -45,12 +45,13 @@ pub(super) fn recut(
     core: &Core,
     run: &Taken,
     from: u64,
+    cuts: &mut FileCuts,
     packer: &mut Packer<'_>,
     pins: &mut Pins,
     mapped: &mut Vec<Mapped>,
 ) -> Result<Recut, MaintainError> {
     let Some(size) = file_size(core, run)? else { return Ok(Recut::Done(from)) };
-    let cuts = Cuts::of(core, run, size)?;
+    let cuts = cuts.of(core, run, size)?;
     let end = run.end.min(size);
     let mut at = first_cut(core, run, run.start.min(size), cuts.reach() as u64)?.max(from);
     while at < end {
@@ -59,7 +60,7 @@ pub(super) fn recut(
         if begin >= end {
             break;
         }
-        match cut_data(core, run, begin, end, size, &cuts, packer, pins, mapped)? {
+        match cut_data(core, run, begin, end, size, cuts, packer, pins, mapped)? {
             Recut::Done(next) => at = next,
             stopped => return Ok(stopped),
         }

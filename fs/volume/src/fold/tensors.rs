@@ -6,7 +6,7 @@ use cairn_codec::tensor::files::{Tensor, TensorFile, find};
 use cairn_codec::tensor::pattern;
 use cairn_format::{Compression, Element, PieceKind};
 
-use super::{Taken, read_run};
+use super::{File, Taken, read_run};
 use crate::core::Core;
 use crate::namespace::NamespaceError;
 
@@ -34,9 +34,24 @@ struct Span {
     element: Element,
 }
 
+/// How the file is cut that a batch is at. Its headers are looked at once, however many runs of it there are: that costs milliseconds where
+/// somebody made it so.
+#[derive(Default)]
+pub(super) struct FileCuts(Option<(File, Cuts)>);
+
+impl FileCuts {
+    /// Of the file that a run belongs to, by its headers as they are now, or were when the batch met the file.
+    pub(super) fn of(&mut self, core: &Core, run: &Taken, size: u64) -> Result<&Cuts, NamespaceError> {
+        let (_, cuts) = match self.0.take() {
+            Some(known) if known.0 == run.file => self.0.insert(known),
+            _ => self.0.insert((run.file, Cuts::of(core, run, size)?)),
+        };
+        Ok(cuts)
+    }
+}
+
 impl Cuts {
-    /// Of the file that a run belongs to, by its headers as they are now.
-    pub(super) fn of(core: &Core, run: &Taken, size: u64) -> Result<Cuts, NamespaceError> {
+    fn of(core: &Core, run: &Taken, size: u64) -> Result<Cuts, NamespaceError> {
         let chunker = Chunker::new(core.geometry.chunks);
         if !core.writing.tensors || size < SMALLEST_FILE {
             return Ok(Cuts { chunker, tensors: Vec::new(), patterns: false });
