@@ -234,11 +234,11 @@ fn is_noise(plane: &[u8]) -> bool {
     if plane.len() < LEAST {
         return false;
     }
-    let mut counts = [0; 256];
+    let mut counts = planes::Counts::new();
     let mut taken = 0;
     for part in plane.chunks(EVERY).map(|part| &part[..part.len().min(PART)]) {
-        planes::count_into(part, &mut counts);
+        counts.add(part);
         taken += part.len() as u64;
     }
-    entropy(&counts) >= taken * (31 << 14)
+    entropy(&counts.sum()) >= taken * (31 << 14)
 }

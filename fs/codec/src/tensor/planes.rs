@@ -101,24 +101,37 @@ pub(super) fn join(kernel: Kernel, element: Element, planes: &[u8], plain: &mut 
     );
 }
 
-/// Adds how often each of a few bytes comes.
-pub(super) fn count_into(bytes: &[u8], counts: &mut [u32; 256]) {
-    bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+/// How often bytes come. Several tables, so that a byte that comes again at once does not wait for its own count.
+pub(super) struct Counts([[u32; 256]; 4]);
+
+impl Counts {
+    pub(super) fn new() -> Counts {
+        Counts([[0; 256]; 4])
+    }
+
+    /// Adds those of some more.
+    #[inline]
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            let word = u64::from_le_bytes(*word);
+            for i in 0..8 {
+                self.0[i % 4][(word >> (8 * i)) as usize & 0xff] += 1;
+            }
+        }
+        rest.iter().for_each(|byte| self.0[0][usize::from(*byte)] += 1);
+    }
+
+    pub(super) fn sum(&self) -> [u32; 256] {
+        std::array::from_fn(|byte| self.0.iter().map(|table| table[byte]).sum())
+    }
 }
 
 /// How often each byte comes.
 pub(super) fn count(bytes: &[u8]) -> [u32; 256] {
-    // Several tables, so that a byte that comes again at once does not wait for its own count.
-    let mut counts = [[0u32; 256]; 4];
-    let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        for i in 0..8 {
-            counts[i % 4][(word >> (8 * i)) as usize & 0xff] += 1;
-        }
-    }
-    rest.iter().for_each(|byte| counts[0][usize::from(*byte)] += 1);
-    std::array::from_fn(|byte| counts.iter().map(|table| table[byte]).sum())
+    let mut counts = Counts::new();
+    counts.add(bytes);
+    counts.sum()
 }
 
 #[cfg(test)]
