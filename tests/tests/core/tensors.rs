@@ -305,6 +305,27 @@ fn a_pattern_in_any_file_takes_what_the_pattern_takes() {
     assert!(chunks <= 2 && stored < 10_000, "{chunks} chunks, {stored} bytes");
 }
 
+/// Wherever it begins, and however much of it was read at once.
+#[test]
+fn a_pattern_is_cut_at_multiples_of_its_length() {
+    let world = usual();
+    let volume = open(&world, true);
+    let step = (1 << 20) / 100 * 100;
+    for (n, (before, hole)) in [(100_001, false), (1_000_003, false), (500_001, true)].into_iter().enumerate()
+    {
+        let first = if hole { vec![0; before] } else { noise(n as u64, before) };
+        let file = [first, repeated(&noise(7, 100), 5 << 20)].concat();
+        let ino = create(&volume, &format!("{before}"));
+        let from = if hole { before } else { 0 };
+        write(&volume, ino, from, &file[from..]);
+        volume.sync().expect("sync");
+        reads_as(&volume, ino, &file);
+        let within: Vec<u64> =
+            cuts(&volume, ino).into_iter().filter(|cut| *cut > before as u64 + (64 << 10)).collect();
+        assert!(within.len() >= 4 && within.iter().all(|cut| cut.is_multiple_of(step)), "{within:?}");
+    }
+}
+
 /// Else what is written into many zeros, of an image of a disk, has all that follow cut anew.
 #[test]
 fn a_write_into_a_pattern_has_little_of_it_cut_anew() {
