@@ -2,6 +2,7 @@
 //! against the document that describes them.
 
 mod core {
+    mod blocks;
     mod chunks;
     mod contract;
     mod crash;

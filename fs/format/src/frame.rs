@@ -99,6 +99,25 @@ impl FrameHead {
         e.patch_u64(Self::SUM_AT, sum);
     }
 
+    /// Where the stored bytes begin of a frame of `frame_len` bytes that is this chunk by planes, by its first bytes, which are not
+    /// checked: what follows has checksums of its own, that are bound to the chunk.
+    pub fn start_of_run(start: &[u8], frame_len: u32, chunk: &ChunkEntry) -> Option<u32> {
+        let mut d = Decoder::new(FRAME, start);
+        d.magic(Self::MAGIC).ok()?;
+        let codec = Codec::decode(&mut d).ok()?;
+        let bases = u32::from(d.u8("bases").ok()?);
+        d.u16("reserved").ok()?;
+        let plain_len = d.u32("plain_len").ok()?;
+        let stored_len = d.u32("stored_len").ok()?;
+        let chunks = d.u32("chunks").ok()?;
+        d.bytes("reserved2, checksum", 12).ok()?;
+        d.bytes("bases", bases as usize * 32).ok()?;
+        let listed = ChunkEntry { id: ChunkId(d.array("chunk.id").ok()?), len: d.u32("chunk.len").ok()? };
+        let head_len = (Self::FIXED_LEN + Self::CHUNK_LEN) as u32 + bases * 32;
+        let fits = head_len.checked_add(stored_len) == Some(frame_len) && plain_len == chunk.len;
+        (codec == Codec::Planes && bases == 0 && chunks == 1 && listed == *chunk && fits).then_some(head_len)
+    }
+
     /// Checks a whole frame (head and stored bytes) read from `offset` of `pack`; gives the head and the
     /// stored bytes.
     pub fn decode<'a>(

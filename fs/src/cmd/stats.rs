@@ -247,6 +247,10 @@ fn table(dir: &str, stats: &StatsReport, rates: Option<&Rates>) -> String {
             ),
         ),
         (
+            "read of packs",
+            format!("{:>10}  decoded to {}", human(stats.chunk_bytes_read), human(stats.chunk_bytes_decoded)),
+        ),
+        (
             "index",
             format!("{:>10}  for {}", human(stats.index_mem), count(stats.index_chunks, "chunk", "chunks")),
         ),

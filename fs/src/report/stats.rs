@@ -63,6 +63,12 @@ pub(crate) struct StatsReport {
     pub(crate) cache_hits: u64,
     /// Those that had to read and decode one.
     pub(crate) cache_misses: u64,
+    /// Bytes that were read of packs for who wanted bytes of chunks.
+    #[serde(default)]
+    pub(crate) chunk_bytes_read: u64,
+    /// Bytes that were decoded of these.
+    #[serde(default)]
+    pub(crate) chunk_bytes_decoded: u64,
     /// Chunks that the index knows.
     pub(crate) index_chunks: u64,
     /// Memory that it takes.
@@ -193,6 +199,8 @@ impl From<Statistics> for StatsReport {
             journal_limit,
             cache_hits,
             cache_misses,
+            chunk_bytes_read,
+            chunk_bytes_decoded,
             index_chunks,
             index_mem,
             packs,
@@ -233,6 +241,8 @@ impl From<Statistics> for StatsReport {
             journal_limit,
             cache_hits,
             cache_misses,
+            chunk_bytes_read,
+            chunk_bytes_decoded,
             index_chunks,
             index_mem,
             packs,

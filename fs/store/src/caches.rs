@@ -2,7 +2,7 @@
 
 use lru::LruCache;
 
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// An LRU whose entries have sizes, in shards so that readers seldom meet.
 pub(crate) struct ByteLru<K, V> {
@@ -11,11 +11,11 @@ pub(crate) struct ByteLru<K, V> {
 }
 
 struct Shard<K, V> {
-    entries: LruCache<K, (Arc<V>, u64)>,
+    entries: LruCache<K, (V, u64)>,
     bytes: u64,
 }
 
-impl<K: std::hash::Hash + Eq + Copy, V> ByteLru<K, V> {
+impl<K: std::hash::Hash + Eq + Copy, V: Clone> ByteLru<K, V> {
     /// One that holds up to `limit` bytes in `shards` parts.
     pub(crate) fn new(limit: u64, shards: usize) -> Self {
         let shard = || Mutex::new(Shard { entries: LruCache::unbounded(), bytes: 0 });
@@ -29,12 +29,12 @@ impl<K: std::hash::Hash + Eq + Copy, V> ByteLru<K, V> {
     }
 
     /// The entry, now the most recently used of its shard. `hint` picks the shard.
-    pub(crate) fn get(&self, hint: usize, key: &K) -> Option<Arc<V>> {
+    pub(crate) fn get(&self, hint: usize, key: &K) -> Option<V> {
         self.shard(hint).entries.get(key).map(|(value, _)| value.clone())
     }
 
     /// Adds an entry of `size` bytes and drops the least recently used ones that it displaces.
-    pub(crate) fn put(&self, hint: usize, key: K, value: Arc<V>, size: u64) {
+    pub(crate) fn put(&self, hint: usize, key: K, value: V, size: u64) {
         let mut shard = self.shard(hint);
         if let Some((_, (_, old))) = shard.entries.push(key, (value, size)) {
             shard.bytes -= old;
@@ -74,12 +74,12 @@ mod tests {
     #[test]
     fn the_least_recently_used_goes_first_and_bytes_add_up() {
         let cache: ByteLru<u32, u32> = ByteLru::new(100, 1);
-        (0..10).for_each(|n| cache.put(0, n, Arc::new(n), 10));
+        (0..10).for_each(|n| cache.put(0, n, n, 10));
         assert!(cache.get(0, &0).is_some());
-        cache.put(0, 10, Arc::new(10), 10);
+        cache.put(0, 10, 10, 10);
         assert!(cache.get(0, &0).is_some(), "used last");
         assert!(cache.get(0, &1).is_none(), "used longest ago");
-        cache.put(0, 0, Arc::new(0), 50);
+        cache.put(0, 0, 0, 50);
         {
             let shard = cache.shard(0);
             assert_eq!(shard.bytes, shard.entries.iter().map(|(_, (_, size))| size).sum::<u64>());

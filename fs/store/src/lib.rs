@@ -7,6 +7,7 @@ mod across;
 mod caches;
 pub mod disk;
 mod error;
+mod frames;
 pub mod heal;
 mod hub;
 mod index;

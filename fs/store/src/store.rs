@@ -1,6 +1,5 @@
 //! A store: its packs, what is known of them, and reading from them.
 
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::collections::HashSet;
 use std::io;
@@ -13,6 +12,7 @@ use cairn_format::{
 use crate::across::{AcrossDir, across_dirs, place_of};
 use crate::caches::ByteLru;
 use crate::disk::{Disk, replace_small};
+use crate::frames::Frames;
 use crate::heal::{Examined, HealMode, Health, Mended, examine_at};
 use crate::hub::{Hub, is_data};
 use crate::pack::unsealed_path;
@@ -58,11 +58,9 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     superblock: StoreSuperblock,
     hub: Hub,
-    open_packs: ByteLru<PackId, OpenPack>,
-    chunk_tables: ByteLru<PackId, ChunkTable>,
-    frames: ByteLru<(PackId, u32), DecodedFrame>,
-    frame_hits: AtomicU64,
-    frame_misses: AtomicU64,
+    open_packs: ByteLru<PackId, Arc<OpenPack>>,
+    chunk_tables: ByteLru<PackId, Arc<ChunkTable>>,
+    frames: Frames,
     health: Arc<Health>,
     twins: Twins,
     twins_across: Twins,
@@ -181,9 +179,7 @@ impl Store {
             hub: Hub::new(options.index_mem),
             open_packs: ByteLru::new(OPEN_PACKS_BYTES, 1),
             chunk_tables: ByteLru::new(CHUNK_TABLES_BYTES, 1),
-            frames: ByteLru::new(options.cache_size, 8),
-            frame_hits: AtomicU64::new(0),
-            frame_misses: AtomicU64::new(0),
+            frames: Frames::new(options.cache_size),
             health: Arc::new(Health::new(chunk_key)),
             twins: Twins::default(),
             twins_across: Twins::default(),
@@ -655,9 +651,14 @@ impl Store {
         usage
     }
 
-    /// How often a frame was found in the cache, and how often it had to be read and decoded.
+    /// How often a frame, or a block of one, was found in the cache, and how often it had to be read and decoded.
     pub fn cache_use(&self) -> (u64, u64) {
-        (self.frame_hits.load(Ordering::Relaxed), self.frame_misses.load(Ordering::Relaxed))
+        self.frames.uses()
+    }
+
+    /// Bytes that were read of packs for who wants bytes of chunks, and what was decoded of these.
+    pub fn read_use(&self) -> (u64, u64) {
+        self.frames.bytes()
     }
 
     /// Opens a pack past the caches. What cannot be read of it is answered from parity, where [`Store::health`] has it so.
@@ -767,7 +768,18 @@ impl Store {
 
     /// As [`Store::read`], from this place only.
     pub fn read_there(&self, piece: &ChunkPiece, from: u32, out: &mut [u8]) -> Result<Served, ReadError> {
-        let frame = self.frame(piece.pack, piece.frame)?;
+        let place = (piece.pack, piece.frame);
+        let start = piece.offset as usize + from as usize;
+        let frame = match self.frames.whole(place) {
+            Some(frame) => frame,
+            None => {
+                let open = self.open_pack(piece.pack);
+                if open.as_ref().is_ok_and(|open| self.read_of_run(open, piece, start, out)) {
+                    return Ok(Served::Stored);
+                }
+                self.load_frame(place, open, true)?
+            }
+        };
         let mismatch = |reason: String| ReadError::Mismatch { pack: piece.pack, reason };
         let Some((chunk, bytes)) = frame.chunk(piece.slot) else {
             return Err(mismatch(format!("frame {} has no slot {}", piece.frame, piece.slot)));
@@ -778,7 +790,6 @@ impl Store {
                 piece.chunk, piece.frame, piece.slot, chunk.id
             )));
         }
-        let start = piece.offset as usize + from as usize;
         match bytes.get(start..start + out.len()) {
             Some(part) => {
                 out.copy_from_slice(part);
@@ -788,31 +799,32 @@ impl Store {
         }
     }
 
-    /// A frame, from the cache or from its pack.
-    fn frame(&self, pack: PackId, number: u32) -> Result<Arc<DecodedFrame>, ReadError> {
-        let hint = number as usize ^ pack.0[15] as usize;
-        if let Some(frame) = self.frames.get(hint, &(pack, number)) {
-            self.frame_hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(frame);
-        }
-        self.frame_misses.fetch_add(1, Ordering::Relaxed);
-        let frame = self.load_frame(pack, number)?;
-        self.frames.put(hint, (pack, number), frame.clone(), frame.size());
-        Ok(frame)
+    /// Bytes of a chunk that is a run of numbers, where they can be had without the rest of it; whether they could.
+    fn read_of_run(&self, open: &OpenPack, piece: &ChunkPiece, from: usize, out: &mut [u8]) -> bool {
+        let chunk = ChunkEntry { id: piece.chunk, len: piece.chunk_len };
+        let frame = open.frames.get(piece.frame as usize).filter(|_| piece.slot == 0);
+        frame.is_some_and(|entry| {
+            let place = (piece.pack, piece.frame);
+            self.frames.read_of_run((place, entry), &open.reader, &chunk, from, out)
+        })
     }
 
     /// A frame, checked and decoded, past the cache: what is read once is not to displace what is read often.
     pub fn frame_once(&self, pack: PackId, number: u32) -> Result<Arc<DecodedFrame>, ReadError> {
-        let hint = number as usize ^ pack.0[15] as usize;
-        if let Some(frame) = self.frames.get(hint, &(pack, number)) {
-            return Ok(frame);
+        match self.frames.whole((pack, number)) {
+            Some(frame) => Ok(frame),
+            None => self.load_frame((pack, number), self.open_pack(pack), false),
         }
-        self.load_frame(pack, number)
     }
 
-    fn load_frame(&self, pack: PackId, number: u32) -> Result<Arc<DecodedFrame>, ReadError> {
-        let loaded = self.open_pack(pack).and_then(|open| match open.frames.get(number as usize) {
-            Some(entry) => open.reader.frame(entry),
+    fn load_frame(
+        &self,
+        (pack, number): (PackId, u32),
+        open: Result<Arc<OpenPack>, ReadError>,
+        keep: bool,
+    ) -> Result<Arc<DecodedFrame>, ReadError> {
+        let loaded = open.and_then(|open| match open.frames.get(number as usize) {
+            Some(entry) => open.reader.frame(entry).map(|frame| (Arc::new(frame), entry.len)),
             None => {
                 Err(ReadError::Mismatch { pack, reason: format!("frame {number} of {}", open.frames.len()) })
             }
@@ -821,7 +833,9 @@ impl Store {
         if !matches!(loaded, Err(ReadError::Mismatch { .. } | ReadError::Missing { .. })) {
             self.health.note_frame(pack, number, loaded.is_err());
         }
-        loaded.map(Arc::new)
+        let (frame, stored) = loaded?;
+        self.frames.note_whole((pack, number), &frame, stored, keep);
+        Ok(frame)
     }
 
     fn open_pack(&self, pack: PackId) -> Result<Arc<OpenPack>, ReadError> {

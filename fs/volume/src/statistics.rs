@@ -103,6 +103,10 @@ pub struct Statistics {
     pub cache_hits: u64,
     /// Those that had to read and decode one.
     pub cache_misses: u64,
+    /// Bytes that were read of packs for who wanted bytes of chunks.
+    pub chunk_bytes_read: u64,
+    /// Bytes that were decoded of these.
+    pub chunk_bytes_decoded: u64,
     /// Chunks that the index knows.
     pub index_chunks: u64,
     /// Memory that it takes, in bytes.
@@ -136,6 +140,7 @@ impl Core {
         let (active, frozen) = self.ns.overlay_bytes();
         let store = self.store.usage();
         let (cache_hits, cache_misses) = self.store.cache_use();
+        let (chunk_bytes_read, chunk_bytes_decoded) = self.store.read_use();
         let healed = self.store.health().counts();
         let (here, across) = self.store.twin_usage();
         let journal_used = match &self.log {
@@ -170,6 +175,8 @@ impl Core {
             journal_limit: u64::from(self.geometry.segment) * u64::from(self.geometry.segments),
             cache_hits,
             cache_misses,
+            chunk_bytes_read,
+            chunk_bytes_decoded,
             index_chunks: store.fingerprints,
             index_mem: store.index_mem,
             packs: store.packs,

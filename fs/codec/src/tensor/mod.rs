@@ -249,38 +249,46 @@ impl Decoder {
         self.head.shape == PlanesShape::Differences
     }
 
-    /// Checks and decodes a block's bytes into `plain`, as long as its share of the run, with the help of the same share of the base
-    /// where [`needs_base`](Self::needs_base).
-    pub fn decode_block(
+    /// Bytes of memory that it takes.
+    pub fn size(&self) -> usize {
+        let tables = self.tables.iter().flatten().count() * (size_of::<u32>() << frequencies::PRECISION);
+        size_of::<Self>() + tables + self.head.blocks.len() * size_of::<BlockEntry>()
+    }
+
+    /// Sets `plain` to the bytes of a run without blocks from `from` on, as long as it reaches. Whether it is one.
+    pub fn repeat(&self, from: usize, plain: &mut [u8]) -> bool {
+        match &self.head.shape {
+            PlanesShape::Periodic(pattern) if from.saturating_add(plain.len()) <= self.plain_len => {
+                let mut turned = pattern.clone();
+                turned.rotate_left(from % pattern.len());
+                period::repeat(&turned, plain);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Checks and decodes blocks that follow each other: `stored` are their bytes, `plain` is as long as their share of the run;
+    /// with the help of the same share of the base where [`needs_base`](Self::needs_base).
+    pub fn decode_blocks(
         &self,
-        number: usize,
+        numbers: Range<usize>,
         stored: &[u8],
         base: Option<&[u8]>,
         plain: &mut [u8],
     ) -> Result<(), RunError> {
-        let mut planes = Vec::new();
-        self.open(&mut Block { number, stored, base, plain, planes: &mut planes })?.finish()?;
-        self.put_together(&planes, base, plain)
-    }
-
-    /// Decodes the whole run, of which these are all bytes behind the head.
-    pub fn decode(&self, stored: &[u8], base: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
-        let mut plain = vec![0; self.plain_len];
-        if let PlanesShape::Periodic(pattern) = &self.head.shape {
-            period::repeat(pattern, &mut plain);
-        }
-        if self.head.blocks.last().map_or(0, |block| block.end as usize) != stored.len() {
-            return Err(Malformed("a run has another length than its blocks").into());
-        }
+        let stored_from = self.stored(numbers.start).map_or(0, |from| from.start);
+        let plain_from = self.plain(numbers.start).start;
         let mut planes: [Vec<u8>; 2] = Default::default();
-        for first in (0..self.blocks()).step_by(2) {
-            let numbers = first..(first + 2).min(self.blocks());
-            let mut rest = &mut plain[self.plain(first).start..];
+        let mut rest = plain;
+        for first in numbers.clone().step_by(2) {
+            let two = first..(first + 2).min(numbers.end);
             let mut blocks = Vec::with_capacity(2);
-            for (number, planes) in numbers.zip(&mut planes) {
+            for (number, planes) in two.zip(&mut planes) {
                 let (from, place) = (self.stored(number).unwrap_or_default(), self.plain(number));
+                let from = from.start.saturating_sub(stored_from)..from.end.saturating_sub(stored_from);
                 let stored = stored.get(from.start as usize..from.end as usize).unwrap_or_default();
-                let base = base.and_then(|base| base.get(place.clone()));
+                let base = base.and_then(|base| base.get(place.start - plain_from..place.end - plain_from));
                 let plain = rest.split_off_mut(..place.len()).unwrap_or_default();
                 blocks.push(Block { number, stored, base, plain, planes });
             }
@@ -292,6 +300,21 @@ impl Decoder {
             for block in blocks {
                 self.put_together(block.planes, block.base, block.plain)?;
             }
+        }
+        match rest.is_empty() {
+            true => Ok(()),
+            false => Err(Malformed("blocks have another length than what they are decoded into").into()),
+        }
+    }
+
+    /// Decodes the whole run, of which these are all bytes behind the head.
+    pub fn decode(&self, stored: &[u8], base: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
+        let mut plain = vec![0; self.plain_len];
+        if self.head.blocks.last().map_or(0, |block| block.end as usize) != stored.len() {
+            return Err(Malformed("a run has another length than its blocks").into());
+        }
+        if !self.repeat(0, &mut plain) {
+            self.decode_blocks(0..self.blocks(), stored, base, &mut plain)?;
         }
         Ok(plain)
     }

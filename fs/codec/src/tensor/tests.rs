@@ -81,16 +81,34 @@ proptest! {
     }
 
     #[test]
-    fn each_block_is_decoded_alone(plain in runs(), element in elements(), which: prop::sample::Index) {
+    fn any_blocks_are_decoded_without_the_others(
+        plain in runs(),
+        element in elements(),
+        which: (prop::sample::Index, prop::sample::Index),
+    ) {
         let Some(coded) = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, None) else { return Ok(()) };
         let (head, blocks) = coded.split_at(PlanesHead::len_of(&coded).unwrap() as usize);
         let decoder = Decoder::new(Kernel::best(), head, &CHUNK, plain.len()).unwrap();
+        let (one, other) = (which.0.index(decoder.blocks().max(1)), which.1.index(decoder.blocks().max(1)));
+        let numbers = one.min(other)..one.max(other) + 1;
         if decoder.blocks() > 0 {
-            let number = which.index(decoder.blocks());
-            let stored = decoder.stored(number).unwrap();
-            let mut decoded = vec![0xa5; decoder.plain(number).len()];
-            decoder.decode_block(number, &blocks[stored.start as usize..stored.end as usize], None, &mut decoded).unwrap();
-            prop_assert_eq!(&decoded[..], &plain[decoder.plain(number)]);
+            let stored = decoder.stored(numbers.start).unwrap().start..decoder.stored(numbers.end - 1).unwrap().end;
+            let place = decoder.plain(numbers.start).start..decoder.plain(numbers.end - 1).end;
+            let mut decoded = vec![0xa5; place.len()];
+            let stored = &blocks[stored.start as usize..stored.end as usize];
+            decoder.decode_blocks(numbers.clone(), stored, None, &mut decoded).unwrap();
+            prop_assert_eq!(&decoded[..], &plain[place]);
+            // Those of another place are refused.
+            if numbers.end < decoder.blocks() {
+                prop_assert!(decoder.decode_blocks(1..2, stored, None, &mut decoded).is_err() || numbers == (1..2));
+            }
+        } else {
+            let (one, other) = (which.0.index(plain.len()), which.1.index(plain.len()));
+            let place = one.min(other)..one.max(other) + 1;
+            let mut decoded = vec![0xa5; place.len()];
+            prop_assert!(decoder.repeat(place.start, &mut decoded));
+            prop_assert_eq!(&decoded[..], &plain[place]);
+            prop_assert!(!decoder.repeat(plain.len(), &mut decoded));
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod parity;
 mod reader;
+mod run;
 mod sums;
 mod writer;
 
@@ -9,6 +10,7 @@ use cairn_format::PackId;
 
 pub use parity::encode_columns;
 pub use reader::{DecodedFrame, PackReader};
+pub(crate) use run::{RunHead, StoredBlocks};
 pub use writer::{PackWriter, SealedPack};
 
 /// Where a sealed pack lies, relative to the store.

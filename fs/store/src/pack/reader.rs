@@ -231,7 +231,7 @@ impl PackReader {
         Ok(DecodedFrame::new(plain, head.chunks, element))
     }
 
-    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {
+    pub(super) fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; len];
         self.file.read_exact_at(&mut bytes, offset).map_err(|e| ReadError::io(self.pack, offset, e))?;
         Ok(bytes)
