@@ -1,7 +1,7 @@
 //! A frame: chunks that are compressed together, behind a head that says which.
 
 use crate::wire::{Decoder, Encoder, FormatError};
-use crate::{ChunkId, Domain, PackId, Seal};
+use crate::{ChunkId, Domain, PackId, PlanesHead, Seal};
 
 const FRAME: &str = "frame";
 
@@ -97,6 +97,20 @@ impl FrameHead {
         }
         let sum = Self::sum(pack, offset, e.written(), stored);
         e.patch_u64(Self::SUM_AT, sum);
+    }
+
+    /// How a frame is stored, by its first bytes, which are not checked: for people.
+    pub fn stored_as(start: &[u8]) -> Option<&'static str> {
+        let mut d = Decoder::new(FRAME, start);
+        d.magic(Self::MAGIC).ok()?;
+        let codec = Codec::decode(&mut d).ok()?;
+        let bases = usize::from(d.u8("bases").ok()?);
+        let head_len = Self::FIXED_LEN + bases * 32 + Self::CHUNK_LEN;
+        match codec {
+            Codec::Raw => Some("raw"),
+            Codec::Zstd => Some("zstd"),
+            Codec::Planes => PlanesHead::shape_of(start.get(head_len..)?),
+        }
     }
 
     /// Where the stored bytes begin of a frame of `frame_len` bytes that is this chunk by planes, by its first bytes, which are not

@@ -215,6 +215,20 @@ impl PlanesHead {
         d.u32("head_len")
     }
 
+    /// How a run is put together, by its first bytes, which are not checked: for people.
+    pub(crate) fn shape_of(start: &[u8]) -> Option<&'static str> {
+        let mut d = Decoder::new(PLANES, start);
+        d.magic(Self::MAGIC).ok()?;
+        d.u8("element").ok()?;
+        match d.u8("shape").ok()? {
+            0 => Some("planes"),
+            1 => Some("palette"),
+            2 => Some("pattern"),
+            3 => Some("differences"),
+            _ => None,
+        }
+    }
+
     /// What the elements of a run are, by its first bytes, of which nothing else is checked.
     pub fn element_of(start: &[u8]) -> Option<Element> {
         let mut d = Decoder::new(PLANES, start);

@@ -107,7 +107,7 @@ fn tell(path: &Path, what: What, json: bool) -> Result<(), Failure> {
 
 fn text(path: &str, what: &What) -> String {
     match what {
-        What::File(why) => format!("{path}\n{}", rows(lines(why))),
+        What::File(why) => format!("{path}\n{}{}", rows(lines(why)), tensors(why)),
         What::Directory { compression } => {
             let how = compression.as_deref().unwrap_or("as the volume's are");
             format!(
@@ -151,6 +151,38 @@ fn lines(why: &WhyReport) -> Vec<(&'static str, String)> {
         lines.push(("compression", compression.clone()));
     }
     lines
+}
+
+/// The tensors in it, a line for each; nothing where there are none.
+fn tensors(why: &WhyReport) -> String {
+    if why.tensors.is_empty() {
+        return String::new();
+    }
+    let named: Vec<(String, String)> = why
+        .tensors
+        .iter()
+        .map(|tensor| {
+            let dimensions: Vec<_> = tensor.shape.iter().map(u64::to_string).collect();
+            let kind = format!("{} [{}]", tensor.dtype.escape_debug(), dimensions.join(", "));
+            let takes =
+                if tensor.bytes > 0 { percent(tensor.stored, tensor.bytes) } else { "nothing".into() };
+            let takes = format!("{} stored as {takes}", human(tensor.bytes));
+            let name = tensor.name.escape_debug().to_string();
+            let codecs = if tensor.codecs.is_empty() {
+                String::new()
+            } else {
+                format!(" by {}", tensor.codecs.join(", "))
+            };
+            (if name.is_empty() { "(no name)".into() } else { name }, format!("{kind}  {takes}{codecs}"))
+        })
+        .collect();
+    let width = named.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).min(60);
+    let lines: String = named.iter().map(|(name, what)| format!("    {name:<width$}  {what}\n")).collect();
+    let more = match why.tensor_count.saturating_sub(why.tensors.len() as u64) {
+        0 => String::new(),
+        more => format!("    and {more} more\n"),
+    };
+    format!("  {}\n{lines}{more}", count(why.tensor_count, "tensor", "tensors"))
 }
 
 fn shared(why: &WhyReport) -> String {
@@ -213,7 +245,7 @@ fn packs(why: &WhyReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::PackReport;
+    use crate::report::{PackReport, TensorReport};
 
     fn why() -> WhyReport {
         WhyReport {
@@ -240,7 +272,27 @@ mod tests {
                     copies: 0,
                 })
                 .collect(),
+            tensor_count: 0,
+            tensors: Vec::new(),
         }
+    }
+
+    #[test]
+    fn tensors_are_listed_with_what_they_take() {
+        let tensor = TensorReport {
+            name: "model.embed\n".into(),
+            dtype: "BF16".into(),
+            shape: vec![32000, 64],
+            offset: 100,
+            bytes: 4 << 20,
+            stored: 2 << 20,
+            ratio: Some(2.0),
+            codecs: vec!["planes".into(), "zstd".into()],
+        };
+        let why = WhyReport { tensor_count: 3, tensors: vec![tensor], ..why() };
+        let told = text("f", &What::File(Box::new(why)));
+        let expected = "  3 tensors\n    model.embed\\n  BF16 [32000, 64]  4.00 MiB stored as 50.0% by planes, zstd\n    and 2 more\n";
+        assert!(told.ends_with(expected), "{told}");
     }
 
     #[test]

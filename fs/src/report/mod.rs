@@ -17,9 +17,9 @@ pub(crate) use page::{About, scrub_page};
 pub(crate) use repair::{RepairProgressReport, RepairRunReport};
 pub(crate) use scrub::{ScrubFileReport, ScrubProgressReport, ScrubRunReport};
 pub(crate) use stats::{HealEventReport, StatsReport, StatsTold};
-#[cfg(test)]
-pub(crate) use why::PackReport;
 pub(crate) use why::WhyReport;
+#[cfg(test)]
+pub(crate) use why::{PackReport, TensorReport};
 
 /// [`Usage`] with names that scripts may rely on. Bytes, but for `files`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Why a file takes what it takes.
 
-use cairn_volume::{Explanation, parity_name};
+use cairn_volume::{Explanation, TensorShare, parity_name};
 use serde::{Deserialize, Serialize};
 
 use super::compression_name;
@@ -42,6 +42,70 @@ pub(crate) struct WhyReport {
     pub(crate) pack_count: u64,
     /// The 64 with most of it.
     pub(crate) packs: Vec<PackReport>,
+    /// How many tensors there are in it.
+    #[serde(default)]
+    pub(crate) tensor_count: u64,
+    /// The first of them: 200, or as many as an answer has room for.
+    #[serde(default)]
+    pub(crate) tensors: Vec<TensorReport>,
+}
+
+/// A tensor in a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TensorReport {
+    /// Its name, the first 200 characters; empty where the format gives none.
+    pub(crate) name: String,
+    /// What the format calls the type of its elements.
+    pub(crate) dtype: String,
+    /// Its dimensions, in the order in which the format has them.
+    pub(crate) shape: Vec<u64>,
+    /// Where in the file it begins.
+    pub(crate) offset: u64,
+    /// Its length in bytes.
+    pub(crate) bytes: u64,
+    /// Stored bytes that it answers for.
+    pub(crate) stored: u64,
+    /// `bytes` over `stored`; none where nothing is stored.
+    pub(crate) ratio: Option<f64>,
+    /// How its chunks are stored: `planes`, `palette`, `pattern`, `differences`, `zstd`, `raw`, `journal`.
+    pub(crate) codecs: Vec<String>,
+}
+
+/// Bytes that the tensors of an answer take at most, as it is sent: the kernel hands out 64 KiB.
+const TENSORS_ROOM: usize = 40 << 10;
+/// Characters of a name that are told.
+const NAME_MAX: usize = 200;
+/// Dimensions that are told.
+const DIMENSIONS: usize = 16;
+
+impl From<TensorShare> for TensorReport {
+    fn from(share: TensorShare) -> TensorReport {
+        // Taken apart without `..`: a new field does not compile until it has a name here.
+        let TensorShare { name, dtype, shape, offset, len, stored, codecs } = share;
+        TensorReport {
+            name: name.chars().take(NAME_MAX).collect(),
+            dtype,
+            shape: shape.into_iter().take(DIMENSIONS).collect(),
+            offset,
+            bytes: len,
+            stored,
+            ratio: (stored > 0).then(|| len as f64 / stored as f64),
+            codecs: codecs.into_iter().map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// As many tensors as there is room for.
+fn tensors(shares: Vec<TensorShare>) -> Vec<TensorReport> {
+    let mut room = TENSORS_ROOM;
+    let fits = |report: &TensorReport| {
+        let takes = serde_json::to_vec(report).map_or(usize::MAX, |json| json.len() + 1);
+        room.checked_sub(takes).is_some_and(|rest| {
+            room = rest;
+            true
+        })
+    };
+    shares.into_iter().map(TensorReport::from).take_while(fits).collect()
 }
 
 /// What a pack holds of a file.
@@ -79,6 +143,8 @@ impl From<Explanation> for WhyReport {
             complete,
             packs,
             compression,
+            tensors: shares,
+            tensor_count,
         } = explanation;
         WhyReport {
             size,
@@ -106,6 +172,8 @@ impl From<Explanation> for WhyReport {
                     copies: share.copies as u64,
                 })
                 .collect(),
+            tensor_count,
+            tensors: tensors(shares),
         }
     }
 }
@@ -113,6 +181,29 @@ impl From<Explanation> for WhyReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_has_room_for_the_tensors_it_names_however_they_are_called() {
+        let share = |n: u64| TensorShare {
+            name: "\u{1}\"".repeat(300),
+            dtype: "F32".into(),
+            shape: vec![u64::MAX; 1000],
+            offset: n,
+            len: 4096,
+            stored: 2048,
+            codecs: vec!["planes"],
+        };
+        let explanation = Explanation {
+            tensors: (0..200).map(share).collect(),
+            tensor_count: 3000,
+            ..Explanation::default()
+        };
+        let report = WhyReport::from(explanation);
+        let told = report.tensors.len();
+        assert!((10..200).contains(&told) && report.tensor_count == 3000, "{told}");
+        assert_eq!(report.tensors[0].ratio, Some(2.0));
+        assert!(serde_json::to_vec(&report).expect("serializes").len() < 44 << 10);
+    }
     use cairn_volume::{Compression, PackId, PackShare};
 
     #[test]

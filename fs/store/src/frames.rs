@@ -140,6 +140,35 @@ impl Frames {
         true
     }
 
+    /// Has the blocks that hold `bytes` of the chunk that a frame is be decoded, where it is a run of numbers. Whether it is one.
+    pub(crate) fn decode_ahead(
+        &self,
+        (place, entry): (Place, &FrameEntry),
+        reader: &PackReader,
+        chunk: &ChunkEntry,
+        bytes: Range<usize>,
+    ) -> bool {
+        let Some(run) = self.run(place, entry, reader, chunk) else { return false };
+        let Some(last) = run.blocks().checked_sub(1).filter(|_| !bytes.is_empty()) else { return true };
+        let step = run.plain(0).len().max(1);
+        let (first, last) = ((bytes.start / step).min(last), ((bytes.end - 1) / step).min(last));
+        let lacks = |n: &usize| self.get(place, Part::Block(*n as u32)).is_none();
+        let missing: Vec<usize> = (first..=last).filter(lacks).collect();
+        let (Some(from), Some(until)) = (missing.first(), missing.last()) else { return true };
+        let Some(stored) = reader.blocks(&run, *from..until + 1) else { return true };
+        self.count(stored.len(), 0);
+        for number in missing {
+            let mut block = vec![0; run.plain(number).len()];
+            if !stored.decode(&run, number..number + 1, &mut block) {
+                break;
+            }
+            self.count(0, block.len());
+            let size = block.len() + 64;
+            self.put(place, Part::Block(number as u32), Cached::Block(block.into()), size);
+        }
+        true
+    }
+
     /// Decodes blocks: those that are asked for in part are kept, since the rest of them may be next.
     fn decode(
         &self,

@@ -809,6 +809,25 @@ impl Store {
         })
     }
 
+    /// How a frame is stored, for people: `raw`, `zstd`, or as a run of numbers `planes`, `palette`, `pattern` or `differences`. None where
+    /// that cannot be read.
+    pub fn stored_as(&self, pack: PackId, frame: u32) -> Option<&'static str> {
+        let open = self.open_pack(pack).ok()?;
+        open.reader.stored_as(open.frames.get(frame as usize)?)
+    }
+
+    /// Has the blocks of a run of numbers that hold the first `len` bytes of a piece be in the cache; whether it is one. Errors are for who
+    /// reads it.
+    pub fn decode_ahead(&self, piece: &ChunkPiece, len: u32) -> bool {
+        let chunk = ChunkEntry { id: piece.chunk, len: piece.chunk_len };
+        let Ok(open) = self.open_pack(piece.pack) else { return false };
+        let frame = open.frames.get(piece.frame as usize).filter(|_| piece.slot == 0);
+        frame.is_some_and(|entry| {
+            let bytes = piece.offset as usize..piece.offset as usize + len as usize;
+            self.frames.decode_ahead(((piece.pack, piece.frame), entry), &open.reader, &chunk, bytes)
+        })
+    }
+
     /// A frame, checked and decoded, past the cache: what is read once is not to displace what is read often.
     pub fn frame_once(&self, pack: PackId, number: u32) -> Result<Arc<DecodedFrame>, ReadError> {
         match self.frames.whole((pack, number)) {

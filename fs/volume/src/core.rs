@@ -10,6 +10,7 @@ use cairn_store::disk::Disk;
 use cairn_store::heal::{HealMode, HealOutcome, HealPlace};
 use cairn_store::{ReadError, Store};
 
+use crate::ahead::Ahead;
 use crate::errseq::Losses;
 use crate::fold::DirtySet;
 use crate::gc::Collector;
@@ -116,6 +117,8 @@ pub(crate) struct Core {
     pub(crate) twins: TwinMaker,
     /// Who collects garbage, and what there is to collect.
     pub(crate) collector: Collector,
+    /// What is decoded before somebody asks for it.
+    pub(crate) ahead: Ahead,
     /// The file that the log named last.
     pub(crate) last_named: LastNamed,
     /// Who scrubs.

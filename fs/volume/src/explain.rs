@@ -4,10 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use cairn_codec::tensor::files::Tensor;
 use cairn_format::key::{self, Key, tag};
-use cairn_format::{ChunkId, Compression, FileKind, Ino, PackId, ParityGeometry, PieceKind, decode_pieces};
+use cairn_format::{
+    ChunkId, Compression, FileKind, Ino, PackId, ParityGeometry, Piece, PieceKind, decode_pieces,
+};
 
 use crate::core::Core;
+use crate::fold::tensors_of;
 use crate::namespace::FileRun;
 use crate::vfs::{Error, Policy};
 
@@ -40,6 +44,30 @@ pub struct Explanation {
     pub packs: Vec<PackShare>,
     /// How what is folded from now on is compressed.
     pub compression: Option<Compression>,
+    /// The tensors in it, by their places; the first 200.
+    pub tensors: Vec<TensorShare>,
+    /// How many there are.
+    pub tensor_count: u64,
+}
+
+/// A tensor in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorShare {
+    /// Its name; empty where the format gives none.
+    pub name: String,
+    /// What the format calls the type of its elements.
+    pub dtype: String,
+    /// Its dimensions, in the order in which the format has them.
+    pub shape: Vec<u64>,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Stored bytes that its pieces answer for.
+    pub stored: u64,
+    /// How its chunks are stored, each way once: `planes`, `palette`, `pattern`, `differences`, `zstd`, `raw`, or `journal` for what is not folded
+    /// yet. Of the first chunks only, where time ran out.
+    pub codecs: Vec<&'static str>,
 }
 
 /// What a pack holds of a file.
@@ -59,6 +87,9 @@ pub struct PackShare {
 
 /// Packs whose parity is looked at.
 const PARITY_OF: usize = 64;
+
+/// Tensors that are told of.
+const TENSORS: usize = 200;
 
 /// How the files of a volume use some chunks.
 struct Sharing {
@@ -97,7 +128,49 @@ impl Core {
         explanation.shared = runs.iter().map(|(_, run)| shared_bytes(run, &sharing)).sum();
         explanation.sharers = sharing.sharers.len() as u64;
         explanation.complete = sharing.complete;
+        let tensors = self.checked(tensors_of(self, (self.view, ino), size))?;
+        explanation.tensor_count = tensors.len() as u64;
+        explanation.tensors = self.tensor_shares(&tensors[..tensors.len().min(TENSORS)], &runs, until);
         Ok(explanation)
+    }
+
+    /// What tensors take, in the order of their places, as the runs of their file are.
+    fn tensor_shares(&self, tensors: &[Tensor], runs: &[FileRun], until: Instant) -> Vec<TensorShare> {
+        let mut known: HashMap<(PackId, u32), &'static str> = HashMap::new();
+        let share = |tensor: &Tensor| {
+            let end = tensor.offset + tensor.len;
+            let mut share = TensorShare {
+                name: tensor.name.clone(),
+                dtype: tensor.dtype.clone(),
+                shape: tensor.shape.clone(),
+                offset: tensor.offset,
+                len: tensor.len,
+                stored: 0,
+                codecs: Vec::new(),
+            };
+            let first = runs.partition_point(|(at, run)| at + run.len <= tensor.offset);
+            for (at, run) in runs[first..].iter().take_while(|(at, _)| *at < end) {
+                let (from, to) = ((*at).max(tensor.offset), (at + run.len).min(end));
+                let part = Piece { len: (to - from).min(u32::MAX.into()) as u32, kind: run.kind };
+                share.stored += part.stored();
+                let codec = match run.kind {
+                    PieceKind::Hole => None,
+                    PieceKind::Journal(_) => Some("journal"),
+                    PieceKind::Chunk(piece) => match known.get(&(piece.pack, piece.frame)) {
+                        Some(codec) => Some(*codec),
+                        None if Instant::now() > until => None,
+                        None => self.store.stored_as(piece.pack, piece.frame).inspect(|codec| {
+                            known.insert((piece.pack, piece.frame), codec);
+                        }),
+                    },
+                };
+                if let Some(codec) = codec.filter(|codec| !share.codecs.contains(codec)) {
+                    share.codecs.push(codec);
+                }
+            }
+            share
+        };
+        tensors.iter().map(share).collect()
     }
 
     /// Looks for other files that have some of `chunks`.

@@ -5,6 +5,7 @@
 //!
 //! Architecture Invariant: no FUSE and no errno here, and nothing asynchronous: threads, locks, channels.
 
+mod ahead;
 mod checkpoint;
 mod core;
 pub mod drill;
@@ -49,7 +50,7 @@ pub use cairn_store::heal::{HealCounts, HealEvent, HealMode, HealOutcome, HealPl
 pub use checkpoint::{
     BaseWriter, ChainEntry, ChainReadError, CheckpointChain, MaintainError, RecordCursor, load_chain,
 };
-pub use explain::{Explanation, PackShare};
+pub use explain::{Explanation, PackShare, TensorShare};
 pub use gc::{GcError, GcOptions, GcProgress, GcReport, GcStep, GcStop};
 pub use layout::{
     CONTROL_SOCKET, ENGINE_DIR, LOCK_PATH, LockError, LockHolder, README_PATH, STORE_DIR, SUSPECT_PATH,

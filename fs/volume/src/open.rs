@@ -14,6 +14,7 @@ use cairn_store::{
     AcrossDir, Pins, Store, StoreError, StoreOptions, across_dirs, read_replicas, write_replicas,
 };
 
+use crate::ahead::Ahead;
 use crate::checkpoint::{
     CheckpointChain, CheckpointState, FillError, MaintainError, fill_engine, load_chain, load_counts,
 };
@@ -353,6 +354,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         kept,
         twins: TwinMaker::default(),
         collector: Collector::new(on.options.collect),
+        ahead: Ahead::new(on.options.cache_size),
         last_named: LastNamed::default(),
         scrubber: Default::default(),
         refiller: Default::default(),

@@ -80,6 +80,8 @@ impl Volume {
                 ("cairn-fold", run as fn(&Arc<Core>)),
                 ("cairn-gc", crate::gc::run),
                 ("cairn-mend", crate::heal::run),
+                ("cairn-ahead-1", crate::ahead::run),
+                ("cairn-ahead-2", crate::ahead::run),
             ];
             for (name, run) in all {
                 let core_of_thread = core.clone();
@@ -499,6 +501,9 @@ impl Volume {
         let _ = !self.core.background && self.protect_journal();
         let maintained = maintain(&self.core, true);
         let mended = !self.core.background && (self.core.mend_all() | self.core.make_twins(u64::MAX));
+        if !self.core.background {
+            self.core.decode_all_ahead();
+        }
         match maintained {
             Ok(changed) => Ok(changed || mended),
             Err(error) if error.is_full() => Err(Error::NoSpace),
@@ -593,6 +598,7 @@ impl Volume {
         self.core.signal.stop();
         self.core.collector.interrupt();
         self.core.store.health().wake();
+        self.core.ahead.wake();
         self.core.scrubber.wait();
         self.core.refiller.wait();
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cairn_format::{ChunkPiece, PackLayout, PieceKind};
+use cairn_format::{ChunkPiece, FrameHead, PackLayout, PieceKind, PlanesHead};
 use cairn_store::disk::Access;
 use cairn_store::{PackReader, pack_path};
 use cairn_tests::dice::{Dice, noise};
@@ -196,6 +196,44 @@ fn reading_on_decodes_nothing_twice() {
     assert!(decoded < file.len() as u64 + 2 * BLOCK, "{decoded} bytes of {}", file.len());
 }
 
+#[test]
+fn who_reads_in_order_finds_what_comes_next_decoded_and_who_does_not_pays_nothing() {
+    let file = file_of("F32", 4, &weights(9, 9 << 20, true));
+    let world = world();
+    let ino = store(&open(&world, 1 << 20, HealMode::On), "t", &file);
+    let volume = open(&world, 128 << 20, HealMode::On);
+    let read = |at: u64, len: u64| {
+        cost(&volume, || {
+            let read = volume.read(ino, at, len as u32).expect("reads");
+            assert!(read == file[at as usize..(at + len) as usize]);
+        })
+    };
+    let ahead = || {
+        cost(&volume, || {
+            volume.maintain().expect("maintains");
+        })
+    };
+    // Short reads, here and there and one after the other; a long one; another elsewhere.
+    for n in 0..40 {
+        read(n * 4096, 4096);
+        read((6 << 20) + n * 50_000, 4096);
+    }
+    read(5 << 20, 128 << 10);
+    read(1 << 20, 128 << 10);
+    assert_eq!(ahead(), (0, 0));
+    // One that goes on.
+    read((1 << 20) + (128 << 10), 128 << 10);
+    let (_, decoded) = ahead();
+    assert!((2_900_000..=4 << 20).contains(&decoded), "{decoded}");
+    for n in 2..32 {
+        assert_eq!(read((1 << 20) + n * (128 << 10), 128 << 10), (0, 0), "read number {n}");
+    }
+    assert!(ahead().1 <= 4 << 20, "no more than a window, and not what is behind the end");
+    read(7 << 20, 128 << 10);
+    read((7 << 20) + (128 << 10), 128 << 10);
+    ahead();
+}
+
 /// Each range of a file, in pieces of odd length: what reading it gives, right bytes or an I/O error.
 fn read_all(volume: &Volume, ino: u64, file: &[u8]) -> Vec<(Range<u64>, bool)> {
     const STEP: usize = 9_999;
@@ -242,7 +280,8 @@ fn beyond_parity_no_more_than_the_damaged_block_is_lost_and_nothing_wrong_is_rea
         let (at, piece) = *chunks(&volume, ino).last().expect("a chunk");
         let (layout, frame) = frame_of(&world, &piece);
         spoil(&world, &piece, layout.parity_area());
-        let place = frame.start + (frame.end - frame.start) * (2 * n + 1) / 32;
+        // Anywhere in blocks: what is stored as it is, and what is coded, which shows damage by itself mostly.
+        let place = frame.start + 4096 + (frame.end - frame.start - 8192) * n / 17 + n * 2_999 % 40_000;
         spoil(&world, &piece, place..place + 1);
         let lost: Vec<_> = read_all(&volume, ino, &file).into_iter().filter(|(_, right)| !right).collect();
         let bytes: u64 = lost.iter().map(|(range, _)| range.end - range.start).sum();
@@ -254,27 +293,65 @@ fn beyond_parity_no_more_than_the_damaged_block_is_lost_and_nothing_wrong_is_rea
 
 #[test]
 fn whole_blocks_in_the_wrong_place_are_not_taken_for_others() {
-    // Every block takes the same room, and differs from the others.
-    let data: Vec<u8> =
-        (0..16u8).flat_map(|n| [n, 255 - n].into_iter().cycle().take(BLOCK as usize)).collect();
-    let mut data = data;
-    // No pattern of the whole, and more than 256 elements: blocks of constant planes with a little noise.
-    for (n, block) in data.chunks_mut(BLOCK as usize).enumerate() {
-        block[..1200].copy_from_slice(&noise(n as u64, 1200));
-    }
+    // Every block takes the same room: noise, and a byte that is the same everywhere.
+    let data: Vec<u8> = noise(5, 1 << 19).into_iter().flat_map(|byte| [byte, 0x12]).collect();
     let file = file_of("U16", 2, &data);
     let world = world();
     let ino = store(&open(&world, 1 << 20, HealMode::Off), "t", &file);
     let volume = open(&world, 0, HealMode::Off);
     let (_, piece) = *chunks(&volume, ino).last().expect("a chunk");
     let (_, frame) = frame_of(&world, &piece);
-    // The second half over the first, block by block or not: nothing of it is what belongs there.
-    let disk = world.store_disk();
-    let pack = disk.open(&pack_path(&piece.pack), Access::Write).expect("is there");
-    let half = (frame.end - frame.start) / 2;
-    let mut bytes = vec![0; half as usize - 2048];
-    pack.read_exact_at(&mut bytes, frame.start + half).expect("reads");
-    pack.write_at(&bytes, frame.start + 2048).expect("writes");
-    let lost = read_all(&volume, ino, &file).into_iter().filter(|(_, right)| !right).count();
-    assert!(lost > 0);
+    let pack = world.store_disk().open(&pack_path(&piece.pack), Access::Write).expect("is there");
+    let mut bytes = vec![0; (frame.end - frame.start) as usize];
+    pack.read_exact_at(&mut bytes, frame.start).expect("reads");
+    let head_at = FrameHead::len_with(1);
+    let head_len = PlanesHead::len_of(&bytes[head_at..]).expect("a head") as usize;
+    let head = PlanesHead::decode(&bytes[head_at..head_at + head_len], &piece.chunk).expect("a head");
+    let block = |number: usize| {
+        let (from, to) = (head.blocks[number - 1].end, head.blocks[number].end);
+        head_at + head_len + from as usize..head_at + head_len + to as usize
+    };
+    assert_eq!(block(3).len(), block(5).len());
+    for (from, to) in [(3, 5), (5, 3)] {
+        pack.write_at(&bytes[block(from)], frame.start + block(to).start as u64).expect("writes");
+    }
+    let lost: u64 = read_all(&volume, ino, &file)
+        .into_iter()
+        .filter(|(_, right)| !right)
+        .map(|(range, _)| range.end - range.start)
+        .sum();
+    assert!((2 * BLOCK..2 * BLOCK + 4 * 9_999).contains(&lost), "{lost}");
+}
+
+#[test]
+fn why_names_tensors_what_they_take_and_how_they_are_stored() {
+    let parts = [
+        ("a", true, weights(1, 1_500_000, true)),
+        ("small", false, weights(2, 2_000, false)),
+        ("zeros", true, vec![0; 400_000]),
+        ("noise", false, noise(3, 300_000)),
+    ];
+    let file = super::tensors::safetensors("", &parts);
+    let world = world();
+    let volume = open(&world, 1 << 20, HealMode::On);
+    let ino = store(&volume, "t", &file);
+    let patience = std::time::Duration::from_secs(60);
+    let told = volume.explain(ino, patience).expect("explains");
+    assert_eq!(told.tensor_count, 4);
+    let names: Vec<_> = told.tensors.iter().map(|t| (t.name.as_str(), t.dtype.as_str(), t.len)).collect();
+    let expected = [
+        ("a", "F32", 1_500_000),
+        ("small", "BF16", 2_000),
+        ("zeros", "F32", 400_000),
+        ("noise", "BF16", 300_000),
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(told.tensors.iter().map(|t| t.codecs.clone()).collect::<Vec<_>>()[..1], [vec!["planes"]]);
+    assert_eq!(told.tensors[2].codecs, ["pattern"]);
+    assert_eq!(told.tensors[3].codecs, ["raw"]);
+    assert_eq!(told.tensors[0].shape, [375_000]);
+    assert!(told.tensors[2].stored < 1000 && told.tensors[0].stored < 1_400_000, "{told:?}");
+    assert!(told.tensors[3].stored >= 300_000);
+    let other = store(&volume, "u", &noise(1, 100_000));
+    assert!(volume.explain(other, patience).expect("explains").tensors.is_empty());
 }

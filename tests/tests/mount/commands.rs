@@ -144,6 +144,25 @@ fn stats_go_on_until_the_count_or_sigint() {
 }
 
 #[test]
+fn why_lists_the_tensors_in_a_file() {
+    let m = Mounted::new();
+    fs::write(m.path("model"), super::mapping::tensor_file("model.embed", 1 << 18)).expect("written");
+    let early = document("why", &m.path("model"));
+    assert_eq!(early["tensors"][0]["codecs"][0].as_str(), Some("journal"), "{early}");
+    m.sync();
+    let why = document("why", &m.path("model"));
+    assert_eq!(why["tensor_count"].as_u64(), Some(1));
+    let tensor = &why["tensors"][0];
+    assert_eq!((tensor["name"].as_str(), tensor["dtype"].as_str()), (Some("model.embed"), Some("F32")));
+    assert_eq!((tensor["shape"][0].as_u64(), tensor["bytes"].as_u64()), (Some(1 << 18), Some(1 << 20)));
+    assert_eq!(tensor["codecs"][0].as_str(), Some("planes"), "{tensor}");
+    assert!(tensor["ratio"].as_f64().expect("a number") > 1.1, "{tensor}");
+    let text = cairn("why", &m.path("model"), &[]).ok();
+    assert!(text.contains("  1 tensor\n    model.embed  F32 [262144]  1.00 MiB stored as "), "{text}");
+    m.finish();
+}
+
+#[test]
 fn why_tells_what_a_file_shares_with_others() {
     let m = Mounted::new();
     for (name, seed) in [("one", 1), ("two", 1), ("alone", 2)] {

@@ -33,6 +33,41 @@ pub(crate) fn with_mapped<T>(
     }
 }
 
+/// A file of one tensor, of numbers between a half and one.
+pub(crate) fn tensor_file(name: &str, elements: usize) -> Vec<u8> {
+    let header = format!(
+        "{{\"{name}\":{{\"dtype\":\"F32\",\"shape\":[{elements}],\"data_offsets\":[0,{}]}}}}",
+        elements * 4
+    );
+    let numbers = noise(7, elements * 4).into_iter().enumerate().map(|(at, byte)| match at % 4 {
+        3 => 0x3f,
+        _ => byte,
+    });
+    (header.len() as u64).to_le_bytes().into_iter().chain(header.into_bytes()).chain(numbers).collect()
+}
+
+#[test]
+fn a_mapped_tensor_is_read_here_and_there_and_from_one_end_to_the_other() {
+    let m = Mounted::new();
+    let bytes = tensor_file("t", 5 << 18);
+    fs::write(m.path("f"), &bytes).expect("written");
+    m.sync();
+    m.remount();
+    let file = File::open(m.path("f")).expect("there");
+    with_mapped(&file, bytes.len(), ProtFlags::READ, |mapped| {
+        for n in 0..2000 {
+            let at = n * 7_654_321 % bytes.len();
+            assert_eq!(mapped[at], bytes[at], "at {at}");
+        }
+    });
+    drop(file);
+    m.remount();
+    let file = File::open(m.path("f")).expect("there");
+    with_mapped(&file, bytes.len(), ProtFlags::READ, |mapped| assert!(*mapped == bytes[..]));
+    drop(file);
+    m.finish();
+}
+
 #[test]
 fn mapped_files_are_read_and_written() {
     let m = Mounted::new();

@@ -74,6 +74,11 @@ impl StoredBlocks {
 }
 
 impl PackReader {
+    /// How a frame is stored, as its first bytes say, which are not checked: for people.
+    pub(crate) fn stored_as(&self, entry: &FrameEntry) -> Option<&'static str> {
+        FrameHead::stored_as(&self.read(entry.offset, 128.min(entry.len as usize)).ok()?)
+    }
+
     /// What stands before the blocks of a frame, if it is the one chunk given as a run of numbers, of several blocks. None where it
     /// is something else, or not as it should be: who reads all of it finds out what.
     pub(crate) fn run(&self, entry: &FrameEntry, chunk: &ChunkEntry) -> Option<RunHead> {

@@ -28,7 +28,7 @@ pub(crate) use commit::commit_batch;
 pub(crate) use pipeline::{Packer, with_packer};
 use recut::{Recut, recut};
 use tensors::FileCuts;
-pub(crate) use tensors::{Cuts, RUN};
+pub(crate) use tensors::{Cuts, RUN, tensors_of};
 
 /// A run of a file, and the chunk that its bytes are from here on.
 pub(crate) struct Mapped {

@@ -57,7 +57,7 @@ impl Cuts {
             return Ok(Cuts { chunker, tensors: Vec::new(), patterns: false });
         }
         let cuts = Cuts::detect(chunker, size, &mut |at, len| {
-            read_part(core, run, at, len.min(size.saturating_sub(at)))
+            read_part(core, run.file, at, len.min(size.saturating_sub(at)))
         })?;
         // As it is, it takes what its chunk takes.
         Ok(Cuts { patterns: core.writing.compression != Compression::None, ..cuts })
@@ -132,6 +132,25 @@ impl Cuts {
     }
 }
 
+/// The tensors of a file, as its headers say now.
+pub(crate) fn tensors_of(core: &Core, file: File, size: u64) -> Result<Vec<Tensor>, NamespaceError> {
+    if size < SMALLEST_FILE {
+        return Ok(Vec::new());
+    }
+    let mut failed = None;
+    let found = find(size, &mut |at, len| {
+        let read = read_part(core, file, at, len.min(size.saturating_sub(at)));
+        read.unwrap_or_else(|error| {
+            failed = Some(error);
+            None
+        })
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(found.map_or_else(Vec::new, |file| file.tensors)),
+    }
+}
+
 fn spans(file: &TensorFile) -> Vec<Span> {
     let span = |tensor: &Tensor| Span {
         start: tensor.offset,
@@ -142,10 +161,10 @@ fn spans(file: &TensorFile) -> Vec<Span> {
 }
 
 /// Bytes of a file, as far as they are there, and can be read now.
-fn read_part(core: &Core, run: &Taken, at: u64, len: u64) -> Result<Option<Vec<u8>>, NamespaceError> {
+fn read_part(core: &Core, (view, ino): File, at: u64, len: u64) -> Result<Option<Vec<u8>>, NamespaceError> {
     let runs = {
-        let _lock = core.locks.read(run.file.1);
-        core.look(|ns| ns.runs(run.file.0, run.file.1, at, len))?
+        let _lock = core.locks.read(ino);
+        core.look(|ns| ns.runs(view, ino, at, len))?
     };
     let mut part = Vec::with_capacity(len as usize);
     for next in runs {

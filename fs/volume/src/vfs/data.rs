@@ -134,6 +134,7 @@ impl Core {
                         let file = self.called(ino);
                         tracing::warn!("{file} is damaged at {at}, in pack {pack}: what was read is whole");
                     }
+                    self.ahead.note(ino, offset, out.len() as u64);
                     self.counters.reads.add(1);
                     self.counters.read_bytes.add(out.len() as u64);
                     return Ok(out);
