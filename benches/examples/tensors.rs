@@ -162,7 +162,7 @@ fn measure(runs: &Runs<'_>, element: Element, kernel: Kernel, passes: u32) -> Fi
 /// Bytes that a fold keeps: where zstd does better, or nothing does anything, that.
 fn kept(runs: &Runs<'_>) -> usize {
     let mut compressor = Compressor::new(Compression::Zstd(3));
-    runs.runs.iter().map(|run| compressor.encode_run(run, runs.element, &CHUNK).1.len()).sum()
+    runs.runs.iter().map(|run| compressor.encode_run(run, runs.element, &CHUNK, None).1.len()).sum()
 }
 
 /// Bytes fetched for each that is asked for, by reads of this length at its multiples.

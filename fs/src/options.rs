@@ -41,6 +41,8 @@ pub(crate) struct MountOptions {
     /// Whether new data is looked for among what is stored; `None`: it is.
     pub(crate) dedup: Option<Dedup>,
     pub(crate) tensors: Option<bool>,
+    /// Whether they may be stored as differences from others; `None`: they may.
+    pub(crate) tensor_delta: Option<bool>,
     /// The library that caches the namespace; `None`: redb.
     pub(crate) meta_engine: Option<MetaEngine>,
     /// Whether garbage is collected by itself; `None`: it is.
@@ -144,6 +146,14 @@ pub(crate) const OPTIONS: &[Known] = &[
         help: "whether tensors in new files (safetensors, GGUF, npy, npz, PyTorch, ONNX) are looked for, and stored by what their numbers are: on or off",
         take: Take::Value("HOW", |o, value| {
             o.tensors = Some(on_or_off("tensor", value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "tensor-delta",
+        help: "whether a tensor that is near to one stored already, of the same name or of like numbers, is stored as the differences from that: on or off",
+        take: Take::Value("HOW", |o, value| {
+            o.tensor_delta = Some(on_or_off("tensor-delta", value)?);
             Ok(())
         }),
     },
@@ -333,6 +343,7 @@ impl MountOptions {
             compression: self.compression,
             dedup: self.dedup.unwrap_or_default(),
             tensors: self.tensors.unwrap_or(true),
+            tensor_delta: self.tensor_delta.unwrap_or(true),
             meta_engine: self.meta_engine.unwrap_or_default(),
             collect: self.collect.unwrap_or(true),
             heal: self.heal.unwrap_or_default(),

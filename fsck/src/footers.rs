@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use cairn_format::{ChunkEntry, Footer, FrameEntry, PackId};
+use cairn_format::{ChunkEntry, ChunkId, Footer, FrameEntry, PackId};
 use cairn_store::disk::Disk;
 use cairn_store::{PackReader, stored_share};
 
@@ -14,6 +14,8 @@ struct Table {
     /// For each frame, the number of its first chunk.
     starts: Vec<u32>,
     chunks: Vec<ChunkEntry>,
+    /// By frames.
+    bases: HashMap<u32, ChunkId>,
 }
 
 impl Table {
@@ -23,11 +25,12 @@ impl Table {
             *next = next.saturating_add(frame.chunks);
             Some(start)
         });
-        Table { starts: starts.collect(), frames: footer.frames, chunks: footer.chunks }
+        let bases = footer.bases.iter().map(|base| (base.frame, base.base)).collect();
+        Table { starts: starts.collect(), frames: footer.frames, chunks: footer.chunks, bases }
     }
 
     fn bytes(&self) -> usize {
-        self.chunks.len() * size_of::<ChunkEntry>() + self.frames.len() * 32 + 256
+        self.chunks.len() * size_of::<ChunkEntry>() + self.frames.len() * 32 + self.bases.len() * 64 + 256
     }
 }
 
@@ -57,6 +60,14 @@ impl Footers {
             Some((*chunk, stored_share(entry, chunk)))
         });
         found.ok_or_else(|| format!("its pack has no frame {frame} with a slot {slot}"))
+    }
+
+    /// The chunk that a frame is the differences from, where it is.
+    pub(crate) fn base(&mut self, pack: PackId, frame: u32) -> Option<ChunkId> {
+        if !self.tables.contains_key(&pack) {
+            self.load(pack).ok()?;
+        }
+        self.tables.get(&pack)?.bases.get(&frame).copied()
     }
 
     fn load(&mut self, pack: PackId) -> Result<(), String> {

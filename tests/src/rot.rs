@@ -8,9 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cairn_format::{
-    Lsn, PACK_HEADER_LEN, PAYLOAD_BLOCK, PackHeader, PackId, PackKind, PackLayout, PieceKind, RECORD_ALIGN,
-    RECORD_HEAD_LEN, Record, RecordHead, SECTOR, SEGMENT_DATA_START, SEGMENT_HEADER_LEN, SegmentHeader,
-    StoreSuperblock, TRAILER_LEN, Uuid, VolumeState, VolumeSuperblock,
+    ChunkPlace, Lsn, PACK_HEADER_LEN, PAYLOAD_BLOCK, PackHeader, PackId, PackKind, PackLayout, PieceKind,
+    RECORD_ALIGN, RECORD_HEAD_LEN, Record, RecordHead, SECTOR, SEGMENT_DATA_START, SEGMENT_HEADER_LEN,
+    SegmentHeader, StoreSuperblock, TRAILER_LEN, Uuid, VolumeState, VolumeSuperblock,
 };
 use cairn_store::disk::{Access, Disk, MemoryDisk};
 use cairn_store::heal::{examine, examine_at, mend};
@@ -224,7 +224,8 @@ impl Verdict {
         match kind {
             PieceKind::Hole => Loss::No,
             PieceKind::Chunk(piece) => {
-                self.frames.get(&(piece.pack, piece.frame)).copied().unwrap_or(Loss::No)
+                let of = |at: ChunkPlace| self.frames.get(&(at.pack, at.frame)).copied();
+                piece.places().filter_map(of).max().unwrap_or(Loss::No)
             }
             PieceKind::Journal(at) => {
                 let lost =

@@ -6,6 +6,7 @@ mod core {
     mod chunks;
     mod contract;
     mod crash;
+    mod deltas;
     mod drill;
     mod errors;
     mod errseq;

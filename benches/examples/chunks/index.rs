@@ -82,6 +82,7 @@ fn pack(number: u32) -> SealedPack {
         kind: PackKind::Data,
         frames: vec![FrameEntry { offset: 256, len: 1, plain_len: count, chunks: count }],
         chunks,
+        bases: Vec::new(),
         replaces: Vec::new(),
         checkpoint: None,
     };

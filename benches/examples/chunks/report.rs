@@ -309,6 +309,7 @@ fn pack_lists(chunk: &ChunkFigures, frame: Option<&FrameFigures>) -> f64 {
             kind: PackKind::Data,
             frames: vec![entry; frames],
             chunks: vec![cairn_format::ChunkEntry { id: cairn_format::ChunkId::default(), len: 0 }; chunks],
+            bases: Vec::new(),
             replaces: Vec::new(),
             checkpoint: None,
         };

@@ -489,6 +489,7 @@ impl Extents {
             offset: 0,
             chunk_len: len,
             stored: len / 3,
+            base: None,
         };
         let mut at = start;
         while at < start + u64::from(len) {

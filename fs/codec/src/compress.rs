@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use cairn_format::{ChunkEntry, ChunkId, Codec, Compression, Element};
+use cairn_format::{ChunkEntry, ChunkId, Codec, Compression, Element, PlanesHead};
 
 use crate::tensor::{self, Kernel};
 
@@ -26,17 +26,25 @@ impl Compressor {
     }
 
     /// The stored bytes of a frame that is the run `chunk` of elements of this kind. What is coded by planes was decoded again, and
-    /// compared.
-    pub fn encode_run(&mut self, plain: &[u8], element: Element, chunk: &ChunkId) -> (Codec, Vec<u8>) {
-        let coded = self.planes.as_mut().and_then(|planes| planes.encode(plain, element, chunk, None));
+    /// compared. With a `base`, a chunk as long, they may be the differences from that: [`PlanesHead::is_differences`] tells.
+    pub fn encode_run(
+        &mut self,
+        plain: &[u8],
+        element: Element,
+        chunk: &ChunkId,
+        base: Option<&[u8]>,
+    ) -> (Codec, Vec<u8>) {
+        let coded = self.planes.as_mut().and_then(|planes| planes.encode(plain, element, chunk, base));
         let decodes = |coded: &Vec<u8>| {
-            tensor::decode(Kernel::best(), coded, chunk, None, plain.len()).is_ok_and(|again| again == plain)
+            tensor::decode(Kernel::best(), coded, chunk, base, plain.len()).is_ok_and(|again| again == plain)
         };
         match coded.filter(decodes) {
             // Floats have nothing that zstd would find.
             Some(coded) if element.is_float() => (Codec::Planes, coded),
             Some(coded) => match self.encode(plain) {
-                (Codec::Zstd, smaller) if smaller.len() < coded.len() => (Codec::Zstd, smaller),
+                (Codec::Zstd, smaller) if smaller.len() < coded.len() + spared(&coded, plain) => {
+                    (Codec::Zstd, smaller)
+                }
                 _ => (Codec::Planes, coded),
             },
             None => self.encode(plain),
@@ -57,6 +65,11 @@ impl Compressor {
     }
 }
 
+/// What differences have to save beyond what the run takes alone.
+fn spared(coded: &[u8], plain: &[u8]) -> usize {
+    if PlanesHead::is_differences(coded) { plain.len().div_ceil(50) } else { 0 }
+}
+
 /// Stored bytes that passed their checksum but do not decode: what wrote them was broken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{stored_len} stored bytes do not decode to {plain_len}: {reason}")]
@@ -66,17 +79,35 @@ pub struct DecodeError {
     reason: String,
 }
 
-/// The plain bytes of a frame of these chunks, exactly `plain_len` of them: no more is ever allocated or produced.
+/// The plain bytes of a frame of these chunks, exactly `plain_len` of them: no more is ever allocated or produced. Differences from a base are an
+/// error.
 pub fn decode(
     codec: Codec,
     stored: &[u8],
     plain_len: usize,
     chunks: &[ChunkEntry],
 ) -> Result<Vec<u8>, DecodeError> {
+    match decode_without_base(codec, stored, plain_len, chunks)? {
+        (plain, false) => Ok(plain),
+        (_, true) => {
+            let reason = "it is the differences from another chunk".into();
+            Err(DecodeError { stored_len: stored.len(), plain_len, reason })
+        }
+    }
+}
+
+/// As [`decode`]; of a frame that is differences from a base these, which [`tensor::add_base`] makes the plain bytes. Whether it is one comes with it.
+pub fn decode_without_base(
+    codec: Codec,
+    stored: &[u8],
+    plain_len: usize,
+    chunks: &[ChunkEntry],
+) -> Result<(Vec<u8>, bool), DecodeError> {
     thread_local! {
         static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
     }
     let error = |reason: String| DecodeError { stored_len: stored.len(), plain_len, reason };
+    let mut differs = false;
     let plain = match codec {
         Codec::Raw => stored.to_vec(),
         Codec::Zstd => ZSTD.with_borrow_mut(|context| {
@@ -87,15 +118,19 @@ pub fn decode(
             zstd.decompress(stored, plain_len).map_err(|e| error(e.to_string()))
         })?,
         Codec::Planes => match chunks {
-            [chunk] => tensor::decode(Kernel::best(), stored, &chunk.id, None, plain_len)
-                .map_err(|e| error(e.to_string()))?,
+            [chunk] => {
+                let decoded = tensor::decode_without_base(Kernel::best(), stored, &chunk.id, plain_len);
+                let (plain, differences) = decoded.map_err(|e| error(e.to_string()))?;
+                differs = differences;
+                plain
+            }
             _ => return Err(error(format!("it is a run of numbers, and holds {} chunks", chunks.len()))),
         },
     };
     if plain.len() != plain_len {
         return Err(error(format!("it holds {} bytes", plain.len())));
     }
-    Ok(plain)
+    Ok((plain, differs))
 }
 
 #[cfg(test)]

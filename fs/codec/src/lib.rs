@@ -10,4 +10,4 @@ pub mod parity;
 pub mod tensor;
 
 pub use chunker::{Chunker, chunk_id};
-pub use compress::{Compressor, DecodeError, decode};
+pub use compress::{Compressor, DecodeError, decode, decode_without_base};

@@ -27,6 +27,8 @@ pub enum Domain {
     Index,
     /// How far scrubs of a store are.
     Scrub,
+    /// What chunks of tensors are known by.
+    Bases,
     /// The header of a closed segment's parity.
     SegmentParity,
     /// Which directories have second copies.
@@ -57,6 +59,7 @@ impl Seal {
             Domain::Sums => *b"sums    ",
             Domain::Index => *b"index   ",
             Domain::Scrub => *b"scrub   ",
+            Domain::Bases => *b"bases   ",
             Domain::SegmentParity => *b"segpar  ",
             Domain::Across => *b"across  ",
         };

@@ -44,7 +44,7 @@ pub struct FrameHead {
     pub plain_len: u32,
     /// Stored bytes behind the head.
     pub stored_len: u32,
-    /// Chunks whose bytes are needed to decode this frame: none yet.
+    /// Chunks whose bytes are needed to decode this frame: the one that a run of differences is from.
     pub bases: Vec<ChunkId>,
     /// The chunks, in the order of their bytes; a metadata frame has none.
     pub chunks: Vec<ChunkEntry>,
@@ -65,7 +65,7 @@ impl FrameHead {
     const FIXED_LEN: usize = 32;
     const SUM_AT: usize = 24;
 
-    /// Bytes of the head of a frame with so many chunks (and no bases).
+    /// Bytes of the head of a frame with so many chunks, bases left out.
     pub fn len_with(chunks: usize) -> usize {
         Self::FIXED_LEN + chunks * Self::CHUNK_LEN
     }
@@ -114,8 +114,8 @@ impl FrameHead {
     }
 
     /// Where the stored bytes begin of a frame of `frame_len` bytes that is this chunk by planes, by its first bytes, which are not
-    /// checked: what follows has checksums of its own, that are bound to the chunk.
-    pub fn start_of_run(start: &[u8], frame_len: u32, chunk: &ChunkEntry) -> Option<u32> {
+    /// checked: what follows has checksums of its own, that are bound to the chunk. With the base of its differences, if it has one.
+    pub fn start_of_run(start: &[u8], frame_len: u32, chunk: &ChunkEntry) -> Option<(u32, Option<ChunkId>)> {
         let mut d = Decoder::new(FRAME, start);
         d.magic(Self::MAGIC).ok()?;
         let codec = Codec::decode(&mut d).ok()?;
@@ -125,11 +125,15 @@ impl FrameHead {
         let stored_len = d.u32("stored_len").ok()?;
         let chunks = d.u32("chunks").ok()?;
         d.bytes("reserved2, checksum", 12).ok()?;
-        d.bytes("bases", bases as usize * 32).ok()?;
+        let base = match bases {
+            0 => None,
+            1 => Some(ChunkId(d.array("base").ok()?)),
+            _ => return None,
+        };
         let listed = ChunkEntry { id: ChunkId(d.array("chunk.id").ok()?), len: d.u32("chunk.len").ok()? };
         let head_len = (Self::FIXED_LEN + Self::CHUNK_LEN) as u32 + bases * 32;
         let fits = head_len.checked_add(stored_len) == Some(frame_len) && plain_len == chunk.len;
-        (codec == Codec::Planes && bases == 0 && chunks == 1 && listed == *chunk && fits).then_some(head_len)
+        (codec == Codec::Planes && chunks == 1 && listed == *chunk && fits).then_some((head_len, base))
     }
 
     /// Checks a whole frame (head and stored bytes) read from `offset` of `pack`; gives the head and the
@@ -182,6 +186,9 @@ impl FrameHead {
         }
         if codec == Ok(Codec::Planes) && chunk_count != 1 {
             return Err(d.bad("chunks", chunk_count.into()));
+        }
+        if codec == Ok(Codec::Planes) && base_count > 1 {
+            return Err(d.bad("bases", base_count.into()));
         }
         Ok((FrameHead { codec: codec?, plain_len, stored_len, bases, chunks }, stored))
     }

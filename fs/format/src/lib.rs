@@ -5,6 +5,7 @@
 //! counts and offsets are checked before anything is allocated, nothing panics.
 
 mod across;
+mod bases;
 mod checksum;
 mod frame;
 mod ids;
@@ -22,6 +23,7 @@ mod superblock;
 mod wire;
 
 pub use across::{ACROSS_MAX, Across};
+pub use bases::{BaseEntry, BaseTable};
 pub use checksum::{Domain, Seal, bound_sum};
 pub use frame::{ChunkEntry, Codec, FrameHead};
 pub use ids::{CheckpointRef, ChunkId, Ino, JournalRef, Lsn, PackId, Uuid, View};
@@ -31,12 +33,12 @@ pub use journal::{
 };
 pub use layout::PackLayout;
 pub use namespace::{
-    ChunkPiece, DirEntry, EXTENT_RANGE, FILE_MAX, FileKind, Inode, MetaRecords, OrderedEntry, PackRefs,
-    Piece, PieceKind, Timestamp, Totals, decode_pieces, encode_pieces, push_meta_record,
+    ChunkPiece, ChunkPlace, DirEntry, EXTENT_RANGE, FILE_MAX, FileKind, Inode, MetaRecords, OrderedEntry,
+    PackRefs, Piece, PieceKind, Timestamp, Totals, decode_pieces, encode_pieces, push_meta_record,
 };
 pub use pack::{
-    Checkpoint, CheckpointKind, Footer, FrameEntry, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader, PackKind,
-    Replaced, TRAILER_LEN, Trailer,
+    Checkpoint, CheckpointKind, Footer, FrameBase, FrameEntry, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader,
+    PackKind, Replaced, TRAILER_LEN, Trailer,
 };
 pub use parity::{SECTOR, Stripe, SumTable, sector_sum};
 pub use planes::{BlockEntry, Element, PlanesHead, PlanesShape};

@@ -319,6 +319,31 @@ pub struct ChunkPiece {
     pub chunk_len: u32,
     /// The whole chunk's share of its frame's stored bytes.
     pub stored: u32,
+    /// Where the chunk lies that this one is stored as the differences from, where it is.
+    pub base: Option<ChunkPlace>,
+}
+
+/// A place of a chunk: which it is, its frame says.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ChunkPlace {
+    /// Its pack.
+    pub pack: PackId,
+    /// The frame's number in the pack.
+    pub frame: u32,
+    /// The chunk's number in the frame.
+    pub slot: u32,
+}
+
+impl ChunkPiece {
+    /// Where the chunk lies.
+    pub fn place(&self) -> ChunkPlace {
+        ChunkPlace { pack: self.pack, frame: self.frame, slot: self.slot }
+    }
+
+    /// The places that have to be read to have it: its own, and its base's.
+    pub fn places(&self) -> impl Iterator<Item = ChunkPlace> {
+        [Some(self.place()), self.base].into_iter().flatten()
+    }
 }
 
 impl Piece {
@@ -366,7 +391,7 @@ pub(crate) fn encode_pieces_into(e: &mut Encoder, pieces: &[Piece]) {
                 e.u32("len", piece.len);
             }
             PieceKind::Chunk(c) => {
-                e.u8("tag", 1);
+                e.u8("tag", if c.base.is_some() { 3 } else { 1 });
                 e.u32("len", piece.len);
                 e.bytes("chunk", &c.chunk.0);
                 e.bytes("pack", &c.pack.0);
@@ -375,6 +400,11 @@ pub(crate) fn encode_pieces_into(e: &mut Encoder, pieces: &[Piece]) {
                 e.u32("offset", c.offset);
                 e.u32("chunk_len", c.chunk_len);
                 e.u32("stored", c.stored);
+                if let Some(base) = &c.base {
+                    e.bytes("base.pack", &base.pack.0);
+                    e.u32("base.frame", base.frame);
+                    e.u32("base.slot", base.slot);
+                }
             }
             PieceKind::Journal(j) => {
                 e.u8("tag", 2);
@@ -409,8 +439,8 @@ pub(crate) fn decode_pieces_from(d: &mut Decoder<'_>) -> Result<Vec<Piece>, Form
         }
         let kind = match tag {
             0 => PieceKind::Hole,
-            1 => {
-                let c = ChunkPiece {
+            1 | 3 => {
+                let mut c = ChunkPiece {
                     chunk: ChunkId(d.array("chunk")?),
                     pack: PackId(d.array("pack")?),
                     frame: d.u32("frame")?,
@@ -418,7 +448,13 @@ pub(crate) fn decode_pieces_from(d: &mut Decoder<'_>) -> Result<Vec<Piece>, Form
                     offset: d.u32("offset")?,
                     chunk_len: d.u32("chunk_len")?,
                     stored: d.u32("stored")?,
+                    base: None,
                 };
+                if tag == 3 {
+                    let pack = PackId(d.array("base.pack")?);
+                    c.base =
+                        Some(ChunkPlace { pack, frame: d.u32("base.frame")?, slot: d.u32("base.slot")? });
+                }
                 d.within("chunk_len", c.chunk_len.into(), 1..=CHUNK_MAX.into())?;
                 if u64::from(c.offset) + u64::from(len) > c.chunk_len.into() {
                     return Err(d.bad("offset", c.offset.into()));

@@ -181,6 +181,15 @@ pub struct FrameEntry {
     pub chunks: u32,
 }
 
+/// A frame that is differences.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameBase {
+    /// The frame's number.
+    pub frame: u32,
+    /// The chunk that it differs from.
+    pub base: ChunkId,
+}
+
 /// A chunk's place in a pack that this pack replaces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Replaced {
@@ -235,6 +244,8 @@ pub struct Footer {
     pub frames: Vec<FrameEntry>,
     /// The chunks of all frames, frame after frame.
     pub chunks: Vec<ChunkEntry>,
+    /// The frames that are differences, and what from: each has one chunk.
+    pub bases: Vec<FrameBase>,
     /// What it replaces, where it is one that compaction made: chunks of other packs, each with its own.
     pub replaces: Vec<Replaced>,
     /// The checkpoint that a metadata pack is part of.
@@ -248,14 +259,22 @@ mod section {
     pub(super) const CHUNKS: u32 = 3;
     pub(super) const REPLACES: u32 = 5;
     pub(super) const CHECKPOINT: u32 = 7;
+    pub(super) const BASES: u32 = 9;
 }
 
 impl Footer {
+    /// The chunk that a frame differs from, where it is differences.
+    pub fn base_of(&self, frame: u32) -> Option<ChunkId> {
+        let at = self.bases.binary_search_by_key(&frame, |base| base.frame).ok()?;
+        self.bases.get(at).map(|base| base.base)
+    }
+
     const MAGIC: &[u8; 8] = b"CAIRNFTR";
     const FIXED_LEN: usize = 64;
     const FRAME_LEN: usize = 20;
     const REPLACED_LEN: usize = 28;
     const CHECKPOINT_LEN: usize = 48;
+    const BASE_LEN: usize = 36;
 
     /// Where the parts lie of the pack that it describes.
     pub fn layout(&self) -> PackLayout {
@@ -271,9 +290,10 @@ impl Footer {
             if self.replaces.is_empty() { 0 } else { list(self.replaces.len(), Self::REPLACED_LEN) };
         let checkpoint =
             self.checkpoint.as_ref().map_or(0, |c| 8 + Self::CHECKPOINT_LEN + c.parts.len() * 16);
+        let bases = if self.bases.is_empty() { 0 } else { list(self.bases.len(), Self::BASE_LEN) };
         let frames = list(self.frames.len(), Self::FRAME_LEN);
         let chunks = list(self.chunks.len(), FrameHead::CHUNK_LEN);
-        Self::FIXED_LEN + frames + chunks + replaces + checkpoint + 8
+        Self::FIXED_LEN + frames + chunks + bases + replaces + checkpoint + 8
     }
 
     /// One copy's bytes.
@@ -310,6 +330,15 @@ impl Footer {
         for chunk in &self.chunks {
             e.bytes("chunk.id", &chunk.id.0);
             e.u32("chunk.len", chunk.len);
+        }
+        if !self.bases.is_empty() {
+            e.u32("bases.tag", section::BASES);
+            e.u32("bases.len", (4 + self.bases.len() * Self::BASE_LEN) as u32);
+            e.u32("bases.count", self.bases.len() as u32);
+            for base in &self.bases {
+                e.u32("base.frame", base.frame);
+                e.bytes("base.chunk", &base.base.0);
+            }
         }
         if !self.replaces.is_empty() {
             e.u32("replaces.tag", section::REPLACES);
@@ -354,6 +383,7 @@ impl Footer {
             parity,
             frames: Vec::new(),
             chunks: Vec::new(),
+            bases: Vec::new(),
             replaces: Vec::new(),
             checkpoint: None,
         };
@@ -383,6 +413,12 @@ impl Footer {
                 for _ in 0..d.count("chunks.count", FrameHead::CHUNK_LEN)? {
                     self.chunks
                         .push(ChunkEntry { id: ChunkId(d.array("chunk.id")?), len: d.u32("chunk.len")? });
+                }
+            }
+            section::BASES => {
+                for _ in 0..d.count("bases.count", Self::BASE_LEN)? {
+                    let frame = d.u32("base.frame")?;
+                    self.bases.push(FrameBase { frame, base: ChunkId(d.array("base.chunk")?) });
                 }
             }
             section::REPLACES => {
@@ -436,6 +472,15 @@ impl Footer {
                 .offset
                 .checked_add(frame.len.into())
                 .ok_or_else(|| d.bad("frame.offset", frame.offset))?;
+        }
+        let mut next = 0;
+        for base in &self.bases {
+            // In order, and of frames that are there and have one chunk.
+            let fits = self.frames.get(base.frame as usize).is_some_and(|frame| frame.chunks == 1);
+            if base.frame < next || !fits {
+                return Err(d.bad("base.frame", base.frame.into()));
+            }
+            next = base.frame.saturating_add(1);
         }
         match self.replaces.iter().find(|r| r.chunk as usize >= self.chunks.len()) {
             Some(replaced) => Err(d.bad("replaced.chunk", replaced.chunk.into())),

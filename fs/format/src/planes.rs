@@ -229,6 +229,11 @@ impl PlanesHead {
         }
     }
 
+    /// Whether a run that was coded is differences from a base.
+    pub fn is_differences(coded: &[u8]) -> bool {
+        Self::shape_of(coded) == Some("differences")
+    }
+
     /// What the elements of a run are, by its first bytes, of which nothing else is checked.
     pub fn element_of(start: &[u8]) -> Option<Element> {
         let mut d = Decoder::new(PLANES, start);

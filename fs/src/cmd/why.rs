@@ -173,7 +173,11 @@ fn tensors(why: &WhyReport) -> String {
             } else {
                 format!(" by {}", tensor.codecs.join(", "))
             };
-            (if name.is_empty() { "(no name)".into() } else { name }, format!("{kind}  {takes}{codecs}"))
+            let base = tensor.base.as_ref().map(|base| format!(" from base {base}")).unwrap_or_default();
+            (
+                if name.is_empty() { "(no name)".into() } else { name },
+                format!("{kind}  {takes}{codecs}{base}"),
+            )
         })
         .collect();
     let width = named.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).min(60);
@@ -287,11 +291,13 @@ mod tests {
             bytes: 4 << 20,
             stored: 2 << 20,
             ratio: Some(2.0),
+            differences: 2,
+            base: Some("c0ffee".into()),
             codecs: vec!["planes".into(), "zstd".into()],
         };
         let why = WhyReport { tensor_count: 3, tensors: vec![tensor], ..why() };
         let told = text("f", &What::File(Box::new(why)));
-        let expected = "  3 tensors\n    model.embed\\n  BF16 [32000, 64]  4.00 MiB stored as 50.0% by planes, zstd\n    and 2 more\n";
+        let expected = "  3 tensors\n    model.embed\\n  BF16 [32000, 64]  4.00 MiB stored as 50.0% by planes, zstd from base c0ffee\n    and 2 more\n";
         assert!(told.ends_with(expected), "{told}");
     }
 

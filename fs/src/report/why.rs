@@ -67,6 +67,12 @@ pub(crate) struct TensorReport {
     pub(crate) stored: u64,
     /// `bytes` over `stored`; none where nothing is stored.
     pub(crate) ratio: Option<f64>,
+    /// Pieces of it that are differences from chunks of other tensors.
+    #[serde(default)]
+    pub(crate) differences: u64,
+    /// The id of the first of those chunks; none where there is none.
+    #[serde(default)]
+    pub(crate) base: Option<String>,
     /// How its chunks are stored: `planes`, `palette`, `pattern`, `differences`, `zstd`, `raw`, `journal`.
     pub(crate) codecs: Vec<String>,
 }
@@ -81,7 +87,7 @@ const DIMENSIONS: usize = 16;
 impl From<TensorShare> for TensorReport {
     fn from(share: TensorShare) -> TensorReport {
         // Taken apart without `..`: a new field does not compile until it has a name here.
-        let TensorShare { name, dtype, shape, offset, len, stored, codecs } = share;
+        let TensorShare { name, dtype, shape, offset, len, stored, differences, base, codecs } = share;
         TensorReport {
             name: name.chars().take(NAME_MAX).collect(),
             dtype,
@@ -90,6 +96,8 @@ impl From<TensorShare> for TensorReport {
             bytes: len,
             stored,
             ratio: (stored > 0).then(|| len as f64 / stored as f64),
+            differences,
+            base: base.map(|chunk| chunk.to_string()),
             codecs: codecs.into_iter().map(str::to_owned).collect(),
         }
     }
@@ -191,6 +199,8 @@ mod tests {
             offset: n,
             len: 4096,
             stored: 2048,
+            differences: 1,
+            base: None,
             codecs: vec!["planes"],
         };
         let explanation = Explanation {

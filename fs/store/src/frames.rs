@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use cairn_format::{ChunkEntry, FrameEntry, PackId};
+use cairn_format::{ChunkEntry, ChunkId, FrameEntry, PackId};
 
 use crate::caches::ByteLru;
 use crate::pack::{RunHead, StoredBlocks};
@@ -31,6 +31,28 @@ enum Cached {
 
 /// A frame of a pack.
 type Place = (PackId, u32);
+
+/// Reads bytes of the chunk that a run is the differences from.
+pub(crate) type ReadBase<'a> = &'a dyn Fn(&ChunkId, Range<usize>) -> Option<Vec<u8>>;
+
+/// A chunk that may be a run of numbers: where it is, and what is needed to read it.
+pub(crate) struct RunAt<'a> {
+    pub(crate) place: Place,
+    pub(crate) entry: &'a FrameEntry,
+    pub(crate) reader: &'a PackReader,
+    pub(crate) chunk: ChunkEntry,
+    pub(crate) read_base: ReadBase<'a>,
+}
+
+impl RunAt<'_> {
+    /// Decodes blocks into `plain`, their share of the run. Whether they are what belongs there.
+    fn decode(&self, run: &RunHead, stored: &StoredBlocks, numbers: Range<usize>, plain: &mut [u8]) -> bool {
+        let Some(id) = run.base() else { return stored.decode(run, numbers, None, plain) };
+        let bytes = run.plain(numbers.start).start..run.plain(numbers.end - 1).end;
+        let base = (self.read_base)(id, bytes);
+        base.is_some_and(|base| stored.decode(run, numbers, Some(&base), plain))
+    }
+}
 
 /// Frames, and blocks of such, that were decoded; with a limit in bytes.
 pub(crate) struct Frames {
@@ -102,18 +124,12 @@ impl Frames {
 
     /// Sets `out` to bytes of the chunk that a frame is, from `from` on, where it is a run of numbers, by way of the blocks that they
     /// lie in alone. False where it is something else, or not as it should be; `out` has any bytes then.
-    pub(crate) fn read_of_run(
-        &self,
-        (place, entry): (Place, &FrameEntry),
-        reader: &PackReader,
-        chunk: &ChunkEntry,
-        from: usize,
-        out: &mut [u8],
-    ) -> bool {
-        let Some(end) = from.checked_add(out.len()).filter(|end| *end <= chunk.len as usize) else {
+    pub(crate) fn read_of_run(&self, at: &RunAt<'_>, from: usize, out: &mut [u8]) -> bool {
+        let (place, reader) = (at.place, at.reader);
+        let Some(end) = from.checked_add(out.len()).filter(|end| *end <= at.chunk.len as usize) else {
             return false;
         };
-        let Some(run) = self.run(place, entry, reader, chunk) else { return false };
+        let Some(run) = self.run(at) else { return false };
         let Some(last) = run.blocks().checked_sub(1) else { return run.repeat(from, out) };
         // All but the last are equally long.
         let step = run.plain(0).len().max(1);
@@ -132,7 +148,7 @@ impl Frames {
             let until = (number + 1..=wanted.min(last)).take_while(lacks).last().unwrap_or(number) + 1;
             let Some(stored) = reader.blocks(&run, number..until) else { return false };
             self.count(stored.len(), 0);
-            if !self.decode(place, &run, &stored, number..until, from, out) {
+            if !self.decode((at, &run), &stored, number..until, from, out) {
                 return false;
             }
             number = until;
@@ -141,14 +157,9 @@ impl Frames {
     }
 
     /// Has the blocks that hold `bytes` of the chunk that a frame is be decoded, where it is a run of numbers. Whether it is one.
-    pub(crate) fn decode_ahead(
-        &self,
-        (place, entry): (Place, &FrameEntry),
-        reader: &PackReader,
-        chunk: &ChunkEntry,
-        bytes: Range<usize>,
-    ) -> bool {
-        let Some(run) = self.run(place, entry, reader, chunk) else { return false };
+    pub(crate) fn decode_ahead(&self, at: &RunAt<'_>, bytes: Range<usize>) -> bool {
+        let (place, reader) = (at.place, at.reader);
+        let Some(run) = self.run(at) else { return false };
         let Some(last) = run.blocks().checked_sub(1).filter(|_| !bytes.is_empty()) else { return true };
         let step = run.plain(0).len().max(1);
         let (first, last) = ((bytes.start / step).min(last), ((bytes.end - 1) / step).min(last));
@@ -159,7 +170,7 @@ impl Frames {
         self.count(stored.len(), 0);
         for number in missing {
             let mut block = vec![0; run.plain(number).len()];
-            if !stored.decode(&run, number..number + 1, &mut block) {
+            if !at.decode(&run, &stored, number..number + 1, &mut block) {
                 break;
             }
             self.count(0, block.len());
@@ -172,8 +183,7 @@ impl Frames {
     /// Decodes blocks: those that are asked for in part are kept, since the rest of them may be next.
     fn decode(
         &self,
-        place: Place,
-        run: &RunHead,
+        (at, run): (&RunAt<'_>, &RunHead),
         stored: &StoredBlocks,
         numbers: Range<usize>,
         from: usize,
@@ -190,39 +200,33 @@ impl Frames {
                 let plain = run.plain(number).start..run.plain(until - 1).end;
                 self.count(0, plain.len());
                 let Some(out) = out.get_mut(plain.start - from..plain.end - from) else { return false };
-                if !stored.decode(run, number..until, out) {
+                if !at.decode(run, stored, number..until, out) {
                     return false;
                 }
                 number = until;
                 continue;
             }
-            let at = run.plain(number);
-            let mut block = vec![0; at.len()];
+            let plain = run.plain(number);
+            let mut block = vec![0; plain.len()];
             self.count(0, block.len());
-            if !stored.decode(run, number..number + 1, &mut block) {
+            if !at.decode(run, stored, number..number + 1, &mut block) {
                 return false;
             }
-            copy(&block, at.start, from, at.start.max(from)..at.end.min(end), out);
+            copy(&block, plain.start, from, plain.start.max(from)..plain.end.min(end), out);
             let size = block.len() + 64;
-            self.put(place, Part::Block(number as u32), Cached::Block(block.into()), size);
+            self.put(at.place, Part::Block(number as u32), Cached::Block(block.into()), size);
             number += 1;
         }
         true
     }
 
-    fn run(
-        &self,
-        place: Place,
-        entry: &FrameEntry,
-        reader: &PackReader,
-        chunk: &ChunkEntry,
-    ) -> Option<Arc<RunHead>> {
-        if let Some(Cached::Head(run)) = self.get(place, Part::Head) {
-            return run.is(chunk).then_some(run);
+    fn run(&self, at: &RunAt<'_>) -> Option<Arc<RunHead>> {
+        if let Some(Cached::Head(run)) = self.get(at.place, Part::Head) {
+            return run.is(&at.chunk).then_some(run);
         }
-        let run = Arc::new(reader.run(entry, chunk)?);
+        let run = Arc::new(at.reader.run(at.entry, &at.chunk)?);
         self.count(run.read, 0);
-        self.put(place, Part::Head, Cached::Head(run.clone()), run.size());
+        self.put(at.place, Part::Head, Cached::Head(run.clone()), run.size());
         Some(run)
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use cairn_format::{ChunkId, Footer, IndexSlot, PackId, PackKind, PackSummary};
+use cairn_format::{ChunkId, ChunkPiece, ChunkPlace, Footer, IndexSlot, PackId, PackKind, PackSummary};
 
 use crate::index::FingerprintTable;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,21 @@ pub struct Located {
     pub len: u32,
     /// Its share of the frame's stored bytes.
     pub stored: u32,
+    /// Where the chunk lies that it is stored as the differences from, where it is.
+    pub base: Option<ChunkPlace>,
+}
+
+impl Located {
+    /// The chunk `id` that lies there, whole.
+    pub fn piece(&self, id: ChunkId) -> ChunkPiece {
+        let Located { pack, frame, slot, len, stored, base } = *self;
+        ChunkPiece { chunk: id, pack, frame, slot, offset: 0, chunk_len: len, stored, base }
+    }
+
+    /// Its place.
+    pub fn place(&self) -> ChunkPlace {
+        ChunkPlace { pack: self.pack, frame: self.frame, slot: self.slot }
+    }
 }
 
 /// Packs that must stay because something is about to refer to them. Given back to the store when a

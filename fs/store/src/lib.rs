@@ -29,7 +29,8 @@ pub use hub::{Located, Pins};
 pub use pack::{DecodedFrame, PackReader, PackWriter, SealedPack, encode_columns, pack_path};
 pub use replicas::{BadReplica, REPLICA_PATHS, Replicas, check_replicas, read_replicas, write_replicas};
 pub use store::{
-    INDEX_PATH, PACKS_DIR, PackListing, Served, Store, StoreOptions, StoreUsage, list_packs, stored_share,
+    BASES_PATH, INDEX_PATH, PACKS_DIR, PackListing, Served, Store, StoreOptions, StoreUsage, list_packs,
+    stored_share,
 };
 
 pub use twins::{Place, TWINS_DIR, TwinUsage, list_place, list_twins};

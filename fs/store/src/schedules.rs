@@ -60,6 +60,7 @@ fn read(store: &Store, at: &Located) -> Result<(), crate::ReadError> {
         offset: 0,
         chunk_len: at.len,
         stored: at.stored,
+        base: at.base,
     };
     let mut bytes = [0; PLAIN.len()];
     store.read(&piece, 0, &mut bytes)?;

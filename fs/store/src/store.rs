@@ -1,18 +1,19 @@
 //! A store: its packs, what is known of them, and reading from them.
 
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 
 use cairn_format::{
-    ChunkEntry, ChunkId, ChunkPiece, Footer, FrameEntry, FrameHead, IndexSnapshot, PackId, PackKind,
-    PackSummary, ParityGeometry, StoreSuperblock, Uuid,
+    BaseEntry, BaseTable, ChunkEntry, ChunkId, ChunkPiece, ChunkPlace, Footer, FrameEntry, FrameHead,
+    IndexSnapshot, PackId, PackKind, PackSummary, ParityGeometry, StoreSuperblock, Uuid,
 };
 
 use crate::across::{AcrossDir, across_dirs, place_of};
 use crate::caches::ByteLru;
 use crate::disk::{Disk, replace_small};
-use crate::frames::Frames;
+use crate::frames::{Frames, RunAt};
 use crate::heal::{Examined, HealMode, Health, Mended, examine_at};
 use crate::hub::{Hub, is_data};
 use crate::pack::unsealed_path;
@@ -26,6 +27,8 @@ use crate::{
 pub const PACKS_DIR: &str = "packs";
 /// The file of the index's snapshot.
 pub const INDEX_PATH: &str = "index";
+/// The file of what chunks of tensors are known by.
+pub const BASES_PATH: &str = "bases";
 /// Bytes of a pack in the index's snapshot, and of what stands before them.
 const INDEX_PER_PACK: u64 = 64;
 const OPEN_PACKS_BYTES: u64 = 8 << 20;
@@ -51,7 +54,21 @@ struct OpenPack {
 }
 
 /// A pack's chunks and their places, in the order of its footer.
-struct ChunkTable(Vec<(ChunkId, Located)>);
+struct ChunkTable {
+    pack: PackId,
+    chunks: Vec<ListedChunk>,
+    /// By frames.
+    bases: HashMap<u32, ChunkId>,
+}
+
+/// A chunk of a pack, as [`Located`].
+struct ListedChunk {
+    id: ChunkId,
+    frame: u32,
+    slot: u32,
+    len: u32,
+    stored: u32,
+}
 
 /// A local store.
 pub struct Store {
@@ -547,17 +564,38 @@ impl Store {
     }
 
     fn find(&self, id: &ChunkId, pins: &mut Pins, wanted: impl Fn(&Located) -> bool) -> Option<Located> {
-        self.hub.candidates(id, pins).into_iter().find_map(|candidate| {
-            match self.chunk_table(candidate.pack) {
-                Ok(table) => table.0.get(candidate.chunk as usize).and_then(|(found, located)| {
-                    // What equals a chunk that is lost is the chance to have it again.
-                    let lost = self.health.is_lost(located.pack, located.frame);
-                    (found == id && !lost && wanted(located)).then_some(*located)
-                }),
-                Err(error) => {
-                    tracing::warn!("a chunk is stored again, its pack's footer cannot be read: {error}");
-                    None
-                }
+        self.find_stored(id, pins, &|table, listed, pins| {
+            let mut located = table.located(listed);
+            if let Some(base) = table.bases.get(&listed.frame) {
+                // It is of no use without its base.
+                let alone = |table: &ChunkTable, listed: &ListedChunk, _: &mut Pins| {
+                    let alone = !table.bases.contains_key(&listed.frame) && listed.len == located.len;
+                    alone.then(|| table.located(listed))
+                };
+                located.base = Some(self.find_stored(base, pins, &alone)?.place());
+            }
+            wanted(&located).then_some(located)
+        })
+    }
+
+    /// A chunk that is listed in a pack that is not on its way out, and that `take` takes.
+    fn find_stored(
+        &self,
+        id: &ChunkId,
+        pins: &mut Pins,
+        take: &dyn Fn(&ChunkTable, &ListedChunk, &mut Pins) -> Option<Located>,
+    ) -> Option<Located> {
+        let candidates = self.hub.candidates(id, pins);
+        candidates.into_iter().find_map(|candidate| match self.chunk_table(candidate.pack) {
+            Ok(table) => {
+                let listed = table.chunks.get(candidate.chunk as usize)?;
+                // What equals a chunk that is lost is the chance to have it again.
+                let lost = self.health.is_lost(candidate.pack, listed.frame);
+                if listed.id == *id && !lost { take(&table, listed, pins) } else { None }
+            }
+            Err(error) => {
+                tracing::warn!("a chunk is stored again, its pack's footer cannot be read: {error}");
+                None
             }
         })
     }
@@ -661,6 +699,30 @@ impl Store {
         self.frames.bytes()
     }
 
+    /// The chunk that a frame is the differences from, as its pack's footer says; none where it is none, or that cannot be read.
+    pub fn base_of(&self, pack: PackId, frame: u32) -> Option<ChunkId> {
+        self.chunk_table(pack).ok()?.bases.get(&frame).copied()
+    }
+
+    /// The table of bases that was saved; none where that cannot be used.
+    pub fn load_bases(&self, most: usize) -> Option<BaseTable> {
+        let longest = BaseTable::FIXED_LEN + most * BaseTable::ENTRY_LEN;
+        let bytes = crate::disk::read_small(&*self.disk, BASES_PATH, longest as u64).ok()?;
+        match BaseTable::decode(&bytes, &self.superblock.uuid) {
+            Ok(table) => Some(table),
+            Err(error) => {
+                tracing::info!("tensors stored so far are not known as bases: {BASES_PATH}: {error}");
+                None
+            }
+        }
+    }
+
+    /// Saves it.
+    pub fn save_bases(&self, entries: Vec<BaseEntry>) -> Result<(), StoreError> {
+        let table = BaseTable { store: self.superblock.uuid, entries };
+        replace_small(&*self.disk, BASES_PATH, &table.encode()).map_err(StoreError::io(BASES_PATH))
+    }
+
     /// Opens a pack past the caches. What cannot be read of it is answered from parity, where [`Store::health`] has it so.
     pub fn reader(&self, pack: PackId) -> Result<PackReader, ReadError> {
         let opened = PackReader::open(&*self.disk, pack);
@@ -733,7 +795,8 @@ impl Store {
     /// be read, from another place that the chunk lies in, if there is one.
     pub fn read(&self, piece: &ChunkPiece, from: u32, out: &mut [u8]) -> Result<Served, ReadError> {
         // Where that was found out before, it is not tried first.
-        if self.health.is_lost(piece.pack, piece.frame) && self.read_elsewhere(piece, from, out).is_some() {
+        let is_lost = |at: ChunkPlace| self.health.is_lost(at.pack, at.frame);
+        if piece.places().any(is_lost) && self.read_elsewhere(piece, from, out).is_some() {
             return Ok(Served::Elsewhere);
         }
         let error = match self.read_there(piece, from, out) {
@@ -763,7 +826,8 @@ impl Store {
         // Readers do not pin: should it be dropped now, that is an error like any other.
         self.release(pins);
         let located = located.filter(|found| found.len == piece.chunk_len)?;
-        Some(ChunkPiece { pack: located.pack, frame: located.frame, slot: located.slot, ..*piece })
+        let ChunkPlace { pack, frame, slot } = located.place();
+        Some(ChunkPiece { pack, frame, slot, base: located.base, ..*piece })
     }
 
     /// As [`Store::read`], from this place only.
@@ -777,7 +841,10 @@ impl Store {
                 if open.as_ref().is_ok_and(|open| self.read_of_run(open, piece, start, out)) {
                     return Ok(Served::Stored);
                 }
-                self.load_frame(place, open, true)?
+                let (frame, stored) = self.load_frame(place, open)?;
+                let frame = Arc::new(self.with_base(frame, piece)?);
+                self.frames.note_whole(place, &frame, stored, true);
+                frame
             }
         };
         let mismatch = |reason: String| ReadError::Mismatch { pack: piece.pack, reason };
@@ -799,14 +866,39 @@ impl Store {
         }
     }
 
+    /// Calls `with` with a chunk that is the only one of its frame, and so may be a run of numbers. What it gives; false where it is another.
+    fn with_run(&self, open: &OpenPack, piece: &ChunkPiece, with: impl FnOnce(&RunAt<'_>) -> bool) -> bool {
+        let Some(entry) = open.frames.get(piece.frame as usize).filter(|_| piece.slot == 0) else {
+            return false;
+        };
+        let read_base = |id: &ChunkId, bytes: Range<usize>| {
+            let base = base_of(piece, id)?;
+            let mut out = vec![0; bytes.len()];
+            // Within a chunk, which is no longer than that.
+            self.read(&base, bytes.start as u32, &mut out).ok()?;
+            Some(out)
+        };
+        let chunk = ChunkEntry { id: piece.chunk, len: piece.chunk_len };
+        let place = (piece.pack, piece.frame);
+        with(&RunAt { place, entry, reader: &open.reader, chunk, read_base: &read_base })
+    }
+
     /// Bytes of a chunk that is a run of numbers, where they can be had without the rest of it; whether they could.
     fn read_of_run(&self, open: &OpenPack, piece: &ChunkPiece, from: usize, out: &mut [u8]) -> bool {
-        let chunk = ChunkEntry { id: piece.chunk, len: piece.chunk_len };
-        let frame = open.frames.get(piece.frame as usize).filter(|_| piece.slot == 0);
-        frame.is_some_and(|entry| {
-            let place = (piece.pack, piece.frame);
-            self.frames.read_of_run((place, entry), &open.reader, &chunk, from, out)
-        })
+        self.with_run(open, piece, |at| self.frames.read_of_run(at, from, out))
+    }
+
+    /// A frame, with what it is the differences from added, if it is: the piece says where that is.
+    fn with_base(&self, frame: DecodedFrame, piece: &ChunkPiece) -> Result<DecodedFrame, ReadError> {
+        let Some(id) = frame.base.filter(|_| !frame.is_whole()) else { return Ok(frame) };
+        let mismatch = |reason: &str| {
+            let reason = format!("frame {} differs from chunk {id}, {reason}", piece.frame);
+            ReadError::Mismatch { pack: piece.pack, reason }
+        };
+        let base = base_of(piece, &id).ok_or_else(|| mismatch("and nothing says where that is"))?;
+        let mut bytes = vec![0; base.chunk_len as usize];
+        self.read(&base, 0, &mut bytes)?;
+        frame.with_base(&bytes).ok_or_else(|| mismatch("which has another length"))
     }
 
     /// How a frame is stored, for people: `raw`, `zstd`, or as a run of numbers `planes`, `palette`, `pattern` or `differences`. None where
@@ -819,31 +911,59 @@ impl Store {
     /// Has the blocks of a run of numbers that hold the first `len` bytes of a piece be in the cache; whether it is one. Errors are for who
     /// reads it.
     pub fn decode_ahead(&self, piece: &ChunkPiece, len: u32) -> bool {
-        let chunk = ChunkEntry { id: piece.chunk, len: piece.chunk_len };
         let Ok(open) = self.open_pack(piece.pack) else { return false };
-        let frame = open.frames.get(piece.frame as usize).filter(|_| piece.slot == 0);
-        frame.is_some_and(|entry| {
-            let bytes = piece.offset as usize..piece.offset as usize + len as usize;
-            self.frames.decode_ahead(((piece.pack, piece.frame), entry), &open.reader, &chunk, bytes)
-        })
+        let bytes = piece.offset as usize..piece.offset as usize + len as usize;
+        self.with_run(&open, piece, |at| self.frames.decode_ahead(at, bytes))
     }
 
-    /// A frame, checked and decoded, past the cache: what is read once is not to displace what is read often.
+    /// A frame, checked and decoded, past the cache: what is read once is not to displace what is read often. One of differences stays so.
     pub fn frame_once(&self, pack: PackId, number: u32) -> Result<Arc<DecodedFrame>, ReadError> {
         match self.frames.whole((pack, number)) {
             Some(frame) => Ok(frame),
-            None => self.load_frame((pack, number), self.open_pack(pack), false),
+            None => {
+                let (frame, stored) = self.load_frame((pack, number), self.open_pack(pack))?;
+                let frame = Arc::new(frame);
+                self.frames.note_whole((pack, number), &frame, stored, false);
+                Ok(frame)
+            }
         }
+    }
+
+    /// The same of the frame that a piece's chunk lies in, with its base.
+    pub fn frame_of(&self, piece: &ChunkPiece) -> Result<Arc<DecodedFrame>, ReadError> {
+        let place = (piece.pack, piece.frame);
+        match self.frames.whole(place) {
+            Some(frame) => Ok(frame),
+            None => {
+                let (frame, stored) = self.load_frame(place, self.open_pack(piece.pack))?;
+                let frame = Arc::new(self.with_base(frame, piece)?);
+                self.frames.note_whole(place, &frame, stored, false);
+                Ok(frame)
+            }
+        }
+    }
+
+    /// A frame of differences with its base added, wherever that is; none where it cannot be had. Any other as it is.
+    pub fn with_base_found(&self, frame: DecodedFrame) -> Option<DecodedFrame> {
+        let Some(id) = frame.base.filter(|_| !frame.is_whole()) else { return Some(frame) };
+        let mut pins = Pins::default();
+        let found = self.find(&id, &mut pins, |found| found.base.is_none());
+        // As a reader.
+        self.release(pins);
+        let found = found.filter(|found| found.len as usize == frame.plain.len())?;
+        let piece = found.piece(id);
+        let mut bytes = vec![0; frame.plain.len()];
+        self.read(&piece, 0, &mut bytes).ok()?;
+        frame.with_base(&bytes)
     }
 
     fn load_frame(
         &self,
         (pack, number): (PackId, u32),
         open: Result<Arc<OpenPack>, ReadError>,
-        keep: bool,
-    ) -> Result<Arc<DecodedFrame>, ReadError> {
+    ) -> Result<(DecodedFrame, u32), ReadError> {
         let loaded = open.and_then(|open| match open.frames.get(number as usize) {
-            Some(entry) => open.reader.frame(entry).map(|frame| (Arc::new(frame), entry.len)),
+            Some(entry) => open.reader.frame(entry).map(|frame| (frame, entry.len)),
             None => {
                 Err(ReadError::Mismatch { pack, reason: format!("frame {number} of {}", open.frames.len()) })
             }
@@ -852,9 +972,7 @@ impl Store {
         if !matches!(loaded, Err(ReadError::Mismatch { .. } | ReadError::Missing { .. })) {
             self.health.note_frame(pack, number, loaded.is_err());
         }
-        let (frame, stored) = loaded?;
-        self.frames.note_whole((pack, number), &frame, stored, keep);
-        Ok(frame)
+        loaded
     }
 
     fn open_pack(&self, pack: PackId) -> Result<Arc<OpenPack>, ReadError> {
@@ -878,30 +996,44 @@ impl Store {
             return Ok(table);
         }
         let footer = self.reader(pack)?.footer()?;
-        let table = Arc::new(ChunkTable(locate_all(&footer)));
-        let size = (table.0.len() * size_of::<(ChunkId, Located)>()) as u64;
+        let table = Arc::new(ChunkTable::of(&footer));
+        let size = table.chunks.len() * size_of::<ListedChunk>() + table.bases.len() * 64;
+        let size = size as u64;
         self.chunk_tables.put(0, pack, table.clone(), size);
         Ok(table)
     }
 }
 
-/// All chunks of a pack with their places.
-fn locate_all(footer: &Footer) -> Vec<(ChunkId, Located)> {
-    let mut chunks = footer.chunks.iter();
-    let mut all = Vec::with_capacity(footer.chunks.len());
-    for (number, frame) in footer.frames.iter().enumerate() {
-        for (slot, chunk) in chunks.by_ref().take(frame.chunks as usize).enumerate() {
-            let located = Located {
-                pack: footer.pack,
-                frame: number as u32,
-                slot: slot as u32,
-                len: chunk.len,
-                stored: stored_share(frame, chunk),
-            };
-            all.push((chunk.id, located));
+impl ChunkTable {
+    fn of(footer: &Footer) -> ChunkTable {
+        let mut listed = footer.chunks.iter();
+        let mut chunks = Vec::with_capacity(footer.chunks.len());
+        for (number, frame) in footer.frames.iter().enumerate() {
+            for (slot, chunk) in listed.by_ref().take(frame.chunks as usize).enumerate() {
+                chunks.push(ListedChunk {
+                    id: chunk.id,
+                    frame: number as u32,
+                    slot: slot as u32,
+                    len: chunk.len,
+                    stored: stored_share(frame, chunk),
+                });
+            }
         }
+        let bases = footer.bases.iter().map(|base| (base.frame, base.base)).collect();
+        ChunkTable { pack: footer.pack, chunks, bases }
     }
-    all
+
+    /// Where a chunk is; its base is left out.
+    fn located(&self, listed: &ListedChunk) -> Located {
+        let ListedChunk { frame, slot, len, stored, .. } = *listed;
+        Located { pack: self.pack, frame, slot, len, stored, base: None }
+    }
+}
+
+/// The chunk `id` that a piece's chunk is the differences from, whole.
+fn base_of(piece: &ChunkPiece, id: &ChunkId) -> Option<ChunkPiece> {
+    let ChunkPlace { pack, frame, slot } = piece.base?;
+    Some(ChunkPiece { chunk: *id, pack, frame, slot, offset: 0, base: None, ..*piece })
 }
 
 /// A chunk's share of its frame's stored bytes, its entry in the frame's head included; at least 1.

@@ -12,7 +12,7 @@ use cairn_store::{ReadError, Store};
 
 use crate::ahead::Ahead;
 use crate::errseq::Losses;
-use crate::fold::DirtySet;
+use crate::fold::{Bases, DirtySet};
 use crate::gc::Collector;
 use crate::handles::Handles;
 use crate::heal::LastNamed;
@@ -117,6 +117,8 @@ pub(crate) struct Core {
     pub(crate) twins: TwinMaker,
     /// Who collects garbage, and what there is to collect.
     pub(crate) collector: Collector,
+    /// What chunks of tensors are known by, that others may be differences from.
+    pub(crate) bases: Bases,
     /// What is decoded before somebody asks for it.
     pub(crate) ahead: Ahead,
     /// The file that the log named last.

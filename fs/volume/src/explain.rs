@@ -65,6 +65,10 @@ pub struct TensorShare {
     pub len: u64,
     /// Stored bytes that its pieces answer for.
     pub stored: u64,
+    /// Pieces of it that are differences from chunks of other tensors.
+    pub differences: u64,
+    /// The first of those chunks.
+    pub base: Option<ChunkId>,
     /// How its chunks are stored, each way once: `planes`, `palette`, `pattern`, `differences`, `zstd`, `raw`, or `journal` for what is not folded
     /// yet. Of the first chunks only, where time ran out.
     pub codecs: Vec<&'static str>,
@@ -146,6 +150,8 @@ impl Core {
                 offset: tensor.offset,
                 len: tensor.len,
                 stored: 0,
+                differences: 0,
+                base: None,
                 codecs: Vec::new(),
             };
             let first = runs.partition_point(|(at, run)| at + run.len <= tensor.offset);
@@ -153,6 +159,12 @@ impl Core {
                 let (from, to) = ((*at).max(tensor.offset), (at + run.len).min(end));
                 let part = Piece { len: (to - from).min(u32::MAX.into()) as u32, kind: run.kind };
                 share.stored += part.stored();
+                if let PieceKind::Chunk(piece) = run.kind
+                    && piece.base.is_some()
+                {
+                    share.differences += 1;
+                    share.base = share.base.or_else(|| self.store.base_of(piece.pack, piece.frame));
+                }
                 let codec = match run.kind {
                     PieceKind::Hole => None,
                     PieceKind::Journal(_) => Some("journal"),
@@ -248,7 +260,7 @@ impl Explanation {
                     self.pieces += 1;
                     // Pieces of chunks are never longer than a chunk can be.
                     self.stored += cairn_format::Piece { len: run.len as u32, kind: run.kind }.stored();
-                    *packs.entry(at.pack).or_default() += run.len;
+                    at.places().for_each(|place| *packs.entry(place.pack).or_default() += run.len);
                     let most = used.entry(at.chunk).or_default();
                     *most = (*most).max(run.len);
                 }

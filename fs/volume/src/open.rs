@@ -21,7 +21,7 @@ use crate::checkpoint::{
 use crate::core::{Core, InoBlock, Log, OVERLAY_LIMIT, PackNames, first_ino_block, reserve_inos};
 use crate::engine::{Engine, MetaEngine};
 use crate::errseq::Losses;
-use crate::fold::DirtySet;
+use crate::fold::{BASES_LIMIT, Bases, DirtySet};
 use crate::gc::Collector;
 use crate::handles::Handles;
 use crate::heal::LastNamed;
@@ -321,6 +321,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     };
     let mut state = CheckpointState::new(tip, &checkpoints, Totals::default());
     state.pins.push((continues, pins));
+    let bases = store.load_bases(BASES_LIMIT).map_or_else(Bases::default, |table| Bases::of(&table));
     let core = Core {
         disk: on.disk,
         uuid: superblock.uuid,
@@ -346,6 +347,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
             compression: on.options.compression.unwrap_or(superblock.geometry.compression),
             dedup: on.options.dedup,
             tensors: on.options.tensors,
+            tensor_delta: on.options.tensors && on.options.tensor_delta,
             parity: on.options.parity.unwrap_or(superblock.geometry.parity),
         },
         counters: Counters::default(),
@@ -354,6 +356,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
         kept,
         twins: TwinMaker::default(),
         collector: Collector::new(on.options.collect),
+        bases,
         ahead: Ahead::new(on.options.cache_size),
         last_named: LastNamed::default(),
         scrubber: Default::default(),
@@ -467,7 +470,7 @@ fn replay(
                 // Until a checkpoint counts these references, nothing else keeps the packs.
                 for piece in pieces {
                     if let PieceKind::Chunk(chunk) = piece.kind {
-                        store.pin(&chunk.pack, pins);
+                        chunk.places().for_each(|place| store.pin(&place.pack, pins));
                     }
                 }
             }

@@ -618,6 +618,11 @@ impl Volume {
             tracing::error!("the volume is not marked clean, the next mount replays its journal: {error}");
             Error::Io
         };
+        if let Some(entries) = self.core.bases.changed()
+            && let Err(error) = self.core.store.save_bases(entries)
+        {
+            tracing::warn!("tensors that were written are not known as bases after this mount: {error}");
+        }
         if let Err(error) = self.core.store.save_index() {
             tracing::warn!("the next mount reads all packs' footers: {error}");
         }

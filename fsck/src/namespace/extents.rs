@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use cairn_format::{
-    ChunkId, ChunkPiece, EXTENT_RANGE, Ino, PackId, PackKind, PackRefs, Piece, PieceKind, Totals,
+    ChunkEntry, ChunkId, ChunkPiece, ChunkPlace, EXTENT_RANGE, Ino, PackId, PackKind, PackRefs, Piece,
+    PieceKind, Totals,
 };
 
 use crate::footers::Footers;
@@ -34,9 +35,11 @@ impl Counts {
             }
             let PieceKind::Chunk(chunk) = piece.kind else { continue };
             stored += piece.stored();
-            let refs = self.refs.entry(chunk.pack).or_default();
-            refs.pieces += 1;
-            refs.bytes += u64::from(piece.len);
+            for place in chunk.places() {
+                let refs = self.refs.entry(place.pack).or_default();
+                refs.pieces += 1;
+                refs.bytes += u64::from(piece.len);
+            }
         }
         stored
     }
@@ -93,6 +96,7 @@ pub(crate) fn given_up(len: u32) -> PieceKind {
         offset: 0,
         chunk_len: len,
         stored: len,
+        base: None,
     })
 }
 
@@ -166,29 +170,15 @@ impl PieceCheck<'_> {
         if piece.pack == GIVEN_UP {
             return lost("its bytes were lost, and given up by a repair".into());
         }
-        let Some(PackResult { facts, alone, .. }) = self.packs.get(&piece.pack) else {
-            return lost("its pack is missing".into());
-        };
-        if *alone {
-            self.alone.insert(piece.pack);
-        }
-        match facts.described {
-            None => return lost("its pack's footer cannot be read".into()),
-            Some((_, PackKind::Metadata)) => return lost("its pack holds metadata".into()),
-            Some((_, PackKind::Data)) => {}
-        }
-        if let Some(reason) = facts.bad_frames.get(&piece.frame) {
-            return lost(format!("its frame cannot be read: {reason}"));
-        }
-        if facts.bad_chunks.contains(&(piece.frame, piece.slot)) {
-            return lost("its chunk is not what its id says".into());
-        }
-        let (chunk, stored) = match self.footers.chunk(piece.pack, piece.frame, piece.slot) {
+        let (chunk, stored) = match self.lies_at(&piece.place()) {
             Ok(found) => found,
             Err(reason) => return lost(reason),
         };
         if (chunk.id, chunk.len) != (piece.chunk, piece.chunk_len) {
             return lost(format!("another chunk lies where it should, {} of {} bytes", chunk.id, chunk.len));
+        }
+        if let Some(what) = self.base(piece) {
+            return lost(what);
         }
         if stored != piece.stored {
             let what =
@@ -196,5 +186,56 @@ impl PieceCheck<'_> {
             return Some(Finding::damage("stored-share", what).chunk(piece.chunk).pack(piece.pack));
         }
         None
+    }
+
+    /// The chunk that lies in a place, with its share of the frame's stored bytes; or why it cannot be had.
+    fn lies_at(&mut self, at: &ChunkPlace) -> Result<(ChunkEntry, u32), String> {
+        let Some(PackResult { facts, alone, .. }) = self.packs.get(&at.pack) else {
+            return Err("its pack is missing".into());
+        };
+        if *alone {
+            self.alone.insert(at.pack);
+        }
+        match facts.described {
+            None => return Err("its pack's footer cannot be read".into()),
+            Some((_, PackKind::Metadata)) => return Err("its pack holds metadata".into()),
+            Some((_, PackKind::Data)) => {}
+        }
+        if let Some(reason) = facts.bad_frames.get(&at.frame) {
+            return Err(format!("its frame cannot be read: {reason}"));
+        }
+        if facts.bad_chunks.contains(&(at.frame, at.slot)) {
+            return Err("its chunk is not what its id says".into());
+        }
+        self.footers.chunk(at.pack, at.frame, at.slot)
+    }
+
+    /// What is wrong with what a chunk is the differences from.
+    fn base(&mut self, piece: &ChunkPiece) -> Option<String> {
+        let named = self.footers.base(piece.pack, piece.frame);
+        let (base, at) = match (named, &piece.base) {
+            (None, None) => return None,
+            (None, Some(_)) => return Some("its extent names a base, and it is none's differences".into()),
+            (Some(base), None) => {
+                return Some(format!(
+                    "it is the differences from chunk {base}, and its extent names no place of that"
+                ));
+            }
+            (Some(base), Some(at)) => (base, at),
+        };
+        let about = |what: String| {
+            Some(format!("it is the differences from chunk {base} in pack {}: {what}", at.pack))
+        };
+        let (chunk, _) = match self.lies_at(at) {
+            Ok(found) => found,
+            Err(reason) => return about(reason),
+        };
+        if (chunk.id, chunk.len) != (base, piece.chunk_len) {
+            return about(format!("another chunk lies where it should, {} of {} bytes", chunk.id, chunk.len));
+        }
+        match self.footers.base(at.pack, at.frame) {
+            Some(_) => about("that is differences itself".into()),
+            None => None,
+        }
     }
 }

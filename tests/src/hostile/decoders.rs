@@ -46,6 +46,7 @@ pub fn superblocks(input: &[u8]) {
             let _ = StoreSuperblock::decode(rest);
             let _ = IndexSnapshot::decode(rest, &OWNER);
             let _ = ScrubState::decode(rest, &OWNER);
+            let _ = BaseTable::decode(rest, &OWNER);
         }
         1 => {
             let body = choices.rest();
@@ -66,6 +67,12 @@ pub fn superblocks(input: &[u8]) {
             let seal = Seal::new(Domain::Scrub, &OWNER.0, 0);
             let bytes = sealed_as_long(choices.rest(), b"CAIRNSCR", &seal);
             if let Ok(found) = ScrubState::decode(&bytes, &OWNER) {
+                let again = found.encode();
+                assert_eq!(again[..again.len() - 8], bytes[..bytes.len() - 8]);
+            }
+            let seal = Seal::new(Domain::Bases, &OWNER.0, 0);
+            let bytes = sealed_as_long(&bytes[12..bytes.len() - 8], b"CAIRNBAS", &seal);
+            if let Ok(found) = BaseTable::decode(&bytes, &OWNER) {
                 let again = found.encode();
                 assert_eq!(again[..again.len() - 8], bytes[..bytes.len() - 8]);
             }

@@ -2,8 +2,9 @@
 
 use cairn_format::key::Key;
 use cairn_format::{
-    CheckpointRef, ChunkId, ChunkPiece, DirEntry, FileKind, Ino, Inode, JournalRef, Lsn, Mutation,
-    OrderedEntry, PackId, PackRefs, Piece, PieceKind, Timestamp, Totals, View, decode_pieces, encode_pieces,
+    CheckpointRef, ChunkId, ChunkPiece, ChunkPlace, DirEntry, FileKind, Ino, Inode, JournalRef, Lsn,
+    Mutation, OrderedEntry, PackId, PackRefs, Piece, PieceKind, Timestamp, Totals, View, decode_pieces,
+    encode_pieces,
 };
 
 use super::choices::Choices;
@@ -91,6 +92,11 @@ fn piece(choices: &mut Choices<'_>, image: &Image) -> Piece {
                 offset: if choices.one_in(3) { number32(choices) } else { 0 },
                 chunk_len: chunk.filter(|_| !choices.one_in(3)).map_or_else(|| number32(choices), |c| c.len),
                 stored: number32(choices),
+                base: choices.one_in(4).then(|| ChunkPlace {
+                    pack: choices.pick(&image.footers).map_or(PackId([9; 16]), |footer| footer.pack),
+                    frame: choices.below(8) as u32,
+                    slot: choices.below(2) as u32,
+                }),
             })
         }
     };

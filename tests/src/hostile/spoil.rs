@@ -389,6 +389,7 @@ fn metadata_pack(
             chunks: 0,
         }],
         chunks: Vec::new(),
+        bases: Vec::new(),
         replaces: Vec::new(),
         checkpoint: Some(checkpoint),
     };

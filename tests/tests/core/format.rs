@@ -142,8 +142,20 @@ fn chunk_piece() -> Piece {
         offset: 100,
         chunk_len: 30_000,
         stored: 12_000,
+        base: None,
     };
     Piece { len: 29_000, kind: PieceKind::Chunk(chunk) }
+}
+
+fn differing_piece() -> Piece {
+    let Piece { len, kind: PieceKind::Chunk(chunk) } = chunk_piece() else { panic!("it is one") };
+    let base = ChunkPlace { pack: checkpoint().pack, frame: 9, slot: 0 };
+    Piece { len, kind: PieceKind::Chunk(ChunkPiece { base: Some(base), ..chunk }) }
+}
+
+fn bases() -> BaseTable {
+    let entry = |n: u8| BaseEntry { key: u64::from(n) << 40, chunk: ChunkId([n; 32]), len: 1 << 20 };
+    BaseTable { store: STORE, entries: vec![entry(1), entry(2)] }
 }
 
 fn journal_piece() -> Piece {
@@ -194,6 +206,7 @@ fn footer() -> Footer {
         parity: ParityGeometry::new(16, 2),
         frames: vec![frame(256, 2), frame(371, 1)],
         chunks: vec![chunk(1, 100), chunk(2, 200), chunk(3, 300)],
+        bases: vec![FrameBase { frame: 1, base: ChunkId([9; 32]) }],
         replaces: vec![Replaced { pack: checkpoint().pack, frame: 1, slot: 0, chunk: 2 }],
         checkpoint: Some(Checkpoint {
             kind: CheckpointKind::Delta,
@@ -440,6 +453,12 @@ fn samples() -> Vec<Sample> {
             |bytes| seal_last(bytes, &Seal::new(Domain::Index, &STORE.0, 0)),
         ),
         sample(
+            "Table of bases",
+            |e| bases().encode_into(e),
+            |bytes| same(BaseTable::decode(bytes, &STORE), bases()),
+            |bytes| seal_last(bytes, &Seal::new(Domain::Bases, &STORE.0, 0)),
+        ),
+        sample(
             "Scrub state",
             |e| scrub_state().encode_into(e),
             |bytes| same(ScrubState::decode(bytes, &STORE), scrub_state()),
@@ -455,11 +474,15 @@ fn samples() -> Vec<Sample> {
     for (name, piece) in [
         ("Extent: hole", Piece { len: 4_096, kind: PieceKind::Hole }),
         ("Extent: chunk", chunk_piece()),
+        ("Extent: chunk of differences", differing_piece()),
         ("Extent: journal", journal_piece()),
     ] {
         let decodes: fn(&[u8]) -> Result<(), String> = match piece.kind {
             PieceKind::Hole => {
                 |bytes| same(decode_pieces(bytes), vec![Piece { len: 4_096, kind: PieceKind::Hole }])
+            }
+            PieceKind::Chunk(ChunkPiece { base: Some(_), .. }) => {
+                |bytes| same(decode_pieces(bytes), vec![differing_piece()])
             }
             PieceKind::Chunk(_) => |bytes| same(decode_pieces(bytes), vec![chunk_piece()]),
             PieceKind::Journal(_) => |bytes| same(decode_pieces(bytes), vec![journal_piece()]),

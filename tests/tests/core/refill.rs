@@ -785,3 +785,50 @@ fn tensors_are_had_back_from_any_file_that_holds_them() {
         assert!(read == part, "other bytes from {} on", data + (n << 16));
     }
 }
+
+#[test]
+fn a_lost_base_is_had_back_for_its_file_and_for_what_differs_from_it() {
+    let tensors = [("a", true, weights(1, 1_300_000, true))];
+    let near: Vec<u8> = tensors[0]
+        .2
+        .chunks_exact(4)
+        .flat_map(|number| {
+            let number = f32::from_le_bytes(number.try_into().expect("four"));
+            (number * 1.001).to_le_bytes()
+        })
+        .collect();
+    let sizes = MakeOptions { journal_size: 16 << 20, segment_size: 1 << 20, pack_size: 4 << 20, ..small() };
+    let world = World::make(&sizes);
+    let volume = world.open().expect("mount");
+    let (one, two) = (safetensors("", &tensors), safetensors("", &[("a", true, near)]));
+    let mut inos = Vec::new();
+    for (name, file) in [("one", &one), ("two", &two)] {
+        let ino = volume.create(1, name.as_bytes(), 0o644, 0, &Caller::default()).expect("create").ino;
+        file.chunks(100_000).enumerate().for_each(|(n, part)| {
+            volume.write(ino, n as u64 * 100_000, part, false).expect("write");
+        });
+        volume.sync().expect("sync");
+        inos.push(ino);
+    }
+    let extents = volume.extents(inos[1]).expect("extents");
+    let base = extents.iter().find_map(|(_, _, kind)| match kind {
+        PieceKind::Chunk(piece) => piece.base,
+        _ => None,
+    });
+    let base = base.expect("it differs");
+    volume.close().expect("closed");
+    drop(volume);
+    world.store_disk().remove(&pack_path(&base.pack)).expect("removed");
+    let volume = world.open().expect("mount");
+    assert!(volume.read(inos[1], 600_000, 4096).is_err());
+    let copies = BTreeMap::from([(b"one".to_vec(), one.clone()), (b"two".to_vec(), two.clone())]);
+    refill(&volume, &[Source::Copy(copies)], &RefillOptions::default()).expect("a disk without faults");
+    for (ino, file) in inos.iter().zip([&one, &two]) {
+        for (n, part) in file.chunks(64 << 10).enumerate() {
+            let read = volume.read(*ino, (n << 16) as u64, part.len() as u32).expect("had back");
+            assert!(read == part, "other bytes from {} on", n << 16);
+        }
+    }
+    volume.close().expect("closed");
+    super::crash::consistent(&world).expect("fsck");
+}

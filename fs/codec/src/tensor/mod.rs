@@ -70,7 +70,8 @@ impl Encoder {
     }
 
     /// The run `plain`, which is `chunk`, coded as elements of this kind; what is left where it ends within one is stored as it is.
-    /// With a `base`, as long a run, by the differences from that where this takes less. None where nothing saves a fiftieth.
+    /// With a `base`, as long a run, by the differences from that where this takes less by a fiftieth of the run. None where nothing saves
+    /// that much.
     pub fn encode(
         &mut self,
         plain: &[u8],
@@ -88,7 +89,8 @@ impl Encoder {
                 let alone = self.encode_alone(plain, element, chunk);
                 let base = base.filter(|base| base.len() == plain.len() && element.is_number());
                 let near = base.map(|base| self.encode_differences(plain, element, chunk, base));
-                near.filter(|near| near.len() < alone.len()).unwrap_or(alone)
+                let most = alone.len().min(plain.len()).saturating_sub(plain.len().div_ceil(50));
+                near.filter(|near| near.len() <= most).unwrap_or(alone)
             }
         };
         (coded.len() + plain.len().div_ceil(50) <= plain.len()).then_some(coded)
@@ -277,6 +279,22 @@ impl Decoder {
         base: Option<&[u8]>,
         plain: &mut [u8],
     ) -> Result<(), RunError> {
+        if self.needs_base() && base.is_none_or(|base| base.len() != plain.len()) {
+            return Err(
+                Malformed("the run that this one differs from is not there, or of another length").into()
+            );
+        }
+        self.put_blocks(numbers, stored, base, plain)
+    }
+
+    /// As [`decode_blocks`](Self::decode_blocks); without a base, what differs from it stays the difference.
+    fn put_blocks(
+        &self,
+        numbers: Range<usize>,
+        stored: &[u8],
+        base: Option<&[u8]>,
+        plain: &mut [u8],
+    ) -> Result<(), RunError> {
         let stored_from = self.stored(numbers.start).map_or(0, |from| from.start);
         let plain_from = self.plain(numbers.start).start;
         let mut planes: [Vec<u8>; 2] = Default::default();
@@ -309,12 +327,21 @@ impl Decoder {
 
     /// Decodes the whole run, of which these are all bytes behind the head.
     pub fn decode(&self, stored: &[u8], base: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
+        if self.needs_base() && base.is_none_or(|base| base.len() != self.plain_len) {
+            return Err(
+                Malformed("the run that this one differs from is not there, or of another length").into()
+            );
+        }
+        self.decode_all(stored, base)
+    }
+
+    fn decode_all(&self, stored: &[u8], base: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
         let mut plain = vec![0; self.plain_len];
         if self.head.blocks.last().map_or(0, |block| block.end as usize) != stored.len() {
             return Err(Malformed("a run has another length than its blocks").into());
         }
         if !self.repeat(0, &mut plain) {
-            self.decode_blocks(0..self.blocks(), stored, base, &mut plain)?;
+            self.put_blocks(0..self.blocks(), stored, base, &mut plain)?;
         }
         Ok(plain)
     }
@@ -352,11 +379,10 @@ impl Decoder {
                 false => return Err(Malformed("an element is not in the palette").into()),
             },
             PlanesShape::Differences => {
-                let base = base.and_then(|base| base.get(..plain.len()));
-                let base =
-                    base.ok_or(Malformed("the run that this one differs from is not there, or shorter"))?;
                 planes::join(self.kernel, integer(element), planes, plain);
-                difference::add(self.kernel, element, plain, base);
+                if let Some(base) = base.and_then(|base| base.get(..plain.len())) {
+                    difference::add(self.kernel, element, plain, base);
+                }
             }
             PlanesShape::Planes | PlanesShape::Periodic(_) => {
                 planes::join(self.kernel, element, planes, plain);
@@ -386,6 +412,30 @@ pub fn decode(
     let head_len = PlanesHead::len_of(coded)? as usize;
     let (head, blocks) = coded.split_at_checked(head_len).ok_or(Malformed("a run is cut short"))?;
     Decoder::new(kernel, head, chunk, plain_len)?.decode(blocks, base)
+}
+
+/// Decodes a whole run as [`decode`] does; one of differences only as far as that goes without its base: [`add_base`] does the rest. Whether it
+/// is one comes with it.
+pub fn decode_without_base(
+    kernel: Kernel,
+    coded: &[u8],
+    chunk: &ChunkId,
+    plain_len: usize,
+) -> Result<(Vec<u8>, bool), RunError> {
+    let head_len = PlanesHead::len_of(coded)? as usize;
+    let (head, blocks) = coded.split_at_checked(head_len).ok_or(Malformed("a run is cut short"))?;
+    let decoder = Decoder::new(kernel, head, chunk, plain_len)?;
+    Ok((decoder.decode_all(blocks, None)?, decoder.needs_base()))
+}
+
+/// Makes the differences of a run of elements of this kind the run, with the run that they are from. False where that is of another length.
+pub fn add_base(kernel: Kernel, element: Element, differences: &mut [u8], base: &[u8]) -> bool {
+    let whole = differences.len() / element.width() * element.width();
+    if base.len() != differences.len() || !element.is_number() {
+        return false;
+    }
+    difference::add(kernel, element, &mut differences[..whole], &base[..whole]);
+    true
 }
 
 /// The integers as long as an element.

@@ -281,11 +281,13 @@ impl Health {
 
     /// Whether the bytes of all chunks are those that their ids were made of.
     fn is_right(&self, frame: &DecodedFrame) -> bool {
-        (0..frame.chunks.len() as u32).all(|slot| {
-            frame
-                .chunk(slot)
-                .is_some_and(|(chunk, bytes)| cairn_codec::chunk_id(&self.chunk_key, bytes) == chunk.id)
-        })
+        // One without its base has its frame's checksum, and those of its blocks.
+        frame.base.is_some()
+            || (0..frame.chunks.len() as u32).all(|slot| {
+                frame
+                    .chunk(slot)
+                    .is_some_and(|(chunk, bytes)| cairn_codec::chunk_id(&self.chunk_key, bytes) == chunk.id)
+            })
     }
 
     /// Notes that something is wrong with a pack, to be looked at by [`Health::mend_next`].

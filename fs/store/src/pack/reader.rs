@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cairn_codec::tensor::Kernel;
 use cairn_format::{
-    ChunkEntry, Codec, Element, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PACK_LEN_MAX, PackHeader,
-    PackId, PackLayout, PlanesHead, TRAILER_LEN, Trailer,
+    ChunkEntry, ChunkId, Codec, Element, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PACK_LEN_MAX,
+    PackHeader, PackId, PackLayout, PlanesHead, TRAILER_LEN, Trailer,
 };
 
 use crate::ReadError;
@@ -31,6 +32,10 @@ pub struct DecodedFrame {
     pub chunks: Vec<ChunkEntry>,
     /// What its numbers are, where it is stored as a run of such.
     pub element: Option<Element>,
+    /// The chunk that it is stored as the differences from, where it is.
+    pub base: Option<ChunkId>,
+    /// Whether that was added: until then `plain` are the differences, and it has no chunks.
+    is_whole: bool,
     /// Where each chunk begins in the plain bytes.
     starts: Vec<u32>,
     /// Whether parity had to restore it, and nobody was told so.
@@ -38,7 +43,12 @@ pub struct DecodedFrame {
 }
 
 impl DecodedFrame {
-    fn new(plain: Vec<u8>, chunks: Vec<ChunkEntry>, element: Option<Element>) -> DecodedFrame {
+    fn new(
+        plain: Vec<u8>,
+        chunks: Vec<ChunkEntry>,
+        element: Option<Element>,
+        base: Option<ChunkId>,
+    ) -> DecodedFrame {
         let starts = chunks
             .iter()
             .scan(0u32, |next, chunk| {
@@ -47,7 +57,27 @@ impl DecodedFrame {
                 Some(start)
             })
             .collect();
-        DecodedFrame { plain, chunks, element, starts, healed: AtomicBool::new(false) }
+        DecodedFrame {
+            plain,
+            chunks,
+            element,
+            is_whole: base.is_none(),
+            base,
+            starts,
+            healed: AtomicBool::new(false),
+        }
+    }
+
+    /// The same with its base's bytes added; none where these are not as long, or it has none.
+    pub(crate) fn with_base(mut self, bytes: &[u8]) -> Option<DecodedFrame> {
+        let element = self.element.filter(|_| !self.is_whole)?;
+        self.is_whole = true;
+        cairn_codec::tensor::add_base(Kernel::best(), element, &mut self.plain, bytes).then_some(self)
+    }
+
+    /// Whether its bytes are those of its chunks, not differences from a base that was not added yet.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// The same, restored from parity.
@@ -63,6 +93,9 @@ impl DecodedFrame {
 
     /// Chunk number `slot`: what it should be, and its bytes.
     pub fn chunk(&self, slot: u32) -> Option<(&ChunkEntry, &[u8])> {
+        if !self.is_whole {
+            return None;
+        }
         let chunk = self.chunks.get(slot as usize)?;
         let start = *self.starts.get(slot as usize)? as usize;
         Some((chunk, self.plain.get(start..start + chunk.len as usize)?))
@@ -225,10 +258,15 @@ impl PackReader {
                 head.plain_len, entry.plain_len
             )));
         }
-        let plain = cairn_codec::decode(head.codec, stored, head.plain_len as usize, &head.chunks)
+        let plain = head.plain_len as usize;
+        let (plain, differs) = cairn_codec::decode_without_base(head.codec, stored, plain, &head.chunks)
             .map_err(|e| damaged(e.to_string()))?;
+        let base = head.bases.first().copied().filter(|_| differs);
+        if differs && base.is_none() {
+            return Err(damaged("it is the differences from a chunk that it does not name".into()));
+        }
         let element = (head.codec == Codec::Planes).then(|| PlanesHead::element_of(stored)).flatten();
-        Ok(DecodedFrame::new(plain, head.chunks, element))
+        Ok(DecodedFrame::new(plain, head.chunks, element, base))
     }
 
     pub(super) fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use cairn_codec::tensor::{Decoder, Kernel};
-use cairn_format::{ChunkEntry, FrameEntry, FrameHead, PlanesHead};
+use cairn_format::{ChunkEntry, ChunkId, FrameEntry, FrameHead, PlanesHead};
 
 use super::PackReader;
 
@@ -18,6 +18,8 @@ const ONE_BLOCK: u32 = 64 << 10;
 pub(crate) struct RunHead {
     chunk: ChunkEntry,
     decoder: Decoder,
+    /// The chunk that it is the differences from.
+    base: Option<ChunkId>,
     /// Where the blocks begin in the pack, and how many bytes there may be of them.
     blocks_at: u64,
     blocks_len: u32,
@@ -29,6 +31,11 @@ impl RunHead {
     /// Bytes of memory it takes.
     pub(crate) fn size(&self) -> usize {
         self.decoder.size() + size_of::<RunHead>()
+    }
+
+    /// The chunk that it is the differences from, where it is.
+    pub(crate) fn base(&self) -> Option<&ChunkId> {
+        self.base.as_ref()
     }
 
     /// Whether it is this chunk.
@@ -64,12 +71,19 @@ impl StoredBlocks {
         self.bytes.len()
     }
 
-    /// Checks and decodes some of them into `plain`, their share of the run. Whether they are what belongs there.
-    pub(crate) fn decode(&self, run: &RunHead, numbers: Range<usize>, plain: &mut [u8]) -> bool {
+    /// Checks and decodes some of them into `plain`, their share of the run, with that of the base where it has one. Whether they are what belongs
+    /// there.
+    pub(crate) fn decode(
+        &self,
+        run: &RunHead,
+        numbers: Range<usize>,
+        base: Option<&[u8]>,
+        plain: &mut [u8],
+    ) -> bool {
         let Some(at) = stored(&run.decoder, &numbers) else { return false };
         let within = |at: u32| at.checked_sub(self.from).map(|at| at as usize);
         let bytes = within(at.start).zip(within(at.end)).and_then(|(start, end)| self.bytes.get(start..end));
-        bytes.is_some_and(|bytes| run.decoder.decode_blocks(numbers, bytes, None, plain).is_ok())
+        bytes.is_some_and(|bytes| run.decoder.decode_blocks(numbers, bytes, base, plain).is_ok())
     }
 }
 
@@ -86,7 +100,7 @@ impl PackReader {
             return None;
         }
         let mut start = self.read(entry.offset, START_LEN.min(entry.len as usize)).ok()?;
-        let head_at = FrameHead::start_of_run(&start, entry.len, chunk)?;
+        let (head_at, base) = FrameHead::start_of_run(&start, entry.len, chunk)?;
         let head_len = PlanesHead::len_of(start.get(head_at as usize..)?).ok()?;
         let head_end =
             head_at.checked_add(head_len).filter(|end| *end <= entry.len && head_len <= LONGEST_HEAD)?;
@@ -96,10 +110,10 @@ impl PackReader {
         let head = start.get(head_at as usize..head_end as usize)?;
         let decoder = Decoder::new(Kernel::best(), head, &chunk.id, chunk.len as usize).ok()?;
         let blocks_at = entry.offset.checked_add(head_end.into())?;
-        // Differences want their base, and so the whole frame.
-        let known = !decoder.needs_base();
         let blocks_len = entry.len - head_end;
-        known.then_some(RunHead { chunk: *chunk, decoder, blocks_at, blocks_len, read: start.len() })
+        let fits = decoder.needs_base() == base.is_some();
+        let read = start.len();
+        fits.then_some(RunHead { chunk: *chunk, decoder, base, blocks_at, blocks_len, read })
     }
 
     /// Bytes of a run's blocks, not checked; none where they cannot be read.

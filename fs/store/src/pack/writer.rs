@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use cairn_format::{
-    Checkpoint, ChunkEntry, Codec, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PackHeader, PackId,
-    PackKind, PackLayout, ParityGeometry, Replaced, SECTOR, SumTable, Trailer, Uuid, sector_sum,
+    Checkpoint, ChunkEntry, ChunkId, Codec, Footer, FrameBase, FrameEntry, FrameHead, PACK_HEADER_LEN,
+    PackHeader, PackId, PackKind, PackLayout, ParityGeometry, Replaced, SECTOR, SumTable, Trailer, Uuid,
+    sector_sum,
 };
 
 use crate::StoreError;
@@ -54,6 +55,7 @@ impl PackWriter {
             parity,
             frames: Vec::new(),
             chunks: Vec::new(),
+            bases: Vec::new(),
             replaces: Vec::new(),
             checkpoint: None,
         };
@@ -84,7 +86,20 @@ impl PackWriter {
         plain_len: u32,
         chunks: Vec<ChunkEntry>,
     ) -> Result<FrameEntry, StoreError> {
-        let head = FrameHead { codec, plain_len, stored_len: stored.len() as u32, bases: Vec::new(), chunks };
+        self.append_from(None, codec, stored, plain_len, chunks)
+    }
+
+    /// The same of a frame that is the differences from the chunk `base`, where there is one.
+    pub fn append_from(
+        &mut self,
+        base: Option<ChunkId>,
+        codec: Codec,
+        stored: &[u8],
+        plain_len: u32,
+        chunks: Vec<ChunkEntry>,
+    ) -> Result<FrameEntry, StoreError> {
+        let bases = base.into_iter().collect();
+        let head = FrameHead { codec, plain_len, stored_len: stored.len() as u32, bases, chunks };
         let mut bytes = head.encode(&self.footer.pack, self.end, stored);
         bytes.extend_from_slice(stored);
         self.write(&bytes)?;
@@ -94,6 +109,8 @@ impl PackWriter {
             plain_len,
             chunks: head.chunks.len() as u32,
         };
+        let frame = self.footer.frames.len() as u32;
+        self.footer.bases.extend(base.map(|base| FrameBase { frame, base }));
         self.footer.frames.push(entry);
         self.footer.chunks.extend(head.chunks);
         Ok(entry)

@@ -103,10 +103,12 @@ impl Merger<'_> {
             }
             let PieceKind::Chunk(chunk) = piece.kind else { continue };
             *self.stored.entry((ino, view)).or_default() += signed(piece.stored());
-            let before = self.before.get(&chunk.pack).copied().unwrap_or_default();
-            let refs = self.merged.refs.entry(chunk.pack).or_insert(before);
-            add(&mut refs.pieces, signed(1));
-            add(&mut refs.bytes, signed(piece.len.into()));
+            for place in chunk.places() {
+                let before = self.before.get(&place.pack).copied().unwrap_or_default();
+                let refs = self.merged.refs.entry(place.pack).or_insert(before);
+                add(&mut refs.pieces, signed(1));
+                add(&mut refs.bytes, signed(piece.len.into()));
+            }
         }
     }
 

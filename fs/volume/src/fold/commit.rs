@@ -1,7 +1,7 @@
 //! Committing a batch: for each chunk, if its run is still what it was when it was read, the file's extents
 //! name the chunk from here on.
 
-use cairn_format::{ChunkEntry, ChunkPiece, Footer, Mutation, PackId, Piece, PieceKind};
+use cairn_format::{ChunkEntry, ChunkPiece, ChunkPlace, Footer, Mutation, PackId, Piece, PieceKind};
 use cairn_store::stored_share;
 
 use super::{File, Mapped, Place};
@@ -11,7 +11,7 @@ use crate::journal::JournalError;
 use crate::vfs::st_ino;
 
 /// Bytes of a piece in a record.
-const PIECE_BYTES: usize = 80;
+const PIECE_BYTES: usize = 112;
 /// The longest record a fold appends, where the segments allow it.
 const RECORD_MAX: usize = 256 << 10;
 
@@ -54,12 +54,17 @@ pub(crate) fn commit_batch(
 /// Makes the packs certain that chunks were found in.
 fn make_certain(core: &Core, mapped: &[Mapped]) -> Result<(), MaintainError> {
     let mut last = None;
-    for chunk in mapped {
-        if let Place::Found(at) = &chunk.place
-            && last != Some(at.pack)
-        {
-            core.store.make_certain(&at.pack)?;
-            last = Some(at.pack);
+    let packs = mapped.iter().flat_map(|chunk| {
+        let place = [Some(&chunk.place), chunk.base.as_ref()].into_iter().flatten();
+        place.flat_map(|place| match place {
+            Place::Found(at) => [Some(at.pack), at.base.map(|base| base.pack)],
+            Place::New { .. } => [None, None],
+        })
+    });
+    for pack in packs.flatten() {
+        if last != Some(pack) {
+            core.store.make_certain(&pack)?;
+            last = Some(pack);
         }
     }
     Ok(())
@@ -69,6 +74,8 @@ fn make_certain(core: &Core, mapped: &[Mapped]) -> Result<(), MaintainError> {
 struct Shares {
     pack: PackId,
     frames: Vec<Vec<u32>>,
+    /// Those that are differences from a base.
+    differ: Vec<bool>,
 }
 
 impl Shares {
@@ -77,7 +84,9 @@ impl Shares {
         let share = |frame: &cairn_format::FrameEntry| -> Vec<u32> {
             chunks.by_ref().take(frame.chunks as usize).map(|c: &ChunkEntry| stored_share(frame, c)).collect()
         };
-        Shares { pack: footer.pack, frames: footer.frames.iter().map(share).collect() }
+        let frames: Vec<_> = footer.frames.iter().map(share).collect();
+        let differ = (0..frames.len() as u32).map(|frame| footer.base_of(frame).is_some()).collect();
+        Shares { pack: footer.pack, frames, differ }
     }
 
     fn of_chunk(&self, frame: u32, slot: u32) -> Option<u32> {
@@ -133,11 +142,26 @@ fn append(core: &Core, mutations: &[Mutation]) -> Result<(), MaintainError> {
 }
 
 fn piece(mapped: &Mapped, shares: Option<&Shares>) -> Option<Piece> {
-    let (pack, frame, slot, stored) = match mapped.place {
-        Place::Found(at) => (at.pack, at.frame, at.slot, at.stored),
+    let resolve = |place: Place| match place {
+        Place::Found(at) => Some(at.place()),
+        Place::New { frame, slot } => shares.map(|new| ChunkPlace { pack: new.pack, frame, slot }),
+    };
+    let (pack, frame, slot, stored, base) = match mapped.place {
+        Place::Found(at) => {
+            let base = match mapped.base {
+                Some(base) => Some(resolve(base)?),
+                None => at.base,
+            };
+            (at.pack, at.frame, at.slot, at.stored, base)
+        }
         Place::New { frame, slot } => {
             let shares = shares?;
-            (shares.pack, frame, slot, shares.of_chunk(frame, slot)?)
+            let differs = shares.differ.get(frame as usize).copied().unwrap_or(false);
+            let base = match differs {
+                true => Some(resolve(mapped.base?)?),
+                false => None,
+            };
+            (shares.pack, frame, slot, shares.of_chunk(frame, slot)?, base)
         }
     };
     let piece = ChunkPiece {
@@ -148,6 +172,7 @@ fn piece(mapped: &Mapped, shares: Option<&Shares>) -> Option<Piece> {
         offset: mapped.from,
         chunk_len: mapped.chunk_len,
         stored,
+        base,
     };
     Some(Piece { len: mapped.len, kind: PieceKind::Chunk(piece) })
 }

@@ -6,6 +6,7 @@
 //!
 //! Compaction (`gc/`) fills packs and commits them the same way: it is this pipeline's second producer.
 
+mod bases;
 mod commit;
 mod dirty;
 mod pipeline;
@@ -24,8 +25,9 @@ use crate::core::Core;
 use crate::namespace::FileRun;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::vfs::Policy;
+pub(crate) use bases::{Bases, LIMIT as BASES_LIMIT};
 pub(crate) use commit::commit_batch;
-pub(crate) use pipeline::{Packer, with_packer};
+pub(crate) use pipeline::{Base, Packer, with_packer};
 use recut::{Recut, recut};
 use tensors::FileCuts;
 pub(crate) use tensors::{Cuts, RUN, tensors_of};
@@ -42,6 +44,9 @@ pub(crate) struct Mapped {
     pub(crate) chunk_len: u32,
     pub(crate) from: u32,
     pub(crate) place: Place,
+    /// Where the chunk is that it is the differences from: of a new one where it is, if it comes to be stored so; of one that was there instead of where
+    /// that says. None: there is none, or where that says.
+    pub(crate) base: Option<Place>,
     /// No journalled byte of the run is older; none where it has none, and nothing has to be done where it changed.
     pub(crate) first: Option<Lsn>,
 }
@@ -171,7 +176,9 @@ fn read_run(core: &Core, run: &FileRun) -> Result<Option<Vec<u8>>, String> {
 /// Whether the place of a run's bytes is one that can be looked at again.
 fn still_there(core: &Core, run: &FileRun) -> bool {
     match run.1.kind {
-        cairn_format::PieceKind::Chunk(piece) => core.store.reader(piece.pack).is_ok(),
+        cairn_format::PieceKind::Chunk(piece) => {
+            piece.places().all(|place| core.store.reader(place.pack).is_ok())
+        }
         _ => true,
     }
 }

@@ -4,9 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cairn_codec::Compressor;
-use cairn_format::{ChunkEntry, ChunkId, ChunkPiece, Codec, Compression, Element, PackId, Replaced};
+use cairn_format::{
+    ChunkEntry, ChunkId, ChunkPiece, Codec, Compression, Element, PackId, PlanesHead, Replaced,
+};
 use cairn_store::{Located, PackWriter, Pins, SealedPack, StoreError};
 
+use super::bases::{self, Keys};
 use super::{KIND, Place, lock};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
@@ -27,6 +30,31 @@ struct Frame {
     chunks: Vec<ChunkEntry>,
     /// What the numbers are of the one chunk that it holds.
     element: Option<Element>,
+    /// A chunk that this may be stored as the differences from, and its bytes.
+    base: Option<(ChunkId, Vec<u8>)>,
+}
+
+/// A part of a tensor, or of what repeats a pattern.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) element: Element,
+    /// What its name, and where in it that is, are known by, where it is of a tensor.
+    pub(super) name: Option<u64>,
+}
+
+/// A chunk that another may be stored as the differences from.
+pub(crate) struct Base {
+    pub(crate) place: Place,
+    pub(crate) id: ChunkId,
+    pub(crate) plain: Vec<u8>,
+}
+
+/// A chunk of the pack being filled: where, the number of it, and where its base is, if it comes to have one.
+#[derive(Clone, Copy)]
+struct Placed {
+    place: Place,
+    number: u32,
+    base: Option<Place>,
 }
 
 struct Job {
@@ -41,6 +69,8 @@ struct Coded {
     stored: Vec<u8>,
     plain_len: u32,
     chunks: Vec<ChunkEntry>,
+    /// The chunk that it is the differences from.
+    base: Option<ChunkId>,
 }
 
 /// Takes chunks, and knows which are new.
@@ -50,8 +80,10 @@ pub(crate) struct Packer<'a> {
     compression: Compression,
     frames: u32,
     chunks: u32,
-    /// Chunks of the pack being filled: its own table, before any footer lists them. With the number of each.
-    placed: HashMap<ChunkId, (Place, u32)>,
+    /// Chunks of the pack being filled: its own table, before any footer lists them.
+    placed: HashMap<ChunkId, Placed>,
+    /// What chunks of tensors are known by, with the frames that they are.
+    known: Vec<(u32, Keys, ChunkEntry)>,
     /// What they take the place of.
     replaces: Vec<Replaced>,
     jobs: SyncSender<Job>,
@@ -64,28 +96,39 @@ pub(crate) struct Packer<'a> {
 }
 
 impl Packer<'_> {
-    /// Where a chunk is, or is going to be; part of a tensor of such elements.
+    /// Where a chunk is, or is going to be, and its base, if it comes to have one; a part of a tensor, where it is.
     pub(super) fn place(
         &mut self,
         core: &Core,
         id: &ChunkId,
         plain: &[u8],
-        element: Option<Element>,
+        part: Option<Part>,
         pins: &mut Pins,
-    ) -> Result<Place, MaintainError> {
+    ) -> Result<(Place, Option<Place>), MaintainError> {
+        let differs = part.filter(|part| core.writing.tensor_delta && part.element.is_number());
+        let keys = differs.and_then(|part| Some(bases::keys(part.name?, plain, part.element)));
         let known = match core.writing.dedup {
             Dedup::Off => None,
             _ => {
-                let here = self.placed.get(id).map(|(place, _)| *place);
-                here.or_else(|| stored(core, id, plain, pins).map(Place::Found))
+                let here = self.placed.get(id).map(|placed| (placed.place, placed.base));
+                here.or_else(|| stored(core, id, plain, pins).map(|found| (Place::Found(found), None)))
             }
         };
-        if let Some(place) = known {
+        if let Some(known) = known {
             core.counters.deduped_bytes.add(plain.len() as u64);
-            return Ok(place);
+            if let (Some(keys), Place::Found(Located { base: None, len, .. })) = (keys, known.0) {
+                core.bases.note(&keys, *id, len);
+            }
+            return Ok(known);
         }
         core.counters.new_bytes.add(plain.len() as u64);
-        Ok(self.add(id, plain, element))
+        let base = keys.and_then(|keys| near(core, &keys, id, plain, pins));
+        let at = base.as_ref().map(|base| base.place);
+        let place = self.add(id, plain, part.map(|part| part.element), base);
+        if let (Some(keys), Place::New { frame, .. }) = (keys, place) {
+            self.known.push((frame, keys, ChunkEntry { id: *id, len: plain.len() as u32 }));
+        }
+        Ok((place, at))
     }
 
     /// Takes a chunk that lies elsewhere, in a pack that is to go; where it is going to be.
@@ -96,24 +139,24 @@ impl Packer<'_> {
         slot: u32,
         id: &ChunkId,
         plain: &[u8],
-        element: Option<Element>,
+        (element, base): (Option<Element>, Option<Base>),
     ) -> Place {
-        let here = self.placed.get(id).map(|(place, _)| *place);
-        let place = here.unwrap_or_else(|| self.add(id, plain, element));
+        let here = self.placed.get(id).map(|placed| placed.place);
+        let place = here.unwrap_or_else(|| self.add(id, plain, element, base));
         // `add` put it there.
-        let chunk = self.placed.get(id).map_or(0, |(_, number)| *number);
+        let chunk = self.placed.get(id).map_or(0, |placed| placed.number);
         self.replaces.push(Replaced { pack, frame, slot, chunk });
         place
     }
 
     /// Takes a chunk whatever is stored already: what is there of it cannot be used. Where it is going to be.
     pub(crate) fn store_anew(&mut self, id: &ChunkId, plain: &[u8]) -> Place {
-        let here = self.placed.get(id).map(|(place, _)| *place);
-        here.unwrap_or_else(|| self.add(id, plain, None))
+        let here = self.placed.get(id).map(|placed| placed.place);
+        here.unwrap_or_else(|| self.add(id, plain, None, None))
     }
 
     /// A run of numbers gets a frame of its own.
-    fn add(&mut self, id: &ChunkId, plain: &[u8], element: Option<Element>) -> Place {
+    fn add(&mut self, id: &ChunkId, plain: &[u8], element: Option<Element>, base: Option<Base>) -> Place {
         let full = element.is_some() || self.frame.plain.len() + plain.len() > self.frame_size;
         if !self.frame.chunks.is_empty() && full {
             self.send();
@@ -122,10 +165,12 @@ impl Packer<'_> {
         self.frame.plain.extend_from_slice(plain);
         self.frame.chunks.push(ChunkEntry { id: *id, len: plain.len() as u32 });
         self.plain += plain.len() as u64;
-        self.placed.insert(*id, (place, self.chunks));
+        let base_place = base.as_ref().map(|base| base.place);
+        self.placed.insert(*id, Placed { place, number: self.chunks, base: base_place });
         self.chunks += 1;
         if element.is_some() {
             self.frame.element = element;
+            self.frame.base = base.map(|base| (base.id, base.plain));
             self.send();
         }
         place
@@ -156,6 +201,18 @@ impl Packer<'_> {
     }
 }
 
+/// A chunk that this one may be near to, which is stored by itself; its pack is pinned.
+fn near(core: &Core, keys: &Keys, id: &ChunkId, plain: &[u8], pins: &mut Pins) -> Option<Base> {
+    let len = plain.len() as u32;
+    let base = core.bases.find(keys, len).filter(|base| base != id)?;
+    let alone = |found: &Located| found.base.is_none() && found.len == len;
+    let found = core.store.lookup_pin_where(&base, pins, alone)?;
+    let mut bytes = vec![0; plain.len()];
+    // From there only: it is what the file is going to name.
+    core.store.read_there(&found.piece(base), 0, &mut bytes).ok()?;
+    Some(Base { place: Place::Found(found), id: base, plain: bytes })
+}
+
 /// Where a chunk is stored already, if it is; its pack is pinned.
 fn stored(core: &Core, id: &ChunkId, plain: &[u8], pins: &mut Pins) -> Option<Located> {
     let located = core.store.lookup_pin(id, pins).filter(|located| located.len as usize == plain.len())?;
@@ -168,6 +225,7 @@ fn stored(core: &Core, id: &ChunkId, plain: &[u8], pins: &mut Pins) -> Option<Lo
             offset: 0,
             chunk_len: located.len,
             stored: located.stored,
+            base: located.base,
         };
         let mut there = vec![0; plain.len()];
         // From there only: it is what the file is going to name.
@@ -216,6 +274,7 @@ pub(crate) fn with_packer(
             frames: 0,
             chunks: 0,
             placed: HashMap::new(),
+            known: Vec::new(),
             replaces: Vec::new(),
             jobs,
             written: &written,
@@ -229,6 +288,7 @@ pub(crate) fn with_packer(
             packer.send();
         }
         let replaces = std::mem::take(&mut packer.replaces);
+        let known = std::mem::take(&mut packer.known);
         // Closes the queue: compressors end, and then the writer.
         drop(packer);
         let pack = match writer.join() {
@@ -239,7 +299,10 @@ pub(crate) fn with_packer(
             (Ok(()), Ok(None)) => Ok(None),
             (Ok(()), Ok(Some(mut pack))) => {
                 pack.replace(replaces);
-                Ok(Some(pack.seal(None)?))
+                let sealed = pack.seal(None)?;
+                let alone = known.iter().filter(|(frame, ..)| sealed.footer.base_of(*frame).is_none());
+                alone.for_each(|(_, keys, chunk)| core.bases.note(keys, chunk.id, chunk.len));
+                Ok(Some(sealed))
             }
             (Err(error), Ok(pack)) => {
                 pack.into_iter().for_each(PackWriter::abandon);
@@ -260,11 +323,16 @@ fn compress(waiting: &Mutex<Receiver<Job>>, coded: &SyncSender<Coded>) {
             _ => last.insert((compression, Compressor::new(compression))),
         };
         let (codec, stored) = match (frame.element, &frame.chunks[..]) {
-            (Some(element), [chunk]) => compressor.encode_run(&frame.plain, element, &chunk.id),
+            (Some(element), [chunk]) => {
+                let base = frame.base.as_ref().map(|(_, bytes)| &bytes[..]);
+                compressor.encode_run(&frame.plain, element, &chunk.id, base)
+            }
             _ => compressor.encode(&frame.plain),
         };
         let plain_len = frame.plain.len() as u32;
-        if coded.send(Coded { number, codec, stored, plain_len, chunks: frame.chunks }).is_err() {
+        let differs = codec == Codec::Planes && PlanesHead::is_differences(&stored);
+        let base = frame.base.filter(|_| differs).map(|(id, _)| id);
+        if coded.send(Coded { number, codec, stored, plain_len, chunks: frame.chunks, base }).is_err() {
             return;
         }
     }
@@ -307,5 +375,5 @@ fn append(core: &Core, pack: &mut Option<PackWriter>, frame: Coded) -> Result<()
             pack.insert(core.store.begin_pack(core.packs.next(), KIND, core.uuid, core.writing.parity)?)
         }
     };
-    pack.append(frame.codec, &frame.stored, frame.plain_len, frame.chunks).map(|_| ())
+    pack.append_from(frame.base, frame.codec, &frame.stored, frame.plain_len, frame.chunks).map(|_| ())
 }

@@ -6,7 +6,7 @@ use cairn_format::key::Key;
 use cairn_format::{Inode, PieceKind};
 use cairn_store::Pins;
 
-use super::pipeline::Packer;
+use super::pipeline::{Packer, Part};
 use super::tensors::{Cuts, FileCuts};
 use super::{Mapped, Taken, read_run};
 use crate::checkpoint::MaintainError;
@@ -112,7 +112,8 @@ fn cut_data(
         let id = chunk_id(core.store.chunk_key(), plain);
         let was = window.runs_of(len as u64);
         if !is_chunk(&was, &id, len) {
-            let place = packer.place(core, &id, plain, element, pins)?;
+            let part = element.map(|element| Part { element, name: cuts.known_by(window.start) });
+            let (place, base) = packer.place(core, &id, plain, part, pins)?;
             mapped.push(Mapped {
                 file: run.file,
                 offset: window.start,
@@ -122,6 +123,7 @@ fn cut_data(
                 chunk_len: len as u32,
                 from: 0,
                 place,
+                base,
                 first: Some(run.first),
             });
         }

@@ -6,6 +6,7 @@ use cairn_codec::tensor::files::{Tensor, TensorFile, find};
 use cairn_codec::tensor::pattern;
 use cairn_format::{Compression, Element, PieceKind};
 
+use super::bases::mix;
 use super::{File, Taken, read_run};
 use crate::core::Core;
 use crate::namespace::NamespaceError;
@@ -32,6 +33,8 @@ struct Span {
     start: u64,
     end: u64,
     element: Element,
+    /// What its name, shape and type are known by.
+    name: u64,
 }
 
 /// How the file is cut that a batch is at. Its headers are looked at once, however many runs of it there are: that costs milliseconds where
@@ -98,6 +101,13 @@ impl Cuts {
         self.longest().max(RUN as usize)
     }
 
+    /// What the chunk that begins at `at` is known by, if it is part of a tensor: its name, shape and type, and where in it that is.
+    pub(super) fn known_by(&self, at: u64) -> Option<u64> {
+        let next = self.tensors.partition_point(|span| span.end <= at);
+        let span = self.tensors.get(next).filter(|span| span.start <= at)?;
+        Some(mix(span.name, at - span.start) | 1)
+    }
+
     /// The length of the chunk that begins at `at`, and what its numbers are, if it is part of a tensor or repeats a pattern. `run` is what
     /// lies there: all up to the end of the file or a hole, or more than [`longest`](Self::longest), and more where all of that is one chunk.
     pub(crate) fn cut(&self, at: u64, run: &[u8]) -> (usize, Option<Element>) {
@@ -156,6 +166,10 @@ fn spans(file: &TensorFile) -> Vec<Span> {
         start: tensor.offset,
         end: tensor.offset + tensor.len,
         element: tensor.element,
+        name: {
+            let said = format!("{}\0{}\0{:?}", tensor.name, tensor.dtype, tensor.shape);
+            cairn_codec::chunk_id(&[0; 32], said.as_bytes()).fingerprint()
+        },
     };
     file.tensors.iter().filter(|tensor| tensor.len >= LEAST).map(span).collect()
 }

@@ -6,21 +6,23 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use cairn_codec::chunk_id;
 use cairn_format::key::{self, Key, tag};
-use cairn_format::{ChunkPiece, Compression, EXTENT_RANGE, Footer, PackId, PieceKind, decode_pieces};
+use cairn_format::{
+    ChunkPiece, ChunkPlace, Compression, EXTENT_RANGE, Footer, PackId, PieceKind, decode_pieces,
+};
 use cairn_store::{DecodedFrame, Located, Pins, ReadError, SealedPack, stored_share};
 
 use super::survey::{Census, number_of, starts_of};
 use super::{GcStep, Run};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
-use crate::fold::{File, Mapped, Packer, Place, commit_batch, compression_of, with_packer};
+use crate::fold::{Base, File, Mapped, Packer, Place, commit_batch, compression_of, with_packer};
 use crate::journal::{JournalError, Need};
 use crate::vfs::Error;
 
 /// Extents looked at between two looks at whether to stop.
 const PAGE: usize = 64;
-/// Pieces that one batch changes at most, however often they share chunks; each takes some 250 bytes of memory.
-pub(crate) const PIECES: usize = 64 << 10;
+/// Pieces that one batch changes at most, however often they share chunks; each takes some 360 bytes of memory.
+pub(crate) const PIECES: usize = 44 << 10;
 /// Decoded frames that are kept: neighbours in a file are neighbours in a pack, but for those that were found.
 const FRAMES: usize = 32;
 
@@ -141,7 +143,7 @@ impl<'a> Mover<'a> {
             if !self.is_to_move(&run.kind) {
                 continue;
             }
-            let Some(place) = self.place(&piece, packer, &mut batch.pins) else { continue };
+            let Some((place, base)) = self.places(&piece, packer, &mut batch.pins) else { continue };
             batch.mapped.push(Mapped {
                 file,
                 offset,
@@ -152,6 +154,7 @@ impl<'a> Mover<'a> {
                 chunk_len: piece.chunk_len,
                 from: piece.offset,
                 place,
+                base,
                 first: None,
             });
         }
@@ -159,12 +162,55 @@ impl<'a> Mover<'a> {
     }
 
     fn is_to_move(&self, kind: &PieceKind) -> bool {
-        matches!(kind, PieceKind::Chunk(piece)
-            if self.moved.packs.contains_key(&piece.pack) && !self.unreadable.contains(&piece.pack))
+        matches!(kind, PieceKind::Chunk(piece) if piece.places().any(|place| self.is_dying(&place.pack)))
     }
 
-    /// Where a chunk is from here on: moved before, or now.
-    fn place(&mut self, piece: &ChunkPiece, packer: &mut Packer<'_>, pins: &mut Pins) -> Option<Place> {
+    fn is_dying(&self, pack: &PackId) -> bool {
+        self.moved.packs.contains_key(pack) && !self.unreadable.contains(pack)
+    }
+
+    /// Where a chunk is from here on, and its base. Each of them may stay where it is.
+    fn places(
+        &mut self,
+        piece: &ChunkPiece,
+        packer: &mut Packer<'_>,
+        pins: &mut Pins,
+    ) -> Option<(Place, Option<Place>)> {
+        let base = match piece.base {
+            None => None,
+            Some(at) => {
+                let ChunkPlace { pack, frame, slot } = at;
+                let id = self.core.store.base_of(piece.pack, piece.frame)?;
+                let base = ChunkPiece { chunk: id, pack, frame, slot, offset: 0, base: None, ..*piece };
+                let place = match self.is_dying(&pack) {
+                    true => self.place(&base, None, packer, pins)?,
+                    false => stays(&base),
+                };
+                Some((base, place))
+            }
+        };
+        let at = base.as_ref().map(|(_, place)| *place);
+        match self.is_dying(&piece.pack) {
+            false => Some((stays(piece), at)),
+            true => {
+                let place = self.place(piece, base, packer, pins)?;
+                let differs = match place {
+                    Place::New { .. } => true,
+                    Place::Found(_) => self.moved.differs(piece),
+                };
+                Some((place, at.filter(|_| differs)))
+            }
+        }
+    }
+
+    /// Where a chunk is from here on: moved before, or now, with its base where it has one.
+    fn place(
+        &mut self,
+        piece: &ChunkPiece,
+        base: Option<(ChunkPiece, Place)>,
+        packer: &mut Packer<'_>,
+        pins: &mut Pins,
+    ) -> Option<Place> {
         match self.moved.get(piece) {
             Some(place @ Place::New { .. }) => return Some(place),
             // Its new pack may have died since: then it is moved once more.
@@ -174,8 +220,14 @@ impl<'a> Mover<'a> {
         match self.read(piece) {
             Ok(frame) => {
                 let (_, plain) = frame.chunk(piece.slot)?;
+                let base = base.and_then(|(base, place)| {
+                    let frame = self.read(&base).ok()?;
+                    let (_, plain) = frame.chunk(base.slot)?;
+                    Some(Base { place, id: base.chunk, plain: plain.to_vec() })
+                });
+                let numbers = (frame.element, base);
                 let place =
-                    packer.take_over(piece.pack, piece.frame, piece.slot, &piece.chunk, plain, frame.element);
+                    packer.take_over(piece.pack, piece.frame, piece.slot, &piece.chunk, plain, numbers);
                 self.moved.note(piece, &place);
                 Some(place)
             }
@@ -195,7 +247,7 @@ impl<'a> Mover<'a> {
         let frame = match self.frames.iter().find(|(kept, _)| *kept == at) {
             Some((_, frame)) => frame.clone(),
             None => {
-                let frame = self.core.store.frame_once(piece.pack, piece.frame)?;
+                let frame = self.core.store.frame_of(piece)?;
                 self.frames.truncate(FRAMES - 1);
                 self.frames.push_front((at, frame.clone()));
                 frame
@@ -259,7 +311,17 @@ struct NewPlace {
     made: u32,
     frame: u32,
     slot: u32,
+    /// With the bit [`DIFFERS`].
     stored: u32,
+}
+
+/// It is the differences from a base there. No chunk takes so many stored bytes.
+const DIFFERS: u32 = 1 << 31;
+
+/// The place that a chunk has.
+fn stays(piece: &ChunkPiece) -> Place {
+    let ChunkPiece { pack, frame, slot, chunk_len, stored, .. } = *piece;
+    Place::Found(Located { pack, frame, slot, len: chunk_len, stored, base: None })
 }
 
 impl MovedChunks {
@@ -276,11 +338,21 @@ impl MovedChunks {
     fn get(&mut self, piece: &ChunkPiece) -> Option<Place> {
         let NewPlace { made, frame, slot, stored } = *self.at(&piece.pack, piece.frame, piece.slot)?;
         match (made, self.made.get((made as usize).checked_sub(1)?)) {
-            (_, Some(pack)) => {
-                Some(Place::Found(Located { pack: *pack, frame, slot, len: piece.chunk_len, stored }))
-            }
+            (_, Some(pack)) => Some(Place::Found(Located {
+                pack: *pack,
+                frame,
+                slot,
+                len: piece.chunk_len,
+                stored: stored & !DIFFERS,
+                base: None,
+            })),
             (_, None) => Some(Place::New { frame, slot }),
         }
+    }
+
+    /// Whether a chunk that was moved to a pack that is made is the differences from its base there.
+    fn differs(&mut self, piece: &ChunkPiece) -> bool {
+        self.at(&piece.pack, piece.frame, piece.slot).is_some_and(|at| at.stored & DIFFERS != 0)
     }
 
     /// A chunk is in the pack that is being filled.
@@ -306,7 +378,8 @@ impl MovedChunks {
                 .zip(footer.chunks.get(replaced.chunk as usize))
                 .map_or(0, |(entry, chunk)| stored_share(entry, chunk));
             if let Some(at) = self.at(&replaced.pack, replaced.frame, replaced.slot) {
-                at.stored = stored;
+                let differs = if footer.base_of(frame as u32).is_some() { DIFFERS } else { 0 };
+                at.stored = stored & !DIFFERS | differs;
             }
         }
     }

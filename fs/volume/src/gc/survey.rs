@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use cairn_format::key::{self, tag};
-use cairn_format::{ChunkPiece, Footer, PackId, PackSummary, PieceKind, decode_pieces};
+use cairn_format::{ChunkPlace, Footer, PackId, PackSummary, PieceKind, decode_pieces};
 use cairn_store::stored_share;
 
 use crate::checkpoint::MaintainError;
@@ -31,6 +31,8 @@ pub(super) struct Census {
 struct Marks {
     starts: Vec<u32>,
     bits: Vec<u64>,
+    /// Stored bytes of each frame.
+    frames: Vec<u32>,
     /// Stored bytes of all chunks, and of those that are marked.
     share: u64,
     live: u64,
@@ -40,7 +42,7 @@ struct Marks {
 pub(super) fn surveyable(packs: &[PackSummary], frame: u32) -> usize {
     let mut bytes = 0;
     let fits = |pack: &&PackSummary| {
-        bytes += 256 + u64::from(pack.chunks) / 8 + 4 * (pack.plain_len / u64::from(frame.max(1)) + 1);
+        bytes += 256 + u64::from(pack.chunks) / 8 + 8 * (pack.plain_len / u64::from(frame.max(1)) + 1);
         bytes <= MEMORY
     };
     packs.iter().rev().take_while(fits).count().max(1)
@@ -69,10 +71,14 @@ pub(super) fn survey(
         for (_, value) in page {
             // One that cannot be decoded is said by whoever reads that file; nothing is dropped for what is said here.
             for piece in decode_pieces(value).unwrap_or_default() {
-                if let PieceKind::Chunk(chunk) = piece.kind
-                    && let Some(marks) = marked.get_mut(&chunk.pack)
+                let PieceKind::Chunk(chunk) = piece.kind else { continue };
+                if let Some(marks) = marked.get_mut(&chunk.pack) {
+                    marks.mark(&chunk.place(), Some(chunk.stored));
+                }
+                if let Some(base) = chunk.base
+                    && let Some(marks) = marked.get_mut(&base.pack)
                 {
-                    marks.mark(&chunk);
+                    marks.mark(&base, None);
                 }
             }
         }
@@ -145,15 +151,18 @@ impl Marks {
         };
         let share = footer.frames.iter().map(shares).sum();
         let bits = vec![0; footer.chunks.len().div_ceil(64)];
-        Marks { starts: starts_of(footer), bits, share, live: 0 }
+        let frames = footer.frames.iter().map(|frame| frame.len).collect();
+        Marks { starts: starts_of(footer), bits, frames, share, live: 0 }
     }
 
-    fn mark(&mut self, chunk: &ChunkPiece) {
-        let Some(number) = number_of(&self.starts, chunk.frame, chunk.slot) else { return };
+    /// Marks a chunk that takes so many stored bytes; all of its frame, where nothing says.
+    fn mark(&mut self, at: &ChunkPlace, stored: Option<u32>) {
+        let Some(number) = number_of(&self.starts, at.frame, at.slot) else { return };
         let (word, bit) = (number / 64, 1u64 << (number % 64));
         if self.bits[word] & bit == 0 {
             self.bits[word] |= bit;
-            self.live += u64::from(chunk.stored);
+            let frame = self.frames.get(at.frame as usize).copied().unwrap_or(0);
+            self.live += u64::from(stored.unwrap_or(frame));
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct OpenOptions {
     pub dedup: Dedup,
     /// Whether tensors in files are looked for, and coded by what their numbers are.
     pub tensors: bool,
+    /// Whether a tensor may be stored as the differences from one that is stored already.
+    pub tensor_delta: bool,
     /// The library that caches the namespace. Where another did so far, its files go.
     pub meta_engine: MetaEngine,
     /// Whether garbage is collected by itself, when nothing else is asked for.
@@ -81,6 +83,8 @@ pub(crate) struct Writing {
     pub(crate) dedup: Dedup,
     /// Whether tensors are looked for.
     pub(crate) tensors: bool,
+    /// Whether they may be stored as differences.
+    pub(crate) tensor_delta: bool,
     /// What data packs get.
     pub(crate) parity: ParityGeometry,
 }
@@ -116,6 +120,7 @@ impl Default for OpenOptions {
             compression: None,
             dedup: Dedup::On,
             tensors: true,
+            tensor_delta: true,
             meta_engine: MetaEngine::default(),
             collect: true,
             heal: HealMode::default(),

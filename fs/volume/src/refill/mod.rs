@@ -323,7 +323,8 @@ impl Refill<'_> {
     fn take(&mut self, offered: Offered) -> Result<(), RefillError> {
         if self.options.dry_run {
             // Where it would be.
-            let nowhere = Located { pack: PackId::default(), frame: 0, slot: 0, len: 0, stored: 0 };
+            let nowhere =
+                Located { pack: PackId::default(), frame: 0, slot: 0, len: 0, stored: 0, base: None };
             self.places.insert(offered.id, nowhere);
             return Ok(());
         }

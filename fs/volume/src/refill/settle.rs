@@ -27,7 +27,8 @@ pub(super) fn located(footer: &Footer, frame: u32, slot: u32) -> Option<Located>
     let entry = footer.frames.get(frame as usize)?;
     let before: usize = footer.frames.iter().take(frame as usize).map(|f| f.chunks as usize).sum();
     let chunk = footer.chunks.get(before + slot as usize)?;
-    Some(Located { pack: footer.pack, frame, slot, len: chunk.len, stored: stored_share(entry, chunk) })
+    let stored = stored_share(entry, chunk);
+    Some(Located { pack: footer.pack, frame, slot, len: chunk.len, stored, base: None })
 }
 
 impl Refill<'_> {
@@ -123,6 +124,7 @@ impl Refill<'_> {
                 chunk_len: piece.chunk_len,
                 from: piece.offset,
                 place: Place::Found(place),
+                base: None,
                 first: None,
             });
         }
@@ -140,7 +142,7 @@ impl Refill<'_> {
         let affected = find_affected(self.core, &self.lost, &|at| {
             let found = self.options.dry_run && self.places.contains_key(&at.chunk);
             if !found {
-                needed.borrow_mut().insert(at.pack);
+                needed.borrow_mut().extend(at.places().map(|place| place.pack));
             }
             !found
         })?;

@@ -4,9 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use cairn_codec::chunk_id;
 use cairn_format::key::{self, Key, tag};
-use cairn_format::{
-    ChunkId, ChunkPiece, ChunkSizes, EXTENT_RANGE, Ino, PackId, PieceKind, View, decode_pieces,
-};
+use cairn_format::{ChunkId, ChunkPiece, ChunkSizes, EXTENT_RANGE, Ino, PieceKind, View, decode_pieces};
 use cairn_store::Pins;
 
 use super::{Offered, Refill, RefillError, RefillStep, Tell};
@@ -172,18 +170,18 @@ impl Refill<'_> {
     ) -> Result<bool, RefillError> {
         let core = self.core;
         let key = core.store.chunk_key();
-        let read = |pack: PackId, frame, slot| {
-            let frame = core.store.frame_once(pack, frame).ok()?;
-            let (_, plain) = frame.chunk(slot)?;
+        let read = |at: &ChunkPiece| {
+            let frame = core.store.frame_of(at).ok()?;
+            let (_, plain) = frame.chunk(at.slot)?;
             (plain.len() == piece.chunk_len as usize && chunk_id(key, plain) == piece.chunk)
                 .then(|| plain.to_vec())
         };
         let mut pins = Pins::default();
         let lost = &self.lost;
         let other = core.store.lookup_pin_where(&piece.chunk, &mut pins, |at| {
-            at.len == piece.chunk_len && !lost.has(&at.pack, at.frame)
+            at.len == piece.chunk_len && !lost.contains(&at.piece(piece.chunk))
         });
-        let other = other.filter(|at| read(at.pack, at.frame, at.slot).is_some());
+        let other = other.filter(|at| read(&at.piece(piece.chunk)).is_some());
         if let Some(at) = other
             && core.store.pin_live(&at.pack, &mut self.pins)
         {
@@ -193,7 +191,7 @@ impl Refill<'_> {
         }
         core.store.release(pins);
         let whole = match lost.is_wrong(piece) {
-            true => read(piece.pack, piece.frame, piece.slot),
+            true => read(piece),
             false => None,
         };
         match whole {

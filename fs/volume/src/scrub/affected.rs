@@ -58,7 +58,7 @@ impl LostPlaces {
 
     /// Whether a chunk cannot be read from there.
     pub(crate) fn contains(&self, at: &ChunkPiece) -> bool {
-        self.has(&at.pack, at.frame)
+        at.places().any(|place| self.has(&place.pack, place.frame))
     }
 
     pub(crate) fn has(&self, pack: &PackId, frame: u32) -> bool {

@@ -214,12 +214,14 @@ impl Looked {
         for (number, entry) in footer.frames.iter().enumerate() {
             let listed: Vec<_> = chunks.by_ref().take(entry.chunks as usize).copied().collect();
             let wrong = match reader.frame(entry) {
-                Ok(frame) if frame.chunks != listed => {
+                Ok(frame) if frame.chunks != listed || frame.base != footer.base_of(number as u32) => {
                     Some("it holds other chunks than the footer lists".into())
                 }
                 Ok(frame) => {
                     self.chunks += listed.len() as u64;
-                    wrong_in(&frame, &footer, store.chunk_key())
+                    // Without its base there is no more to hold against what it should be: who lacks that is told of it elsewhere.
+                    let whole = store.with_base_found(frame);
+                    whole.and_then(|frame| wrong_in(&frame, &footer, store.chunk_key()))
                 }
                 Err(error) => Some(error.to_string()),
             };

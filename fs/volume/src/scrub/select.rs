@@ -67,7 +67,7 @@ fn add(core: &Core, ino: u64, size: u64, packs: &mut HashSet<PackId>) -> Result<
     for from in (0..size).step_by(PART as usize) {
         for (_, run) in core.runs(ino, from, PART.min(size - from))? {
             if let PieceKind::Chunk(at) = run.kind {
-                packs.insert(at.pack);
+                packs.extend(at.places().map(|place| place.pack));
             }
         }
     }

@@ -19,7 +19,7 @@ const COPY_STEP: u64 = 16 << 20;
 /// Pieces of a record, at most.
 const PIECES_MAX: usize = 1 << 16;
 /// Bytes of a piece in a record, at most.
-const PIECE_BYTES: usize = 80;
+const PIECE_BYTES: usize = 112;
 
 impl Core {
     pub(crate) fn allocate(
