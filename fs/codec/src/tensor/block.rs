@@ -70,60 +70,151 @@ impl Shared {
     pub(super) fn frequencies(&self) -> &Frequencies {
         &self.frequencies
     }
+
+    pub(super) fn coder(&self) -> &Coder {
+        &self.coder
+    }
 }
 
-/// A plane of a block, and what is known of it.
+/// What is known of a plane when it is decided how it is stored.
 #[derive(Clone, Copy)]
 pub(super) struct Plane<'p> {
-    /// Its bytes: one at least.
-    pub(super) bytes: &'p [u8],
-    /// How often each comes; not known of what looks like noise.
+    /// How often each byte comes; not known of what looks like noise.
     pub(super) counts: Option<&'p [u32; 256]>,
     /// What the run's blocks share.
     pub(super) shared: Option<&'p Shared>,
 }
 
-/// Appends the block of `planes`, all of one length, and of `tail`.
-pub(super) fn encode(
-    kernel: Kernel,
-    planes: &[Plane<'_>],
-    tail: &[u8],
-    scratch: &mut Words,
-    to: &mut Vec<u8>,
-) {
-    let mut modes: Vec<(Mode, u64)> = planes
+/// How a plane is stored, where that was decided.
+pub(super) enum Way {
+    /// As it is.
+    Raw,
+    /// As the one byte that there is.
+    Constant,
+    /// By the run's frequencies.
+    Shared,
+    /// By these.
+    Own(Box<Frequencies>),
+}
+
+impl Way {
+    fn mode(&self) -> Mode {
+        match self {
+            Way::Raw => Mode::Raw,
+            Way::Constant => Mode::Constant,
+            Way::Shared => Mode::Shared,
+            Way::Own(_) => Mode::Own,
+        }
+    }
+
+    pub(super) fn is_coded(&self) -> bool {
+        matches!(self, Way::Shared | Way::Own(_))
+    }
+}
+
+/// How each plane of a block is stored.
+pub(super) fn ways(planes: &[Plane<'_>]) -> Vec<Way> {
+    let modes: Vec<(Mode, u64)> = planes
         .iter()
         .map(|plane| Mode::for_plane(plane.counts, plane.shared.map(Shared::frequencies)))
         .collect();
     // A stream's states have to be saved, too.
-    if modes.iter().map(|(_, saved)| saved).sum::<u64>() <= STATES_LEN as u64 {
-        modes.iter_mut().filter(|(mode, _)| *mode != Mode::Constant).for_each(|mode| *mode = (Mode::Raw, 0));
-    }
-    to.extend(modes.iter().map(|(mode, _)| mode.code()));
-    let mut own = Vec::new();
-    for (plane, (mode, _)) in planes.iter().zip(&modes) {
-        match mode {
-            Mode::Raw => to.extend(plane.bytes),
-            Mode::Constant => to.extend(plane.bytes.first()),
-            Mode::Shared => {}
-            Mode::Own => own.extend(plane.counts.and_then(Frequencies::of).map(|frequencies| {
-                frequencies.write(to);
-                Coder::new(&frequencies)
-            })),
+    let coded = modes.iter().map(|(_, saved)| saved).sum::<u64>() > STATES_LEN as u64;
+    let way = |(plane, (mode, _)): (&Plane<'_>, &(Mode, u64))| match mode {
+        Mode::Constant => Way::Constant,
+        Mode::Shared if coded => Way::Shared,
+        Mode::Own if coded => {
+            plane.counts.and_then(Frequencies::of).map_or(Way::Raw, |own| Way::Own(Box::new(own)))
+        }
+        _ => Way::Raw,
+    };
+    planes.iter().zip(&modes).map(way).collect()
+}
+
+/// Appends the block of planes, which are stored in these ways: all of it that stands before its stream. The bytes of those that are coded
+/// are not asked for, and one of those that are constant.
+pub(super) fn begin(ways: &[Way], planes: &[&[u8]], to: &mut Vec<u8>) {
+    to.extend(ways.iter().map(|way| way.mode().code()));
+    for (plane, way) in planes.iter().zip(ways) {
+        match way {
+            Way::Raw => to.extend(*plane),
+            Way::Constant => to.extend(plane.first()),
+            Way::Shared => {}
+            Way::Own(frequencies) => frequencies.write(to),
         }
     }
-    if modes.iter().any(|(mode, _)| matches!(mode, Mode::Shared | Mode::Own)) {
-        let mut writer = Writer::new(kernel, scratch, planes.iter().map(|plane| plane.bytes.len()).sum());
-        for (plane, (mode, _)) in planes.iter().zip(&modes).rev() {
-            let own = if *mode == Mode::Own { own.pop() } else { None };
-            let shared = plane.shared.filter(|_| *mode == Mode::Shared).map(|shared| &shared.coder);
-            if let Some(coder) = own.as_ref().or(shared) {
-                writer.prepend(coder, plane.bytes);
-            }
-        }
-        writer.finish(to);
+}
+
+/// Appends the stream of those planes that are coded.
+pub(super) fn stream(
+    kernel: Kernel,
+    ways: &[Way],
+    planes: &[&[u8]],
+    shared: &[Option<Shared>],
+    scratch: &mut Words,
+    to: &mut Vec<u8>,
+) {
+    if !ways.iter().any(Way::is_coded) {
+        return;
     }
-    to.extend(tail);
+    let mut writer = Writer::new(kernel, scratch, planes.iter().map(|plane| plane.len()).sum());
+    for ((plane, way), shared) in planes.iter().zip(ways).zip(shared).rev() {
+        match (way, shared) {
+            (Way::Own(frequencies), _) => writer.prepend(&Coder::new(frequencies), plane),
+            (Way::Shared, Some(shared)) => writer.prepend(&shared.coder, plane),
+            _ => {}
+        }
+    }
+    writer.finish(to);
+}
+
+/// How a plane of a block is stored, and what stands in the block for that.
+pub(super) enum Piece<'b> {
+    Raw(&'b [u8]),
+    Constant(u8),
+    Shared,
+    Own(Box<Frequencies>),
+}
+
+impl Piece<'_> {
+    pub(super) fn is_coded(&self) -> bool {
+        matches!(self, Piece::Shared | Piece::Own(_))
+    }
+}
+
+/// A block's parts.
+pub(super) struct Pieces<'b> {
+    pub(super) planes: Vec<Piece<'b>>,
+    /// Of all planes that are coded; empty where none is.
+    pub(super) stream: &'b [u8],
+    pub(super) tail: &'b [u8],
+}
+
+impl<'b> Pieces<'b> {
+    /// Of a block, whose planes are of these lengths, and which holds so much of what is left of the run.
+    pub(super) fn read(block: &'b [u8], lengths: &[usize], tail: usize) -> Result<Pieces<'b>, Malformed> {
+        let cut = || Malformed("a block is cut short");
+        let (modes, mut rest) = block.split_at_checked(lengths.len()).ok_or_else(cut)?;
+        let mut planes = Vec::with_capacity(lengths.len());
+        for (code, len) in modes.iter().zip(lengths) {
+            let mode = Mode::ALL.into_iter().find(|mode| mode.code() == *code);
+            planes.push(match mode.ok_or(Malformed("a plane is stored in a way that there is not"))? {
+                Mode::Raw => Piece::Raw(rest.split_off(..*len).ok_or_else(cut)?),
+                Mode::Constant => Piece::Constant(*rest.split_off_first().ok_or_else(cut)?),
+                Mode::Shared => Piece::Shared,
+                Mode::Own => {
+                    let frequencies = Frequencies::read(&mut rest);
+                    Piece::Own(Box::new(frequencies.ok_or(Malformed("frequencies that cannot be"))?))
+                }
+            });
+        }
+        let (stream, tail) = rest.len().checked_sub(tail).map(|len| rest.split_at(len)).ok_or_else(cut)?;
+        let coded = planes.iter().any(Piece::is_coded);
+        match coded || stream.is_empty() {
+            true => Ok(Pieces { planes, stream, tail }),
+            false => Err(Malformed("there is more than a block")),
+        }
+    }
 }
 
 /// A block whose planes that are not coded have been read.
@@ -157,35 +248,26 @@ impl<'b, 'p> Opened<'b, 'p> {
         lengths: &[usize],
         tail: &mut [u8],
     ) -> Result<Opened<'b, 'p>, Malformed> {
-        let cut = || Malformed("a block is cut short");
-        let (modes, mut rest) = block.split_at_checked(lengths.len()).ok_or_else(cut)?;
+        let pieces = Pieces::read(block, lengths, tail.len())?;
         let mut coded = Vec::new();
-        for (number, (code, len)) in modes.iter().zip(lengths).enumerate() {
+        for (number, (piece, len)) in pieces.planes.into_iter().zip(lengths).enumerate() {
             let plane =
                 planes.split_off_mut(..*len).ok_or(Malformed("a block has more planes than bytes"))?;
-            let mode = Mode::ALL.into_iter().find(|mode| mode.code() == *code);
-            match mode.ok_or(Malformed("a plane is stored in a way that there is not"))? {
-                Mode::Raw => plane.copy_from_slice(rest.split_off(..*len).ok_or_else(cut)?),
-                Mode::Constant => plane.fill(*rest.split_off_first().ok_or_else(cut)?),
-                Mode::Shared => {
+            match piece {
+                Piece::Raw(bytes) => plane.copy_from_slice(bytes),
+                Piece::Constant(byte) => plane.fill(byte),
+                Piece::Shared => {
                     let table = tables.get(number).and_then(Option::as_ref);
                     let table = table.ok_or(Malformed("a plane shares frequencies that there are not"))?;
                     coded.push((plane, TableOf::Shared(table)));
                 }
-                Mode::Own => {
-                    let frequencies = Frequencies::read(&mut rest);
-                    let frequencies = frequencies.ok_or(Malformed("frequencies that cannot be"))?;
-                    coded.push((plane, TableOf::Own(Table::new(&frequencies))));
-                }
+                Piece::Own(frequencies) => coded.push((plane, TableOf::Own(Table::new(&frequencies)))),
             }
         }
-        let (stream, last) =
-            rest.len().checked_sub(tail.len()).map(|len| rest.split_at(len)).ok_or_else(cut)?;
-        tail.copy_from_slice(last);
-        let stream = match (coded.is_empty(), stream.is_empty()) {
-            (true, true) => None,
-            (true, false) => return Err(Malformed("there is more than a block")),
-            _ => Some(Reader::new(kernel, stream)?),
+        tail.copy_from_slice(pieces.tail);
+        let stream = match coded.is_empty() {
+            true => None,
+            false => Some(Reader::new(kernel, pieces.stream)?),
         };
         Ok(Opened { coded, stream })
     }
@@ -219,26 +301,36 @@ pub(super) fn lengths(fields: &[usize], elements: usize) -> Vec<usize> {
     fields.iter().map(|field| field * elements).collect()
 }
 
-/// Planes one by one, and how often each byte comes in each, unless that looks like noise.
-pub(super) fn count<'p>(mut planes: &'p [u8], lengths: &[usize]) -> Vec<(&'p [u8], Option<[u32; 256]>)> {
-    let counted = |plane: &'p [u8]| (plane, (!is_noise(plane)).then(|| planes::count(plane)));
-    lengths.iter().filter_map(|len| planes.split_off(..*len)).map(counted).collect()
+/// Planes one by one.
+pub(super) fn planes<'p>(mut planes: &'p [u8], lengths: &[usize]) -> Vec<&'p [u8]> {
+    lengths.iter().filter_map(|len| planes.split_off(..*len)).collect()
 }
+
+/// How often each byte comes, unless that looks like noise.
+pub(super) fn count(plane: &[u8]) -> Option<[u32; 256]> {
+    (!is_noise(plane)).then(|| planes::count(plane))
+}
+
+/// Bytes of a plane that is looked at by a sample before it is counted: so many, or more.
+pub(super) const SAMPLED: usize = 16 << 10;
 
 /// Whether a sample of a plane takes 7.75 bits a byte: that is part of the format, too. Of bytes that take 8 it is that many, less a tenth for what
 /// so few of them cannot show.
 fn is_noise(plane: &[u8]) -> bool {
     const PART: usize = 64;
     const EVERY: usize = 512;
-    const LEAST: usize = 16 << 10;
-    if plane.len() < LEAST {
+    if plane.len() < SAMPLED {
         return false;
     }
     let mut counts = planes::Counts::new();
-    let mut taken = 0;
     for part in plane.chunks(EVERY).map(|part| &part[..part.len().min(PART)]) {
         counts.add(part);
-        taken += part.len() as u64;
     }
-    entropy(&counts.sum()) >= taken * (31 << 14)
+    sample_is_noise(&counts.sum())
+}
+
+/// Whether a sample with these counts is.
+pub(super) fn sample_is_noise(counts: &[u32; 256]) -> bool {
+    let taken: u64 = counts.iter().map(|count| u64::from(*count)).sum();
+    entropy(counts) >= taken * (31 << 14)
 }

@@ -47,6 +47,10 @@ impl Frequencies {
         Some(Frequencies(frequencies))
     }
 
+    pub(super) fn into_inner(self) -> [u16; 256] {
+        self.0
+    }
+
     pub(super) fn get(&self, symbol: u8) -> u32 {
         self.0[usize::from(symbol)].into()
     }

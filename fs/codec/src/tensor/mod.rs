@@ -18,6 +18,7 @@ pub mod files;
 mod frequencies;
 mod kernel;
 mod palette;
+pub mod parts;
 mod period;
 mod planes;
 mod rans;
@@ -28,8 +29,9 @@ use std::ops::Range;
 
 use cairn_format::{BlockEntry, ChunkId, Element, FormatError, PlanesHead, PlanesShape};
 
-use block::{Opened, Plane, Shared};
+use block::Opened;
 use frequencies::Frequencies;
+use parts::{Draft, Drafts};
 use rans::{Table, Words};
 
 pub use kernel::Kernel;
@@ -79,111 +81,44 @@ impl Encoder {
         chunk: &ChunkId,
         base: Option<&[u8]>,
     ) -> Option<Vec<u8>> {
-        let coded = match period::period(plain) {
-            Some(pattern) => {
-                let shape = PlanesShape::Periodic(pattern.to_vec());
-                PlanesHead { element, shape, shared: 0, tables: Vec::new(), blocks: Vec::new() }.encode(chunk)
+        match Draft::of(self.kernel, plain, element, chunk, base) {
+            Drafts::Coded(coded) => coded,
+            Drafts::Blocks(drafts) => {
+                parts::best(plain.len(), drafts.iter().map(|draft| self.encode_draft(draft)))
             }
-            None if plain.len() < element.width() => return None,
-            None => {
-                let alone = self.encode_alone(plain, element, chunk);
-                let base = base.filter(|base| base.len() == plain.len() && element.is_number());
-                let near = base.map(|base| self.encode_differences(plain, element, chunk, base));
-                let most = alone.len().min(plain.len()).saturating_sub(plain.len().div_ceil(50));
-                near.filter(|near| near.len() <= most).unwrap_or(alone)
-            }
-        };
-        (coded.len() + plain.len().div_ceil(50) <= plain.len()).then_some(coded)
-    }
-
-    fn encode_alone(&mut self, plain: &[u8], element: Element, chunk: &ChunkId) -> Vec<u8> {
-        let width = element.width();
-        let (whole, tail) = plain.split_at(plain.len() / width * width);
-        let palette = (width > 1 && element.is_number()).then(|| palette::palette(whole, width)).flatten();
-        if let Some((values, numbers)) = palette {
-            self.planes = numbers;
-            return self.encode_blocks(element, PlanesShape::Palette(values), tail, chunk);
-        }
-        self.split(element, whole);
-        self.encode_blocks(element, PlanesShape::Planes, tail, chunk)
-    }
-
-    fn encode_differences(
-        &mut self,
-        plain: &[u8],
-        element: Element,
-        chunk: &ChunkId,
-        base: &[u8],
-    ) -> Vec<u8> {
-        let (whole, tail) = plain.split_at(plain.len() / element.width() * element.width());
-        let mut differences = vec![0; whole.len()];
-        difference::subtract(self.kernel, element, whole, &base[..whole.len()], &mut differences);
-        self.split(integer(element), &differences);
-        self.encode_blocks(element, PlanesShape::Differences, tail, chunk)
-    }
-
-    /// Takes whole elements apart, a block at a time.
-    fn split(&mut self, element: Element, whole: &[u8]) {
-        self.planes.resize(whole.len(), 0);
-        let step = element.block_len();
-        for (plain, planes) in whole.chunks(step).zip(self.planes.chunks_mut(step)) {
-            planes::split(self.kernel, element, plain, planes);
         }
     }
 
-    /// Codes `self.planes`.
-    fn encode_blocks(
-        &mut self,
-        element: Element,
-        shape: PlanesShape,
-        tail: &[u8],
-        chunk: &ChunkId,
-    ) -> Vec<u8> {
-        let (step, fields) = match shape {
-            PlanesShape::Palette(_) => (element.block_len() / element.width(), &[1][..]),
-            _ => (element.block_len(), element.fields()),
-        };
+    fn encode_draft(&mut self, draft: &Draft<'_>) -> Vec<u8> {
+        self.split(draft);
+        let fields = draft.element().fields();
         let bytes: usize = fields.iter().sum();
-        let planes = self.planes.chunks(step);
-        let counted: Vec<_> =
-            planes.map(|part| block::count(part, &block::lengths(fields, part.len() / bytes))).collect();
-        let shared: Vec<Option<Shared>> = (0..fields.len())
-            .map(|plane| {
-                let mut total = [0; 256];
-                for counts in counted.iter().filter_map(|block| block[plane].1.as_ref()) {
-                    total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
-                }
-                Frequencies::of(&total).map(Shared::new)
-            })
-            .collect();
-        let mut head = PlanesHead { element, shape, shared: 0, tables: Vec::new(), blocks: Vec::new() };
-        for (plane, shared) in shared.iter().enumerate() {
-            if let Some(shared) = shared {
-                head.shared |= 1 << plane;
-                shared.frequencies().write(&mut head.tables);
-            }
+        let planes = self.planes.chunks(draft.step());
+        let lengths = planes.clone().map(|part| block::lengths(fields, part.len() / bytes));
+        let planes: Vec<Vec<&[u8]>> =
+            planes.zip(lengths).map(|(part, lengths)| block::planes(part, &lengths)).collect();
+        let counts: Vec<Vec<_>> =
+            planes.iter().map(|block| block.iter().map(|plane| block::count(plane)).collect()).collect();
+        let plan = draft.plan(&counts);
+        draft.finish(&plan, |number, to| {
+            block::begin(plan.ways(number), &planes[number], to);
+            block::stream(
+                self.kernel,
+                plan.ways(number),
+                &planes[number],
+                plan.shared(),
+                &mut self.words,
+                to,
+            );
+        })
+    }
+
+    /// Takes elements apart, a block at a time.
+    fn split(&mut self, draft: &Draft<'_>) {
+        self.planes.resize(draft.blocks().map(<[u8]>::len).sum(), 0);
+        for (plain, planes) in draft.blocks().zip(self.planes.chunks_mut(draft.step())) {
+            planes::split(self.kernel, draft.element(), plain, planes);
         }
-        let mut blocks = Vec::with_capacity(self.planes.len());
-        let last = counted.len().saturating_sub(1);
-        for (number, counted) in counted.iter().enumerate() {
-            let start = blocks.len();
-            let parts: Vec<Plane<'_>> = counted
-                .iter()
-                .zip(&shared)
-                .map(|((bytes, counts), shared)| Plane {
-                    bytes,
-                    counts: counts.as_ref(),
-                    shared: shared.as_ref(),
-                })
-                .collect();
-            let tail = if number == last { tail } else { &[] };
-            block::encode(self.kernel, &parts, tail, &mut self.words, &mut blocks);
-            let sum = PlanesHead::block_sum(chunk, number as u32, &blocks[start..]);
-            head.blocks.push(BlockEntry { end: blocks.len() as u32, sum });
-        }
-        let mut coded = head.encode(chunk);
-        coded.append(&mut blocks);
-        coded
     }
 }
 
@@ -349,10 +284,7 @@ impl Decoder {
     /// Checks a block, and reads all of it but what is coded.
     fn open<'o>(&'o self, block: &'o mut Block<'_>) -> Result<Opened<'o, 'o>, RunError> {
         let Block { number, stored, plain, planes, .. } = block;
-        let entry = self.head.blocks.get(*number).ok_or(Malformed("there is no such block"))?;
-        if PlanesHead::block_sum(&self.chunk, *number as u32, stored) != entry.sum {
-            return Err(FormatError::BadChecksum { what: "block of planes" }.into());
-        }
+        self.check(*number, stored)?;
         if plain.len() != self.plain(*number).len() {
             return Err(Malformed("a block has another length than what it is decoded into").into());
         }
@@ -368,27 +300,61 @@ impl Decoder {
         Ok(Opened::open(self.kernel, stored, &self.tables, planes, &lengths, tail)?)
     }
 
+    /// That these are the block's bytes.
+    fn check(&self, number: usize, stored: &[u8]) -> Result<(), RunError> {
+        let entry = self.head.blocks.get(number).ok_or(Malformed("there is no such block"))?;
+        match PlanesHead::block_sum(&self.chunk, number as u32, stored) == entry.sum {
+            true => Ok(()),
+            false => Err(FormatError::BadChecksum { what: "block of planes" }.into()),
+        }
+    }
+
     /// A block's elements, of its planes.
     fn put_together(&self, planes: &[u8], base: Option<&[u8]>, plain: &mut [u8]) -> Result<(), RunError> {
         let element = self.head.element;
         let whole = plain.len() / element.width() * element.width();
         let plain = &mut plain[..whole];
         match &self.head.shape {
-            PlanesShape::Palette(values) => match palette::look_up(values, element.width(), planes, plain) {
-                true => {}
-                false => return Err(Malformed("an element is not in the palette").into()),
-            },
+            PlanesShape::Palette(_) => self.complete(planes, base, plain),
             PlanesShape::Differences => {
                 planes::join(self.kernel, integer(element), planes, plain);
-                if let Some(base) = base.and_then(|base| base.get(..plain.len())) {
-                    difference::add(self.kernel, element, plain, base);
-                }
+                self.add(base, plain);
+                Ok(())
             }
             PlanesShape::Planes | PlanesShape::Periodic(_) => {
                 planes::join(self.kernel, element, planes, plain);
+                Ok(())
             }
         }
-        Ok(())
+    }
+
+    /// The run's elements of those that a block is made of.
+    fn complete(&self, elements: &[u8], base: Option<&[u8]>, plain: &mut [u8]) -> Result<(), RunError> {
+        match &self.head.shape {
+            PlanesShape::Palette(values) => {
+                match palette::look_up(values, self.head.element.width(), elements, plain) {
+                    true => Ok(()),
+                    false => Err(Malformed("an element is not in the palette").into()),
+                }
+            }
+            _ if elements.len() != plain.len() => {
+                Err(Malformed("a block has another length than what it is decoded into").into())
+            }
+            shape => {
+                plain.copy_from_slice(elements);
+                if *shape == PlanesShape::Differences {
+                    self.add(base, plain);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds the base to differences; without one they stay that.
+    fn add(&self, base: Option<&[u8]>, plain: &mut [u8]) {
+        if let Some(base) = base.and_then(|base| base.get(..plain.len())) {
+            difference::add(self.kernel, self.head.element, plain, base);
+        }
     }
 }
 

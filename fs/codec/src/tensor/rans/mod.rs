@@ -96,6 +96,15 @@ impl Coder {
         Coder { symbols }
     }
 
+    /// What each symbol takes.
+    pub(super) fn steps(&self) -> &[[u32; 2]; 256] {
+        &self.symbols
+    }
+
+    pub(super) fn into_steps(self) -> Box<[[u32; 2]; 256]> {
+        self.symbols
+    }
+
     fn encode_groups(
         &self,
         symbols: &[u8],
@@ -202,6 +211,18 @@ impl Table {
             start = end;
         }
         Table { slots }
+    }
+
+    /// What it was made of.
+    pub(super) fn frequencies(&self) -> [u16; 256] {
+        let mut frequencies = [0; 256];
+        let mut at = 0;
+        while let Some(slot) = self.slots.get(at) {
+            let frequency = slot >> 8 & 0xfff;
+            frequencies[*slot as usize & 0xff] = frequency as u16;
+            at += frequency.max(1) as usize;
+        }
+        frequencies
     }
 
     #[inline(always)]
