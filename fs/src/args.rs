@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{failure, options, size};
+use crate::{failure, graphics, options, size};
 
 /// A filesystem that deduplicates, compresses and checks what it stores.
 ///
@@ -50,6 +50,8 @@ pub(crate) enum Verb {
     Repair(RepairArgs),
     /// Have another build of cairn go on with a mount that is in use.
     Upgrade(UpgradeArgs),
+    /// Measure what this machine does for a volume.
+    Bench(BenchArgs),
 }
 
 /// Arguments of `cairn mount`.
@@ -77,6 +79,23 @@ pub(crate) struct MountArgs {
     /// This process is a worker: standard output leads to its supervisor.
     #[arg(long, hide = true)]
     pub(crate) worker: bool,
+}
+
+/// Arguments of `cairn bench`.
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// How fast tensors are coded and decoded, by the processor and by a graphics processor, and which of them a mount uses.
+    #[arg(long, required = true)]
+    pub(crate) codec: bool,
+    /// What mounts are told: off, auto or on, which takes a driver that computes on the processor, too.
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = graphics::parse)]
+    pub(crate) gpu: graphics::Wanted,
+    /// So many MiB of each kind of number.
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) mib: u16,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `cairn umount`.

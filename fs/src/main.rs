@@ -11,10 +11,12 @@ mod daemon;
 mod detach;
 mod failure;
 mod fuse;
+mod graphics;
 mod hidden;
 mod lanes;
 mod logging;
 mod manual;
+mod measure;
 mod metrics;
 mod mountinfo;
 mod notify;
@@ -68,6 +70,7 @@ fn cairn(arguments: Vec<OsString>) -> ExitCode {
         Verb::Drill(args) => cmd::drill::run(args),
         Verb::Repair(args) => cmd::repair::run(args),
         Verb::Upgrade(args) => cmd::upgrade::run(args),
+        Verb::Bench(args) => cmd::bench::run(args),
     };
     finish("cairn", result, |code| u8::try_from(code).unwrap_or(1))
 }

@@ -57,7 +57,7 @@ impl Device {
         let counts = self.count(drafts, &layout)?;
         let plans: Vec<Plan> = drafts.iter().zip(&counts).map(|(draft, counts)| draft.plan(counts)).collect();
         let work = Work::of(&layout, &plans, &counts);
-        let coded = self.code(&work)?;
+        let coded = self.code_blocks(&work)?;
         self.redo(work.blocks.iter().filter(|block| block.stream(&coded).is_none()).count());
         let mut blocks = work.blocks.iter();
         let put_together = |(draft, plan): (&&Draft<'_>, &Plan)| {
@@ -103,7 +103,7 @@ impl Device {
     }
 
     /// Codes, and gives what lies in the slot of that name.
-    fn code(&mut self, work: &Work) -> Result<Vec<u8>, Lost> {
+    fn code_blocks(&mut self, work: &Work) -> Result<Vec<u8>, Lost> {
         let len = work.coded.bytes();
         if len == 0 {
             return Ok(Vec::new());

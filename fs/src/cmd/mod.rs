@@ -1,5 +1,6 @@
 //! The verbs, a file each.
 
+pub(crate) mod bench;
 pub(crate) mod df;
 pub(crate) mod drill;
 pub(crate) mod gc;
