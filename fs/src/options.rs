@@ -7,6 +7,7 @@ use cairn_volume::engine::MetaEngine;
 use cairn_volume::{Compression, Dedup, HealMode, OpenOptions, ParityGeometry, parse_parity};
 
 use crate::failure::Failure;
+use crate::graphics::{self, Wanted};
 use crate::logging::Format;
 use crate::report::heal_mode;
 use crate::size;
@@ -43,6 +44,8 @@ pub(crate) struct MountOptions {
     pub(crate) tensors: Option<bool>,
     /// Whether they may be stored as differences from others; `None`: they may.
     pub(crate) tensor_delta: Option<bool>,
+    /// Whether tensors are coded on a graphics processor; `None`: where that is faster.
+    pub(crate) gpu: Option<Wanted>,
     /// The library that caches the namespace; `None`: redb.
     pub(crate) meta_engine: Option<MetaEngine>,
     /// Whether garbage is collected by itself; `None`: it is.
@@ -154,6 +157,14 @@ pub(crate) const OPTIONS: &[Known] = &[
         help: "whether a tensor that is near to one stored already, of the same name or of like numbers, is stored as the differences from that: on or off",
         take: Take::Value("HOW", |o, value| {
             o.tensor_delta = Some(on_or_off("tensor-delta", value)?);
+            Ok(())
+        }),
+    },
+    Known {
+        name: "gpu",
+        help: "whether tensors are coded on a graphics processor: auto, where there is one and it is faster, on, or off; for cairn built with it",
+        take: Take::Value("HOW", |o, value| {
+            o.gpu = Some(graphics::parse(value)?);
             Ok(())
         }),
     },
@@ -344,6 +355,7 @@ impl MountOptions {
             dedup: self.dedup.unwrap_or_default(),
             tensors: self.tensors.unwrap_or(true),
             tensor_delta: self.tensor_delta.unwrap_or(true),
+            batches: graphics::batches(self.gpu.unwrap_or_default()),
             meta_engine: self.meta_engine.unwrap_or_default(),
             collect: self.collect.unwrap_or(true),
             heal: self.heal.unwrap_or_default(),
@@ -460,8 +472,20 @@ mod tests {
             assert!(error.code == 2 && error.message.contains(bad), "{error}");
         }
         assert!(parse("dedup=maybe").is_err() && parse("dedup").is_err());
-        for later in ["profile=vm", "gpu=auto"] {
-            assert!(parse(later).expect_err("not there").message.contains("unknown"), "{later}");
+        assert!(parse("profile=vm").expect_err("not there").message.contains("unknown"));
+    }
+
+    #[test]
+    fn a_graphics_processor_is_used_where_it_was_built_in_and_not_refused() {
+        let batches = |list: &str| parse(list).expect("known").to_open().batches;
+        for asked in ["", "gpu=auto"] {
+            assert_eq!(batches(asked).is_some(), cfg!(feature = "gpu"), "{asked}");
+        }
+        assert!(batches("gpu=off").is_none());
+        assert!(parse("gpu=maybe").is_err() && parse("gpu").is_err());
+        match parse("gpu=on") {
+            Ok(on) => assert!(cfg!(feature = "gpu") && on.to_open().batches.is_some()),
+            Err(e) => assert!(!cfg!(feature = "gpu") && e.message.contains("--features gpu"), "{e}"),
         }
     }
 

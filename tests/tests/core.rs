@@ -3,6 +3,7 @@
 
 mod core {
     mod blocks;
+    mod batches;
     mod chunks;
     mod contract;
     mod crash;

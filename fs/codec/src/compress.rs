@@ -35,6 +35,18 @@ impl Compressor {
         base: Option<&[u8]>,
     ) -> (Codec, Vec<u8>) {
         let coded = self.planes.as_mut().and_then(|planes| planes.encode(plain, element, chunk, base));
+        self.keep_run(plain, element, chunk, base, coded)
+    }
+
+    /// As [`encode_run`](Self::encode_run), of what somebody else coded just as an encoder would.
+    pub fn keep_run(
+        &mut self,
+        plain: &[u8],
+        element: Element,
+        chunk: &ChunkId,
+        base: Option<&[u8]>,
+        coded: Option<Vec<u8>>,
+    ) -> (Codec, Vec<u8>) {
         let decodes = |coded: &Vec<u8>| {
             tensor::decode(Kernel::best(), coded, chunk, base, plain.len()).is_ok_and(|again| again == plain)
         };

@@ -15,22 +15,10 @@ mod encode;
 pub mod measure;
 mod plan;
 
+pub use cairn_codec::tensor::Run;
 pub use device::{Choice, Device, Lost, NoDevice};
 
-use cairn_format::{ChunkId, Element};
-
-/// A run that is to be coded, as `cairn_codec::tensor::Encoder` takes it.
-#[derive(Clone, Copy)]
-pub struct Run<'r> {
-    /// Its bytes.
-    pub plain: &'r [u8],
-    /// What they are.
-    pub element: Element,
-    /// The chunk that they are.
-    pub chunk: ChunkId,
-    /// A run as long that this one may be near to.
-    pub base: Option<&'r [u8]>,
-}
+use cairn_format::ChunkId;
 
 /// A run that is to be decoded.
 #[derive(Clone, Copy)]

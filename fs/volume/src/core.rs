@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use cairn_codec::tensor::Batches;
 use cairn_format::key::Key;
 use cairn_format::{Answer, Geometry, Ino, JournalRef, Lsn, Mutation, PackId, Totals, Uuid, View};
 use cairn_store::disk::Disk;
@@ -133,6 +134,8 @@ pub(crate) struct Core {
     pub(crate) capabilities: AtomicBool,
     /// How what is written from now on is stored, where its file says nothing else.
     pub(crate) writing: Writing,
+    /// Who codes tensors elsewhere than on the processor.
+    pub(crate) batches: Option<Arc<dyn Batches>>,
     pub(crate) counters: Counters,
     /// Told of files that take another amount of room since they were folded.
     pub(crate) on_folded: OnceLock<FoldListener>,

@@ -350,6 +350,7 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
             tensor_delta: on.options.tensors && on.options.tensor_delta,
             parity: on.options.parity.unwrap_or(superblock.geometry.parity),
         },
+        batches: on.options.batches.clone(),
         counters: Counters::default(),
         on_folded: OnceLock::new(),
         on_concluded: OnceLock::new(),

@@ -12,6 +12,7 @@
 //! Architecture Invariant: no I/O, no state but buffers. What is decoded may be anything: nothing is allocated or written beyond the length
 //! that the caller asks for.
 
+mod batches;
 mod block;
 mod difference;
 pub mod files;
@@ -34,6 +35,7 @@ use frequencies::Frequencies;
 use parts::{Draft, Drafts};
 use rans::{Table, Words};
 
+pub use batches::{Batches, Run};
 pub use kernel::Kernel;
 
 /// Why bytes are no coded run, though their checksums are right.

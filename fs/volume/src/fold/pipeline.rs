@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cairn_codec::Compressor;
+use cairn_codec::tensor::{Batches, Run};
 use cairn_format::{
     ChunkEntry, ChunkId, ChunkPiece, Codec, Compression, Element, PackId, PlanesHead, Replaced,
 };
 use cairn_store::{Located, PackWriter, Pins, SealedPack, StoreError};
 
 use super::bases::{self, Keys};
+use super::tensors::RUN;
 use super::{KIND, Place, lock};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
@@ -61,6 +63,8 @@ struct Job {
     number: u32,
     compression: Compression,
     frame: Frame,
+    /// What the run of numbers that it is was coded to, if somebody did that already.
+    coded: Option<Option<Vec<u8>>>,
 }
 
 struct Coded {
@@ -87,8 +91,12 @@ pub(crate) struct Packer<'a> {
     /// What they take the place of.
     replaces: Vec<Replaced>,
     jobs: SyncSender<Job>,
+    /// Runs of numbers, where somebody codes these in batches.
+    runs: Option<SyncSender<Job>>,
     /// Stored bytes so far.
     written: &'a AtomicU64,
+    /// Plain bytes that wait for a batch.
+    waiting: &'a AtomicU64,
     plain: u64,
     frame_size: usize,
     pack_size: u64,
@@ -188,16 +196,25 @@ impl Packer<'_> {
 
     /// Whether the pack has all it should hold.
     pub(crate) fn is_full(&self) -> bool {
-        self.written.load(Ordering::Relaxed) >= self.pack_size
+        self.written.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed) >= self.pack_size
             || self.plain >= self.plain_limit
             || self.placed.len() >= CHUNKS_MAX
     }
 
     fn send(&mut self) {
         let frame = std::mem::take(&mut self.frame);
-        // A compressor or the writer that ended early reports why at the end.
-        let _ = self.jobs.send(Job { number: self.frames, compression: self.compression, frame });
+        let is_run = frame.element.is_some() && self.compression != Compression::None;
+        let len = frame.plain.len() as u64;
+        let job = Job { number: self.frames, compression: self.compression, frame, coded: None };
         self.frames += 1;
+        // A compressor or the writer that ended early reports why at the end.
+        let _ = match self.runs.as_ref().filter(|_| is_run) {
+            Some(runs) => {
+                self.waiting.fetch_add(len, Ordering::Relaxed);
+                runs.send(job)
+            }
+            None => self.jobs.send(job),
+        };
     }
 }
 
@@ -260,12 +277,20 @@ pub(crate) fn with_packer(
     let (jobs, waiting) = sync_channel(compressors * QUEUE);
     let (coded, in_order) = sync_channel(compressors * QUEUE);
     let waiting = Arc::new(Mutex::new(waiting));
+    let batched = AtomicU64::new(0);
     thread::scope(|scope| {
         for _ in 0..compressors {
             let (waiting, coded) = (waiting.clone(), coded.clone());
             scope.spawn(move || compress(&waiting, &coded));
         }
         drop((coded, waiting));
+        let batches = core.batches.as_deref().filter(|batches| batches.batch() > 0);
+        let runs = batches.map(|batches| {
+            let (runs, waiting) = sync_channel(batches.batch() / RUN as usize);
+            let (jobs, batched) = (jobs.clone(), &batched);
+            scope.spawn(move || batch(batches, &waiting, &jobs, batched));
+            runs
+        });
         let written_so_far = &written;
         let writer = scope.spawn(move || write(core, &in_order, written_so_far));
         let mut packer = Packer {
@@ -277,7 +302,9 @@ pub(crate) fn with_packer(
             known: Vec::new(),
             replaces: Vec::new(),
             jobs,
+            runs,
             written: &written,
+            waiting: &batched,
             plain: 0,
             frame_size: core.geometry.frame as usize,
             pack_size: core.pack_size(),
@@ -313,11 +340,43 @@ pub(crate) fn with_packer(
     })
 }
 
+/// Has runs of numbers coded, as many at once as there are, and hands them on to the compressors: to be decoded and compared, or to be coded
+/// there, where they are too few or nobody does it any more.
+fn batch(batches: &dyn Batches, waiting: &Receiver<Job>, jobs: &SyncSender<Job>, batched: &AtomicU64) {
+    while let Ok(first) = waiting.recv() {
+        let mut len = first.frame.plain.len();
+        let mut batch = vec![first];
+        while len < batches.batch()
+            && let Ok(next) = waiting.try_recv()
+        {
+            len += next.frame.plain.len();
+            batch.push(next);
+        }
+        let runs: Vec<Run<'_>> = batch.iter().filter_map(run_of).collect();
+        let enough = batch.len() >= batches.fewest() && runs.len() == batch.len();
+        let coded = if enough { batches.encode(&runs) } else { None };
+        let coded = coded.filter(|coded| coded.len() == batch.len());
+        for (job, coded) in batch.iter_mut().zip(coded.into_iter().flatten()) {
+            job.coded = Some(coded);
+        }
+        batched.fetch_sub(len as u64, Ordering::Relaxed);
+        for job in batch {
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+fn run_of(job: &Job) -> Option<Run<'_>> {
+    let (element, [chunk]) = (job.frame.element?, &job.frame.chunks[..]) else { return None };
+    let base = job.frame.base.as_ref().map(|(_, bytes)| &bytes[..]);
+    Some(Run { plain: &job.frame.plain, element, chunk: chunk.id, base })
+}
+
 fn compress(waiting: &Mutex<Receiver<Job>>, coded: &SyncSender<Coded>) {
     let mut last: Option<(Compression, Compressor)> = None;
     loop {
         let next = lock(waiting).recv();
-        let Ok(Job { number, compression, frame }) = next else { return };
+        let Ok(Job { number, compression, frame, coded: done }) = next else { return };
         let (_, compressor) = match &mut last {
             Some(kept) if kept.0 == compression => kept,
             _ => last.insert((compression, Compressor::new(compression))),
@@ -325,7 +384,10 @@ fn compress(waiting: &Mutex<Receiver<Job>>, coded: &SyncSender<Coded>) {
         let (codec, stored) = match (frame.element, &frame.chunks[..]) {
             (Some(element), [chunk]) => {
                 let base = frame.base.as_ref().map(|(_, bytes)| &bytes[..]);
-                compressor.encode_run(&frame.plain, element, &chunk.id, base)
+                match done {
+                    Some(done) => compressor.keep_run(&frame.plain, element, &chunk.id, base, done),
+                    None => compressor.encode_run(&frame.plain, element, &chunk.id, base),
+                }
             }
             _ => compressor.encode(&frame.plain),
         };

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use cairn_codec::tensor::Batches;
 use cairn_format::{Compression, ParityGeometry};
 use cairn_store::disk::Disk;
 use cairn_store::heal::HealMode;
@@ -39,6 +40,8 @@ pub struct OpenOptions {
     pub tensors: bool,
     /// Whether a tensor may be stored as the differences from one that is stored already.
     pub tensor_delta: bool,
+    /// Who codes tensors elsewhere than on the processor.
+    pub batches: Option<Arc<dyn Batches>>,
     /// The library that caches the namespace. Where another did so far, its files go.
     pub meta_engine: MetaEngine,
     /// Whether garbage is collected by itself, when nothing else is asked for.
@@ -121,6 +124,7 @@ impl Default for OpenOptions {
             dedup: Dedup::On,
             tensors: true,
             tensor_delta: true,
+            batches: None,
             meta_engine: MetaEngine::default(),
             collect: true,
             heal: HealMode::default(),
