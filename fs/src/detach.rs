@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::MountArgs;
 use crate::failure::Failure;
+use crate::graphics;
 use crate::notify;
 use crate::supervise::channel::{Channel, News};
 use crate::supervise::describe;
@@ -116,7 +117,7 @@ fn send(status: &Status) -> io::Result<()> {
 /// Starts the daemon and returns when the mount answers, or with the daemon's reason why it does not.
 pub(crate) fn start(args: &MountArgs, dir: &Path, mountpoint: &Path) -> Result<(), Failure> {
     let mut command = Command::new(this_program());
-    command.arg0("cairn").args(["mount", "--report-on-stdout"]);
+    command.arg0("cairn").args(["mount", "--report-on-stdout"]).envs(graphics::DRIVERS_KEEP_NOTHING);
     for list in &args.options {
         command.args(["-o", list]);
     }

@@ -27,6 +27,11 @@ pub(crate) fn parse(value: &str) -> Result<Wanted, String> {
     }
 }
 
+/// What a daemon is started with. Drivers keep compiled kernels in files in somebody's home, which may be on the very mount that it is to
+/// answer: it would wait for itself.
+pub(crate) const DRIVERS_KEEP_NOTHING: [(&str, &str); 2] =
+    [("MESA_SHADER_CACHE_DISABLE", "true"), ("__GL_SHADER_DISK_CACHE", "0")];
+
 /// What is said where a graphics processor cannot be used since this was built without.
 pub(crate) const WITHOUT: &str = "this cairn was built without it: build one that has it with \
      cargo build --release --features gpu -p cairn";
@@ -97,11 +102,11 @@ mod device {
             let mut device = match (open(self.wanted), self.wanted) {
                 (Ok(device), _) => device,
                 (Err(reason), Wanted::On) => {
-                    warn!("{reason}: tensors are coded by the processor");
+                    warn!("tensors are coded by the processor: {reason}");
                     return State::Off;
                 }
                 (Err(reason), _) => {
-                    info!("{reason}: tensors are coded by the processor");
+                    info!("tensors are coded by the processor: {reason}");
                     return State::Off;
                 }
             };
@@ -116,7 +121,7 @@ mod device {
                     State::Off
                 }
                 Err(reason) => {
-                    error!("{reason}: tensors are coded by the processor");
+                    error!("tensors are coded by the processor: {reason}");
                     State::Off
                 }
             }

@@ -25,6 +25,7 @@ use crate::args::MountArgs;
 use crate::daemon::{self, Plan};
 use crate::detach::{Report, Status};
 use crate::failure::Failure;
+use crate::graphics;
 use crate::logging::Log;
 use crate::notify;
 use channel::{Channel, Charge, Mount, News};
@@ -155,6 +156,7 @@ impl Supervisor<'_> {
         let mut worker = Command::new(&self.program)
             .arg0("cairn")
             .args(&self.arguments)
+            .envs(graphics::DRIVERS_KEEP_NOTHING)
             // What a terminal sends goes to the supervisor alone, which passes it on.
             .process_group(0)
             .stdin(Stdio::null())
