@@ -2,8 +2,8 @@
 //! against the document that describes them.
 
 mod core {
-    mod blocks;
     mod batches;
+    mod blocks;
     mod chunks;
     mod contract;
     mod crash;

@@ -131,6 +131,9 @@ impl<'r> Opened<'r> {
         let head = PlanesHead::len_of(run.stored).ok()? as usize;
         let (head, stored) = run.stored.split_at_checked(head)?;
         let decoder = Decoder::new(Processor::best(), head, &run.chunk, run.plain_len).ok()?;
+        if decoder.needs_base() && run.base.is_none_or(|base| base.len() != run.plain_len) {
+            return None;
+        }
         let end = decoder.stored(decoder.blocks().checked_sub(1)?)?.end;
         let block = |number| {
             let place = decoder.stored(number)?;
