@@ -480,3 +480,28 @@ fn room<'p>(
         device.create_buffer(&descriptor)
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_buffer_holds_loses_the_device_and_nothing_else() {
+        let mut device = Device::open(Choice::Any).expect("a driver for Vulkan, as in mesa-vulkan-drivers");
+        let lost = device.run(&[], &[(Slot::Plain, usize::MAX / 8)], &[], &[]).expect_err("too large");
+        assert!(lost.to_string().contains("more than its buffers hold"), "{lost}");
+        assert_eq!(device.encode(&[]), Ok(Vec::new()));
+        assert_eq!(device.run(&[], &[], &[], &[]), Err(lost));
+    }
+
+    /// What the driver says it has no memory for, and what it says is wrong: neither panics.
+    #[test]
+    fn an_error_that_wgpu_tells_of_loses_the_device() {
+        let mut device = Device::open(Choice::Any).expect("a driver for Vulkan, as in mesa-vulkan-drivers");
+        device.inner.as_mut().expect("open").largest = u64::MAX;
+        let lost =
+            device.run(&[], &[(Slot::Plain, 1 << 50)], &[], &[(Slot::Plain, 4)]).expect_err("too large");
+        assert!(lost.to_string().contains("is no longer used"), "{lost}");
+        assert_eq!(device.run(&[], &[], &[], &[]), Err(lost));
+    }
+}
