@@ -66,6 +66,15 @@ fn verb_sections(verb: &str) -> Vec<Section> {
                  on older kernels, or without its supervisor, a mount dies with its daemon.",
             ),
         ],
+        "bench" => vec![
+            Section::new("WHAT IS MEASURED").text(
+                "Runs of made-up weights, as tensors in new files are cut, are coded and decoded in memory: on one thread, on all, and on a \
+                 graphics processor, where this cairn was built with the feature gpu and Vulkan knows one; the best of five rounds. What \
+                 the graphics processor gives is held against what the processor gives, each byte. Kernels are measured by running them \
+                 several times over.",
+            ),
+            exit_status(),
+        ],
         "upgrade" => vec![
             Section::new("WHAT HAPPENS").text(
                 "The daemon folds what it has, finishes what it was asked, and makes way; the supervisor starts the other \
@@ -187,6 +196,7 @@ fn example(verb: &str) -> Option<&'static str> {
         "upgrade" => {
             Some("cairn upgrade /mnt/photos\ncairn upgrade /mnt/photos --binary /usr/local/bin/cairn")
         }
+        "bench" => Some("cairn bench --codec\ncairn bench --codec --gpu on --json"),
         "why" => Some("cairn why /mnt/photos/one.jpg /mnt/photos/two.jpg"),
         _ => None,
     }
