@@ -6,7 +6,7 @@ use cairn_format::PlanesHead;
 
 use crate::Coded;
 use crate::device::{Bytes, Device, Dispatch, Kernel, Lost, Slot};
-use crate::plan::{BLOCKS, Laid, PLANES, SHARE, batches, kind};
+use crate::plan::{BLOCKS, Laid, PLANES, SHARE, batches, kind, on_all_cores};
 
 impl Device {
     /// The runs decoded, as the codec does it: it says, too, what is wrong with one.
@@ -30,29 +30,27 @@ impl Device {
     }
 
     fn decode_batch(&mut self, runs: &[Coded<'_>]) -> Result<Vec<Result<Vec<u8>, RunError>>, Lost> {
-        let opened: Vec<Option<Opened<'_>>> = runs.iter().map(Opened::of).collect();
+        let opened: Vec<Option<Opened<'_>>> = on_all_cores(runs, Opened::of);
         let mut work = Work::default();
         opened.iter().flatten().for_each(|run| work.run(run));
         let bytes = self.put_together(&work)?;
         let (plain, status) = bytes.split_at_checked(work.plain.bytes()).unwrap_or_default();
-        let mut made = work.made.iter();
-        let mut redone = 0;
-        let decoded = |(run, opened): (&Coded<'_>, &Option<Opened<'_>>)| {
-            let made: Vec<&Made> = match opened {
-                Some(opened) => made.by_ref().take(opened.blocks.len()).collect(),
-                None => Vec::new(),
-            };
-            let right = opened.as_ref().filter(|_| made.iter().all(|made| made.is_right(status)));
-            let finished = right.and_then(|opened| opened.finish(run, &made, plain));
-            // What is wrong is found again, and named.
-            finished.map(Ok).unwrap_or_else(|| {
-                redone += usize::from(opened.is_some());
-                here(run)
-            })
-        };
-        let decoded = runs.iter().zip(&opened).map(decoded).collect();
-        self.redo(redone);
-        Ok(decoded)
+        let mut rest = &work.made[..];
+        let mut parts: Vec<(&Coded<'_>, Option<&Opened<'_>>, &[Made])> = Vec::with_capacity(runs.len());
+        for (run, opened) in runs.iter().zip(&opened) {
+            let blocks = opened.as_ref().map_or(0, |opened| opened.blocks.len());
+            parts.push((run, opened.as_ref(), rest.split_off(..blocks).unwrap_or_default()));
+        }
+        let finished = on_all_cores(&parts, |(run, opened, made)| {
+            let right = opened.filter(|_| made.iter().all(|made| made.is_right(status)));
+            right.and_then(|opened| opened.finish(run, made, plain))
+        });
+        self.redo(
+            parts.iter().zip(&finished).filter(|((_, opened, _), f)| opened.is_some() && f.is_none()).count(),
+        );
+        // What is wrong is found again, and named.
+        let decoded = runs.iter().zip(finished).map(|(run, plain)| plain.map_or_else(|| here(run), Ok));
+        Ok(decoded.collect())
     }
 
     fn put_together(&mut self, work: &Work<'_>) -> Result<Vec<u8>, Lost> {
@@ -144,7 +142,7 @@ impl<'r> Opened<'r> {
         (end as usize == stored.len()).then_some(Opened { decoder, stored, blocks })
     }
 
-    fn finish(&self, run: &Coded<'_>, made: &[&Made], plain: &[u8]) -> Option<Vec<u8>> {
+    fn finish(&self, run: &Coded<'_>, made: &[Made], plain: &[u8]) -> Option<Vec<u8>> {
         let mut decoded = vec![0; run.plain_len];
         for (number, ((block, _), made)) in self.blocks.iter().zip(made).enumerate() {
             let elements = plain.get(made.plain..)?.get(..made.len)?;

@@ -6,7 +6,7 @@ use cairn_codec::tensor::{Encoder, Kernel as Processor};
 
 use crate::Run;
 use crate::device::{Bytes, Device, Dispatch, Kernel, Lost, Slot};
-use crate::plan::{BLOCK_WORDS, BLOCKS, Laid, PLANES, SHARE, batches, kind};
+use crate::plan::{BLOCK_WORDS, BLOCKS, Laid, PLANES, SHARE, batches, kind, on_all_cores};
 
 impl Device {
     /// The runs coded, or none where it is not worth it: just as the codec does it.
@@ -17,10 +17,8 @@ impl Device {
         let plain = |runs: &[Run<'_>]| runs.iter().map(|run| run.plain.len()).sum::<usize>();
         let most = self.batch();
         for runs in batches(runs, |runs| plain(runs) <= most && runs.len() <= BLOCKS) {
-            let drafts: Vec<Drafts<'_>> = runs
-                .iter()
-                .map(|run| Draft::of(processor, run.plain, run.element, &run.chunk, run.base))
-                .collect();
+            let drafts: Vec<Drafts<'_>> =
+                on_all_cores(runs, |run| Draft::of(processor, run.plain, run.element, &run.chunk, run.base));
             let blocks: Vec<&Draft<'_>> = drafts.iter().flat_map(in_blocks).collect();
             let mut done = Vec::with_capacity(blocks.len());
             for batch in batches(&blocks, |batch| weight(batch) <= most && count(batch) <= BLOCKS) {
@@ -55,20 +53,20 @@ impl Device {
     fn encode_batch(&mut self, drafts: &[&Draft<'_>]) -> Result<Vec<Vec<u8>>, Lost> {
         let layout = Layout::of(drafts);
         let counts = self.count(drafts, &layout)?;
-        let plans: Vec<Plan> = drafts.iter().zip(&counts).map(|(draft, counts)| draft.plan(counts)).collect();
+        let counted: Vec<_> = drafts.iter().zip(&counts).collect();
+        let plans: Vec<Plan> = on_all_cores(&counted, |(draft, counts)| draft.plan(counts));
         let work = Work::of(&layout, &plans, &counts);
         let coded = self.code_blocks(&work)?;
         self.redo(work.blocks.iter().filter(|block| block.stream(&coded).is_none()).count());
-        let mut blocks = work.blocks.iter();
-        let put_together = |(draft, plan): (&&Draft<'_>, &Plan)| {
-            let blocks = blocks.by_ref().take(plan.blocks());
-            let blocks: Vec<&Made> = blocks.collect();
+        let mut rest = &work.blocks[..];
+        let of_run = |(draft, plan)| (draft, plan, rest.split_off(..Plan::blocks(plan)).unwrap_or_default());
+        let runs: Vec<(&&Draft<'_>, &Plan, &[Made])> = drafts.iter().zip(&plans).map(of_run).collect();
+        Ok(on_all_cores(&runs, |(draft, plan, blocks)| {
             draft.finish(plan, |number, to| match blocks[number].stream(&coded) {
                 Some(stream) => plan.write(number, &blocks[number].planes(&coded), stream, to),
                 None => draft.write(plan, number, to),
             })
-        };
-        Ok(drafts.iter().zip(&plans).map(put_together).collect())
+        }))
     }
 
     /// Takes the blocks apart, and counts.

@@ -65,3 +65,22 @@ pub(crate) fn batches<T>(items: &[T], fits: impl Fn(&[T]) -> bool) -> Vec<&[T]> 
     }
     batches
 }
+
+/// Does the work on all items, on all cores, in order.
+pub(crate) fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len()).max(1);
+    if threads == 1 {
+        return items.iter().map(work).collect();
+    }
+    let work = &work;
+    std::thread::scope(|scope| {
+        let share = |items: &'_ [T]| items.iter().map(work).collect::<Vec<R>>();
+        let shares = items.chunks(items.len().div_ceil(threads));
+        let workers: Vec<_> = shares.map(|items| scope.spawn(move || share(items))).collect();
+        let done = |worker: std::thread::ScopedJoinHandle<'_, Vec<R>>| match worker.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        workers.into_iter().flat_map(done).collect()
+    })
+}
