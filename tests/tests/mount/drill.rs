@@ -41,8 +41,8 @@ fn number(document: &Value, name: &str) -> u64 {
     document[name].as_u64().unwrap_or_else(|| panic!("{name} in {document}"))
 }
 
-/// Every file of the volume but sockets, with its bytes and when it was last written.
-fn contents(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+/// Every file of a directory but sockets, with its bytes and when it was last written.
+pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(dir).expect("a directory") {
         let path = entry.expect("listed").path();

@@ -14,10 +14,12 @@ use cairn_tests::dice::{Dice, noise};
 use cairn_tests::hostile::choices::{Choices, of_seed};
 use cairn_tests::hostile::images::Image;
 use cairn_tests::hostile::spoil::spoil;
-use cairn_tests::mounted::{Mounted, is_mounted, program, run};
+use cairn_tests::mounted::{Mounted, is_mounted, program, run, wait_until};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
+
+use crate::drill::contents;
 
 /// Volumes that are spoilt and mounted in a usual run.
 const VOLUMES: u64 = 24;
@@ -246,12 +248,30 @@ fn a_pack_directory_that_is_a_link_is_not_entered() {
     fs::write(volume.path("file"), noise(1, 300_000)).expect("room");
     volume.unmount();
     let elsewhere = volume.beside("elsewhere");
-    fs::create_dir(&elsewhere).expect("a new name");
-    for sub in fs::read_dir(volume.dir().join("store/packs")).expect("there").flatten() {
-        let to = elsewhere.join(sub.file_name());
-        fs::rename(sub.path(), &to).expect("ours");
-        symlink(&to, sub.path()).expect("a free name");
+    let move_away = |place: &str| {
+        let to = elsewhere.join(place);
+        fs::create_dir_all(&to).expect("a new name");
+        for sub in fs::read_dir(volume.dir().join("store").join(place)).expect("there").flatten() {
+            let to = to.join(sub.file_name());
+            fs::rename(sub.path(), &to).expect("ours");
+            symlink(&to, sub.path()).expect("a free name");
+        }
+    };
+    // Second copies say what the packs would; they are written nowhere else.
+    move_away("packs");
+    let before = contents(&elsewhere);
+    assert!(!before.is_empty());
+    let (code, _) = limited("cairn mount", &[volume.dir(), volume.at()]);
+    if code == 0 {
+        let _ = fs::read(volume.path("file"));
+        // It cannot be closed in order: nothing can be written into those directories.
+        limited("cairn umount", &[volume.at()]);
+        wait_until("it is unmounted", || !is_mounted(volume.at()));
     }
+    limited("fsck-cairn -n", &[volume.dir()]);
+    limited("fsck-cairn -y", &[volume.dir()]);
+    assert!(contents(&elsewhere) == before, "something was written elsewhere");
+    move_away("twins");
     let (code, said) = limited("cairn mount", &[volume.dir(), volume.at()]);
     assert_ne!(code, 0, "packs elsewhere are none of the volume's: {said}");
     limited("fsck-cairn -n", &[volume.dir()]);
