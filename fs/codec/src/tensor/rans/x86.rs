@@ -99,26 +99,25 @@ fn encode_avx512(
     words: &mut [u16],
     mut at: usize,
 ) -> usize {
-    let byte = _mm512_set1_epi32(0xff);
+    let byte = _mm512_set1_epi64(0xff);
     let iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let [low, high] = halves(states);
     let mut x = [load_512(low), load_512(high)];
-    let table: *const u8 = coder.symbols.as_ptr().cast();
+    let table: *const i64 = coder.symbols.as_ptr().cast();
     for group in groups.iter().rev() {
         let (quads, _) = group.as_chunks::<64>();
         // Safety: each reference is to the 64 bytes that are read.
         let quads = [&quads[0], &quads[1]].map(|quad| unsafe { _mm512_loadu_si512(quad.as_ptr().cast()) });
         for k in (0..4u32).rev() {
-            let count = _mm_cvtsi32_si128((8 * k).cast_signed());
+            let [even, odd] = [8 * k, 8 * k + 32].map(|count| _mm_cvtsi32_si128(count.cast_signed()));
             for half in [1, 0] {
-                let symbols = _mm512_and_si512(_mm512_srl_epi32(quads[half], count), byte);
+                // Entries are fetched whole, those of even lanes and those of odd ones: what is fetched is what takes the time.
+                let [even, odd] =
+                    [even, odd].map(|count| _mm512_and_si512(_mm512_srl_epi64(quads[half], count), byte));
                 // Safety: indices are less than 256, and the table has that many entries of 8 bytes each.
-                let (reciprocals, fields) = unsafe {
-                    (
-                        _mm512_i32gather_epi32::<8>(symbols, table.cast()),
-                        _mm512_i32gather_epi32::<8>(symbols, table.add(4).cast()),
-                    )
-                };
+                let [even, odd] =
+                    [even, odd].map(|symbols| unsafe { _mm512_i64gather_epi64::<8>(symbols, table.cast()) });
+                let fields = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64::<32>(even), odd);
                 let frequencies = _mm512_and_si512(fields, _mm512_set1_epi32(0xfff));
                 // States and what is compared with them are less than 2^31.
                 let full = _mm512_cmpge_epi32_mask(x[half], _mm512_slli_epi32::<19>(frequencies));
@@ -134,9 +133,9 @@ fn encode_avx512(
                 unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(turned)) }
                 at -= written;
                 let state = _mm512_mask_srli_epi32::<16>(x[half], full, x[half]);
-                let even = _mm512_srli_epi64::<32>(_mm512_mul_epu32(state, reciprocals));
-                let odd =
-                    _mm512_mul_epu32(_mm512_srli_epi64::<32>(state), _mm512_srli_epi64::<32>(reciprocals));
+                // Reciprocals are what multiplication takes of an entry, its lower half.
+                let even = _mm512_srli_epi64::<32>(_mm512_mul_epu32(state, even));
+                let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(state), odd);
                 let product = _mm512_mask_blend_epi32(0xaaaa, even, odd);
                 let quotient = _mm512_srlv_epi32(product, _mm512_srli_epi32::<{ Step::SHIFT_AT }>(fields));
                 let bias = _mm512_and_si512(
@@ -262,25 +261,24 @@ fn encode_avx2(
     words: &mut [u16],
     mut at: usize,
 ) -> usize {
-    let byte = _mm256_set1_epi32(0xff);
+    let byte = _mm256_set1_epi64x(0xff);
     let lanes = states.as_chunks_mut::<8>().0;
     let mut x: [__m256i; 4] = std::array::from_fn(|part| load_256(&lanes[part]));
-    let table: *const u8 = coder.symbols.as_ptr().cast();
+    let table: *const i64 = coder.symbols.as_ptr().cast();
     for group in groups.iter().rev() {
         let (parts, _) = group.as_chunks::<32>();
         for k in (0..4u32).rev() {
-            let count = _mm_cvtsi32_si128((8 * k).cast_signed());
+            let [even, odd] = [8 * k, 8 * k + 32].map(|count| _mm_cvtsi32_si128(count.cast_signed()));
             for part in [3, 2, 1, 0] {
                 // Safety: the reference is to the 32 bytes that are read.
                 let quad = unsafe { _mm256_loadu_si256(parts[part].as_ptr().cast()) };
-                let symbols = _mm256_and_si256(_mm256_srl_epi32(quad, count), byte);
+                // As above.
+                let [even, odd] =
+                    [even, odd].map(|count| _mm256_and_si256(_mm256_srl_epi64(quad, count), byte));
                 // Safety: indices are less than 256, and the table has that many entries of 8 bytes each.
-                let (reciprocals, fields) = unsafe {
-                    (
-                        _mm256_i32gather_epi32::<8>(table.cast(), symbols),
-                        _mm256_i32gather_epi32::<8>(table.add(4).cast(), symbols),
-                    )
-                };
+                let [even, odd] =
+                    [even, odd].map(|symbols| unsafe { _mm256_i64gather_epi64::<8>(table, symbols) });
+                let fields = _mm256_blend_epi32::<0xaa>(_mm256_srli_epi64::<32>(even), odd);
                 let frequencies = _mm256_and_si256(fields, _mm256_set1_epi32(0xfff));
                 // x >= f * 2^19; both are less than 2^31, and x is not 0.
                 let least = _mm256_sub_epi32(_mm256_slli_epi32::<19>(frequencies), _mm256_set1_epi32(1));
@@ -294,9 +292,8 @@ fn encode_avx2(
                 unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_castsi256_si128(packed)) }
                 at -= mask.count_ones() as usize;
                 let state = _mm256_blendv_epi8(x[part], _mm256_srli_epi32::<16>(x[part]), full);
-                let even = _mm256_srli_epi64::<32>(_mm256_mul_epu32(state, reciprocals));
-                let odd =
-                    _mm256_mul_epu32(_mm256_srli_epi64::<32>(state), _mm256_srli_epi64::<32>(reciprocals));
+                let even = _mm256_srli_epi64::<32>(_mm256_mul_epu32(state, even));
+                let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(state), odd);
                 let product = _mm256_blend_epi32::<0xaa>(even, odd);
                 let quotient =
                     _mm256_srlv_epi32(product, _mm256_srli_epi32::<{ Step::SHIFT_AT as i32 }>(fields));
