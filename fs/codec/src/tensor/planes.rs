@@ -102,11 +102,11 @@ pub(super) fn join(kernel: Kernel, element: Element, planes: &[u8], plain: &mut 
 }
 
 /// How often bytes come. Several tables, so that a byte that comes again at once does not wait for its own count.
-pub(super) struct Counts([[u32; 256]; 4]);
+pub(super) struct Counts([[u32; 256]; 8]);
 
 impl Counts {
     pub(super) fn new() -> Counts {
-        Counts([[0; 256]; 4])
+        Counts([[0; 256]; 8])
     }
 
     /// Adds those of some more.
@@ -116,7 +116,7 @@ impl Counts {
         for word in words {
             let word = u64::from_le_bytes(*word);
             for i in 0..8 {
-                self.0[i % 4][(word >> (8 * i)) as usize & 0xff] += 1;
+                self.0[i][(word >> (8 * i)) as usize & 0xff] += 1;
             }
         }
         rest.iter().for_each(|byte| self.0[0][usize::from(*byte)] += 1);
