@@ -109,7 +109,11 @@ impl Collector {
     /// Waits for the run under way to end; one that nobody asked for does so at once, another once it is told.
     pub(crate) fn interrupt(&self) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        self.changed.notify_all();
+        {
+            // Under the lock, so that its thread is not between looking whether it is to end and waiting.
+            let _asked = self.asked();
+            self.changed.notify_all();
+        }
         drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
         self.waiting.fetch_sub(1, Ordering::AcqRel);
     }

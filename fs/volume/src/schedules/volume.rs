@@ -609,6 +609,17 @@ fn whoever_waits_for_room_gets_it_from_the_maintenance() {
 }
 
 #[test]
+fn regression_closing_wakes_every_thread_of_the_volume() {
+    let machine = Machine::with(|_| {});
+    explore(1000, move || {
+        let machine = machine.crash(Crash::KeepAll);
+        let volume = machine.open_in_background();
+        // None of its threads has anything to do but to end: each is somewhere on the way to its wait.
+        volume.close().expect("closed");
+    });
+}
+
+#[test]
 fn what_is_acknowledged_while_the_volume_is_closed_is_there_at_the_next_mount() {
     let machine = Machine::with(|volume| {
         make(volume, "f", &bytes(1, 1000));
