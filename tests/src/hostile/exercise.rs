@@ -19,6 +19,9 @@ use crate::world::World;
 const CALLER: Caller = Caller { uid: 1000, gid: 1000 };
 /// Inodes that are looked at in one volume.
 const INODES_MAX: usize = 200;
+/// What the disk holds. It lies in memory, and a superblock that asks for segments of a gigabyte has them written where
+/// there is room.
+const DISK: u64 = 64 << 20;
 
 /// A volume, spoilt as the input says; then everything that reads it.
 pub fn volume(input: &[u8]) {
@@ -30,6 +33,7 @@ pub fn volume(input: &[u8]) {
 
 /// Everything that reads a volume.
 pub fn all(world: &World, choices: &mut Choices<'_>) {
+    world.disk.set_capacity(DISK);
     // A copy each: a mount changes what the next would see.
     let _ = check(&world.disk, world.store_disk(), None, &CheckOptions::default(), &Quiet);
     if let Ok(shown) = mount(&world.fork(), true) {

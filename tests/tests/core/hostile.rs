@@ -185,6 +185,19 @@ fn regression_a_short_pack_that_says_it_was_long_is_not_gone_through() {
     alone("core::hostile::volumes_alone", 8_269, 1);
 }
 
+/// A footer of megabytes, all of whose sectors have lost their checksums: which of them is wrong is tried, but not by copying
+/// all others each time, nor without an end.
+#[test]
+fn regression_a_long_footer_is_not_copied_for_each_of_its_sectors() {
+    alone("core::hostile::volumes_alone", 12_661, 1);
+}
+
+/// A superblock that asks for segments of a hundred megabytes: what is written of them is the disk's affair.
+#[test]
+fn regression_a_disk_in_memory_that_is_asked_for_long_segments_is_full() {
+    alone("core::hostile::volumes_alone", 30_726, 1);
+}
+
 /// What the fuzzers begin with, made from golden bytes, a real volume and a few seeds.
 #[test]
 #[ignore = "writes files: CAIRN_SEEDS says into which directory"]

@@ -59,6 +59,11 @@ fn others<'a>(disk: Option<&'a dyn Disk>, reader: &PackReader) -> Others<'a> {
     }
 }
 
+/// So many bytes are held against their checksum in all, while it is tried which sector is wrong. A block of checksums
+/// that is lost leaves 512 sectors unknown: each of them is tried in a frame of 8 MiB, and in longer ones that somebody
+/// made to keep us busy the first are.
+const TRIED_MAX: u64 = 4 << 30;
+
 /// Bytes of a pack that `is_whole` accepts.
 fn read(
     disk: Option<&dyn Disk>,
@@ -88,23 +93,23 @@ fn read(
             Found::Lost => None,
         })
         .collect::<Option<_>>()?;
-    let join = |parts: &[(Region, Vec<u8>, bool)]| -> Option<Vec<u8>> {
-        let start = range.start - parts.first()?.0.range.start;
-        let bytes: Vec<u8> = parts.iter().flat_map(|(_, bytes, _)| bytes.iter().copied()).collect();
-        bytes.get(start as usize..(start + range.end - range.start) as usize).map(<[u8]>::to_vec)
-    };
-    let bytes = join(&parts)?;
-    if is_whole(&bytes) {
-        return Some(bytes);
+    let first = parts.first()?.0.range.start;
+    let within = (range.start - first) as usize..(range.end - first) as usize;
+    let mut joined = parts.iter().map(|(_, bytes, _)| bytes.as_slice()).collect::<Vec<_>>().concat();
+    if is_whole(joined.get(within.clone())?) {
+        return Some(joined[within].to_vec());
     }
     // The checksums of some sectors are lost for good: whichever of those is wrong, the frame's own tells.
-    (0..parts.len()).filter(|i| !parts[*i].2).find_map(|i| {
-        let mut parts = parts.clone();
-        let (Found::Whole(bytes) | Found::Unknown(bytes)) = restorer.restore(&parts[i].0) else {
+    let tries = usize::try_from(TRIED_MAX / (range.end - range.start).max(1)).unwrap_or(usize::MAX);
+    parts.iter().filter(|(_, _, is_certain)| !is_certain).take(tries).find_map(|(region, bytes, _)| {
+        let (Found::Whole(restored) | Found::Unknown(restored)) = restorer.restore(region) else {
             return None;
         };
-        parts[i].1 = bytes;
-        join(&parts).filter(|bytes| is_whole(bytes))
+        let at = (region.range.start - first) as usize;
+        joined.get_mut(at..at + restored.len())?.copy_from_slice(&restored);
+        let found = is_whole(&joined[within.clone()]).then(|| joined[within.clone()].to_vec());
+        joined[at..at + bytes.len()].copy_from_slice(bytes);
+        found
     })
 }
 
