@@ -127,6 +127,61 @@ impl Counts {
     }
 }
 
+/// Bytes that all lie in a window of 32 from `least` on: there are so few pairs of them that each pair is counted as one.
+pub(super) struct Narrow<'p> {
+    bytes: &'p [u8],
+    least: u8,
+}
+
+/// Log2 of the window's width.
+const WINDOW: u32 = 5;
+
+impl<'p> Narrow<'p> {
+    /// These bytes, if they are such.
+    pub(super) fn of(bytes: &'p [u8]) -> Option<Narrow<'p>> {
+        let is_narrow = |(least, most): (u8, u8)| (most - least < 1 << WINDOW).then_some(least);
+        // Most of those that are not are known by their first.
+        let first = &bytes[..bytes.len().min(256)];
+        first.first().and_then(|_| is_narrow(ends(first)))?;
+        is_narrow(ends(bytes)).map(|least| Narrow { bytes, least })
+    }
+
+    /// How often each comes.
+    pub(super) fn count(&self) -> [u32; 256] {
+        let mut counts = [0; 256];
+        let least = u64::from_le_bytes([self.least; 8]);
+        // No counter comes to 2^16: it counts one pair of four in so many.
+        for part in self.bytes.chunks(256 << 10) {
+            let mut pairs = [[0u16; 1 << (2 * WINDOW)]; 4];
+            let (words, rest) = part.as_chunks::<8>();
+            for word in words {
+                // No byte is less than the least: none borrows of the next.
+                let word = u64::from_le_bytes(*word) - least;
+                let word = word & 0x001f_001f_001f_001f | word >> (8 - WINDOW) & 0x03e0_03e0_03e0_03e0;
+                for (i, pairs) in pairs.iter_mut().enumerate() {
+                    pairs[(word >> (16 * i)) as usize & ((1 << (2 * WINDOW)) - 1)] += 1;
+                }
+            }
+            rest.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+            let pairs: [u32; 1 << (2 * WINDOW)] =
+                std::array::from_fn(|pair| pairs.iter().map(|table| u32::from(table[pair])).sum());
+            for (second, row) in pairs.as_chunks::<{ 1 << WINDOW }>().0.iter().enumerate() {
+                let to = &mut counts[usize::from(self.least)..];
+                to.iter_mut().zip(row).for_each(|(count, pairs)| *count += pairs);
+                if let Some(count) = to.get_mut(second) {
+                    *count += row.iter().sum::<u32>();
+                }
+            }
+        }
+        counts
+    }
+}
+
+/// The least and the most of some bytes.
+fn ends(bytes: &[u8]) -> (u8, u8) {
+    bytes.iter().fold((255, 0), |(least, most), byte| (least.min(*byte), most.max(*byte)))
+}
+
 /// How often each byte comes.
 pub(super) fn count(bytes: &[u8]) -> [u32; 256] {
     let mut counts = Counts::new();
@@ -168,6 +223,26 @@ pub(super) mod tests {
             for byte in 0..=255u8 {
                 let there = bytes.iter().filter(|other| **other == byte).count() as u32;
                 prop_assert_eq!(counts[usize::from(byte)], there);
+            }
+        }
+
+        #[test]
+        fn pairs_of_few_bytes_are_counted_as_bytes_are(
+            few in prop::collection::vec(0u8..33, 0..2000),
+            least: u8,
+            outside in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        ) {
+            let mut bytes: Vec<u8> = few.iter().map(|byte| byte.saturating_add(least)).collect();
+            if let (Some((at, byte)), false) = (outside, bytes.is_empty()) {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let (min, max) = (bytes.iter().min(), bytes.iter().max());
+            let is_narrow = min.zip(max).is_none_or(|(min, max)| max - min < 32);
+            let narrow = Narrow::of(&bytes);
+            prop_assert_eq!(narrow.is_some(), is_narrow && !bytes.is_empty());
+            if let Some(narrow) = narrow {
+                prop_assert_eq!(narrow.count(), count(&bytes));
             }
         }
     }

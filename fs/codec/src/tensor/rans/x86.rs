@@ -91,6 +91,54 @@ fn halves<T>(states: &mut [T; LANES]) -> [&mut [T; 16]; 2] {
     }
 }
 
+/// Symbols whose entries fit into registers.
+const NEAR: usize = 32;
+
+/// The entries of [`NEAR`] symbols that follow each other, in registers: taking them from there takes a fraction of what
+/// fetching them from memory does. Exponents mostly lie so near to each other.
+struct Near {
+    /// The first of them, in every byte.
+    first: __m512i,
+    reciprocals: [__m512i; 2],
+    fields: [__m512i; 2],
+}
+
+impl Near {
+    /// Those of the symbols that come most often; none where others come often, too.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn of(coder: &Coder) -> Option<Near> {
+        // One group in eight holds another.
+        const OTHERS: u32 = (1 << PRECISION) / (8 * GROUP as u32);
+        let first = coder.nearest(NEAR, OTHERS)?;
+        let entries = coder.symbols[first..].first_chunk::<NEAR>()?;
+        let registers = |field: usize| -> [__m512i; 2] {
+            let fields: [u32; NEAR] = std::array::from_fn(|symbol| entries[symbol][field]);
+            let (low, high) = fields.split_at(16);
+            [low, high].map(|half| load_512(half.first_chunk().expect(ROOM)))
+        };
+        let (reciprocals, fields) = (registers(0), registers(1));
+        Some(Near { first: _mm512_set1_epi8((first as u8).cast_signed()), reciprocals, fields })
+    }
+
+    /// The symbols by their distance from the first, if all are near.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn all(&self, quads: [__m512i; 2]) -> Option<[__m512i; 2]> {
+        let quads = quads.map(|quad| _mm512_sub_epi8(quad, self.first));
+        let far = quads.map(|quad| _mm512_cmpge_epu8_mask(quad, _mm512_set1_epi8(NEAR as i8)));
+        (far == [0, 0]).then_some(quads)
+    }
+}
+
+/// What coding sixteen symbols takes: what their states are multiplied with, those of even lanes and those of odd ones in the
+/// lower halves of 64 bits each, and the other fields of their entries.
+struct Steps {
+    even: __m512i,
+    odd: __m512i,
+    fields: __m512i,
+}
+
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx2,popcnt")]
 fn encode_avx512(
     coder: &Coder,
@@ -100,14 +148,30 @@ fn encode_avx512(
     mut at: usize,
 ) -> usize {
     let byte = _mm512_set1_epi64(0xff);
-    let iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let [low, high] = halves(states);
     let mut x = [load_512(low), load_512(high)];
     let table: *const i64 = coder.symbols.as_ptr().cast();
+    let near = Near::of(coder);
     for group in groups.iter().rev() {
         let (quads, _) = group.as_chunks::<64>();
         // Safety: each reference is to the 64 bytes that are read.
         let quads = [&quads[0], &quads[1]].map(|quad| unsafe { _mm512_loadu_si512(quad.as_ptr().cast()) });
+        if let Some(near) = &near
+            && let Some(quads) = near.all(quads)
+        {
+            for k in (0..4u32).rev() {
+                let count = _mm_cvtsi32_si128((8 * k).cast_signed());
+                for half in [1, 0] {
+                    // What is above the lowest five bits is not looked at.
+                    let symbols = _mm512_srl_epi32(quads[half], count);
+                    let take = |of: [__m512i; 2]| _mm512_permutex2var_epi32(of[0], symbols, of[1]);
+                    let even = take(near.reciprocals);
+                    let steps = Steps { even, odd: _mm512_srli_epi64::<32>(even), fields: take(near.fields) };
+                    (x[half], at) = encode_sixteen(x[half], steps, words, at);
+                }
+            }
+            continue;
+        }
         for k in (0..4u32).rev() {
             let [even, odd] = [8 * k, 8 * k + 32].map(|count| _mm_cvtsi32_si128(count.cast_signed()));
             for half in [1, 0] {
@@ -118,39 +182,42 @@ fn encode_avx512(
                 let [even, odd] =
                     [even, odd].map(|symbols| unsafe { _mm512_i64gather_epi64::<8>(symbols, table.cast()) });
                 let fields = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64::<32>(even), odd);
-                let frequencies = _mm512_and_si512(fields, _mm512_set1_epi32(0xfff));
-                // States and what is compared with them are less than 2^31.
-                let full = _mm512_cmpge_epi32_mask(x[half], _mm512_slli_epi32::<19>(frequencies));
-                let written = full.count_ones() as usize;
-                // The words that are written, to the end of the register; what is before them is written over later.
-                let compressed = _mm512_maskz_compress_epi32(full, x[half]);
-                let turned = _mm512_permutexvar_epi32(
-                    _mm512_add_epi32(iota, _mm512_set1_epi32(written as i32)),
-                    compressed,
-                );
-                let out: &mut [u16; 16] = words[..at].last_chunk_mut().expect(ROOM);
-                // Safety: the reference is to the 32 bytes that are written.
-                unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(turned)) }
-                at -= written;
-                let state = _mm512_mask_srli_epi32::<16>(x[half], full, x[half]);
-                // Reciprocals are what multiplication takes of an entry, its lower half.
-                let even = _mm512_srli_epi64::<32>(_mm512_mul_epu32(state, even));
-                let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(state), odd);
-                let product = _mm512_mask_blend_epi32(0xaaaa, even, odd);
-                let quotient = _mm512_srlv_epi32(product, _mm512_srli_epi32::<{ Step::SHIFT_AT }>(fields));
-                let bias = _mm512_and_si512(
-                    _mm512_srli_epi32::<{ Step::BIAS_AT }>(fields),
-                    _mm512_set1_epi32(0x1fff),
-                );
-                let others = _mm512_sub_epi32(_mm512_set1_epi32(1 << PRECISION), frequencies);
-                let grown = _mm512_mullo_epi32(quotient, others);
-                x[half] = _mm512_add_epi32(_mm512_add_epi32(state, bias), grown);
+                (x[half], at) = encode_sixteen(x[half], Steps { even, odd, fields }, words, at);
             }
         }
     }
     store_512(low, x[0]);
     store_512(high, x[1]);
     at
+}
+
+/// Codes one symbol of each of sixteen lanes; gives their new states, and where the first of the words is.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx2,popcnt")]
+fn encode_sixteen(x: __m512i, steps: Steps, words: &mut [u16], at: usize) -> (__m512i, usize) {
+    let iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let Steps { even, odd, fields } = steps;
+    let frequencies = _mm512_and_si512(fields, _mm512_set1_epi32(0xfff));
+    // States and what is compared with them are less than 2^31.
+    let full = _mm512_cmpge_epi32_mask(x, _mm512_slli_epi32::<19>(frequencies));
+    let written = full.count_ones() as usize;
+    // The words that are written, to the end of the register; what is before them is written over later.
+    let compressed = _mm512_maskz_compress_epi32(full, x);
+    let turned =
+        _mm512_permutexvar_epi32(_mm512_add_epi32(iota, _mm512_set1_epi32(written as i32)), compressed);
+    let out: &mut [u16; 16] = words[..at].last_chunk_mut().expect(ROOM);
+    // Safety: the reference is to the 32 bytes that are written.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(turned)) }
+    let state = _mm512_mask_srli_epi32::<16>(x, full, x);
+    // Reciprocals are what multiplication takes of 64 bits, the lower half.
+    let even = _mm512_srli_epi64::<32>(_mm512_mul_epu32(state, even));
+    let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(state), odd);
+    let product = _mm512_mask_blend_epi32(0xaaaa, even, odd);
+    let quotient = _mm512_srlv_epi32(product, _mm512_srli_epi32::<{ Step::SHIFT_AT }>(fields));
+    let bias = _mm512_and_si512(_mm512_srli_epi32::<{ Step::BIAS_AT }>(fields), _mm512_set1_epi32(0x1fff));
+    let others = _mm512_sub_epi32(_mm512_set1_epi32(1 << PRECISION), frequencies);
+    let grown = _mm512_mullo_epi32(quotient, others);
+    (_mm512_add_epi32(_mm512_add_epi32(state, bias), grown), at - written)
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx2,popcnt")]
