@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use cairn_format::{ChunkEntry, ChunkId, Codec, Compression, Element, PlanesHead};
 
-use crate::tensor::{self, Kernel};
+use crate::tensor::{self, Base, Kernel};
 
 /// Compresses frames; holds a context that is dear to make, so keep one to a thread.
 pub struct Compressor {
@@ -26,13 +26,13 @@ impl Compressor {
     }
 
     /// The stored bytes of a frame that is the run `chunk` of elements of this kind. What is coded by planes was decoded again, and
-    /// compared. With a `base`, a chunk as long, they may be the differences from that: [`PlanesHead::is_differences`] tells.
+    /// compared. With a `base`, a chunk of as many elements, they may be the differences from that: [`PlanesHead::is_differences`] tells.
     pub fn encode_run(
         &mut self,
         plain: &[u8],
         element: Element,
         chunk: &ChunkId,
-        base: Option<&[u8]>,
+        base: Option<Base<'_>>,
     ) -> (Codec, Vec<u8>) {
         let coded = self.planes.as_mut().and_then(|planes| planes.encode(plain, element, chunk, base));
         self.keep_run(plain, element, chunk, base, coded)
@@ -44,11 +44,12 @@ impl Compressor {
         plain: &[u8],
         element: Element,
         chunk: &ChunkId,
-        base: Option<&[u8]>,
+        base: Option<Base<'_>>,
         coded: Option<Vec<u8>>,
     ) -> (Codec, Vec<u8>) {
+        let bytes = base.map(|base| base.bytes);
         let decodes = |coded: &Vec<u8>| {
-            tensor::decode(Kernel::best(), coded, chunk, base, plain.len()).is_ok_and(|again| again == plain)
+            tensor::decode(Kernel::best(), coded, chunk, bytes, plain.len()).is_ok_and(|again| again == plain)
         };
         match coded.filter(decodes) {
             // Floats have nothing that zstd would find.
@@ -100,26 +101,26 @@ pub fn decode(
     chunks: &[ChunkEntry],
 ) -> Result<Vec<u8>, DecodeError> {
     match decode_without_base(codec, stored, plain_len, chunks)? {
-        (plain, false) => Ok(plain),
-        (_, true) => {
+        (plain, None) => Ok(plain),
+        (_, Some(_)) => {
             let reason = "it is the differences from another chunk".into();
             Err(DecodeError { stored_len: stored.len(), plain_len, reason })
         }
     }
 }
 
-/// As [`decode`]; of a frame that is differences from a base these, which [`tensor::add_base`] makes the plain bytes. Whether it is one comes with it.
+/// As [`decode`]; of a frame that is differences from a base these, which [`tensor::add_base`] makes the plain bytes. What that base's elements are comes with it.
 pub fn decode_without_base(
     codec: Codec,
     stored: &[u8],
     plain_len: usize,
     chunks: &[ChunkEntry],
-) -> Result<(Vec<u8>, bool), DecodeError> {
+) -> Result<(Vec<u8>, Option<Element>), DecodeError> {
     thread_local! {
         static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
     }
     let error = |reason: String| DecodeError { stored_len: stored.len(), plain_len, reason };
-    let mut differs = false;
+    let mut of_base = None;
     let plain = match codec {
         Codec::Raw => stored.to_vec(),
         Codec::Zstd => ZSTD.with_borrow_mut(|context| {
@@ -132,8 +133,8 @@ pub fn decode_without_base(
         Codec::Planes => match chunks {
             [chunk] => {
                 let decoded = tensor::decode_without_base(Kernel::best(), stored, &chunk.id, plain_len);
-                let (plain, differences) = decoded.map_err(|e| error(e.to_string()))?;
-                differs = differences;
+                let (plain, differs_from) = decoded.map_err(|e| error(e.to_string()))?;
+                of_base = differs_from;
                 plain
             }
             _ => return Err(error(format!("it is a run of numbers, and holds {} chunks", chunks.len()))),
@@ -142,7 +143,7 @@ pub fn decode_without_base(
     if plain.len() != plain_len {
         return Err(error(format!("it holds {} bytes", plain.len())));
     }
-    Ok((plain, differs))
+    Ok((plain, of_base))
 }
 
 #[cfg(test)]

@@ -109,14 +109,26 @@ impl Element {
         matches!(self, Element::Half | Element::Bfloat | Element::Single | Element::Double)
     }
 
+    /// Whether elements of this kind may be predicted by others of `base`, cast: floats of 16 and of 32 bits.
+    pub fn casts_from(self, base: Element) -> bool {
+        let casts = |element| matches!(element, Element::Half | Element::Bfloat | Element::Single);
+        self != base && casts(self) && casts(base)
+    }
+
+    /// The number that stands for it.
+    pub fn code(self) -> u8 {
+        // Every element is in the list: a test has it that way.
+        Self::CODES.into_iter().find(|(_, element)| *element == self).map_or(u8::MAX, |(code, _)| code)
+    }
+
+    /// The one that a number stands for.
+    pub fn of_code(code: u8) -> Option<Element> {
+        Self::CODES.into_iter().find(|(known, _)| *known == code).map(|(_, element)| element)
+    }
+
     /// Plain bytes of each block of a run but the last: as many elements as 64 KiB hold.
     pub fn block_len(self) -> usize {
         (64 << 10) / self.width() * self.width()
-    }
-
-    fn code(self) -> u8 {
-        // Every element is in the list: a test has it that way.
-        Self::CODES.into_iter().find(|(_, element)| *element == self).map_or(u8::MAX, |(code, _)| code)
     }
 }
 
@@ -125,8 +137,9 @@ impl Element {
 pub enum PlanesShape {
     /// Blocks hold the elements' planes.
     Planes,
-    /// Blocks hold the planes of what each element is more than that in the same place of the frame's base, a run as long.
-    Differences,
+    /// Blocks hold the planes of what each element is more than that in the same place of the frame's base, a run of as many: of such
+    /// elements, which are cast where they are others.
+    Differences(Element),
     /// Blocks hold numbers of these elements, a byte each.
     Palette(Vec<u8>),
     /// There are no blocks: the run repeats this, and may end within it.
@@ -174,9 +187,10 @@ impl PlanesHead {
 
     /// Writes the fields.
     pub fn encode_into(&self, e: &mut Encoder, chunk: &ChunkId) {
+        let of_base = self.of_base();
         let (shape, values) = match &self.shape {
             PlanesShape::Planes => (0, &[][..]),
-            PlanesShape::Differences => (3, &[][..]),
+            PlanesShape::Differences(_) => (3, of_base.as_slice()),
             PlanesShape::Palette(values) => (1, &values[..]),
             PlanesShape::Periodic(pattern) => (2, &pattern[..]),
         };
@@ -201,10 +215,19 @@ impl PlanesHead {
 
     fn encoded_len(&self) -> usize {
         let values = match &self.shape {
-            PlanesShape::Planes | PlanesShape::Differences => 0,
+            PlanesShape::Planes => 0,
+            PlanesShape::Differences(_) => self.of_base().as_slice().len(),
             PlanesShape::Palette(values) | PlanesShape::Periodic(values) => values.len(),
         };
         Self::START_LEN + 8 + values + self.tables.len() + self.blocks.len() * 12 + 8
+    }
+
+    /// What stands for the base's elements, where they are others.
+    fn of_base(&self) -> Option<u8> {
+        match self.shape {
+            PlanesShape::Differences(base) if base != self.element => Some(base.code()),
+            _ => None,
+        }
     }
 
     /// How long a head is, by its first [`START_LEN`](Self::START_LEN) bytes.
@@ -238,8 +261,7 @@ impl PlanesHead {
     pub fn element_of(start: &[u8]) -> Option<Element> {
         let mut d = Decoder::new(PLANES, start);
         d.magic(Self::MAGIC).ok()?;
-        let code = d.u8("element").ok()?;
-        Element::CODES.into_iter().find(|(known, _)| *known == code).map(|(_, element)| element)
+        Element::of_code(d.u8("element").ok()?)
     }
 
     /// Checks and decodes a whole head, of a run that is `chunk`.
@@ -251,8 +273,7 @@ impl PlanesHead {
             _ => return Err(FormatError::BadChecksum { what: PLANES }),
         }
         let code = d.u8("element")?;
-        let known = Element::CODES.into_iter().find(|(known, _)| *known == code);
-        let (_, element) = known.ok_or_else(|| d.bad("element", code.into()))?;
+        let element = Element::of_code(code).ok_or_else(|| d.bad("element", code.into()))?;
         let shape = d.u8("shape")?;
         let shared = d.u8("shared")?;
         let reserved = d.u8("reserved")?;
@@ -265,7 +286,14 @@ impl PlanesHead {
         let values = d.bytes("values", values_len)?.to_vec();
         let shape = match shape {
             0 if values.is_empty() => PlanesShape::Planes,
-            3 if values.is_empty() && element.is_number() => PlanesShape::Differences,
+            3 if values.is_empty() && element.is_number() => PlanesShape::Differences(element),
+            3 => match values[..] {
+                [code] => match Element::of_code(code).filter(|base| element.casts_from(*base)) {
+                    Some(base) => PlanesShape::Differences(base),
+                    None => return Err(d.bad("values", code.into())),
+                },
+                _ => return Err(d.bad("values_len", values_len as u64)),
+            },
             1 if element.is_number()
                 && values_len % element.width() == 0
                 && (1..=Self::PALETTE).contains(&(values_len / element.width())) =>

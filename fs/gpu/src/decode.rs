@@ -129,7 +129,8 @@ impl<'r> Opened<'r> {
         let head = PlanesHead::len_of(run.stored).ok()? as usize;
         let (head, stored) = run.stored.split_at_checked(head)?;
         let decoder = Decoder::new(Processor::best(), head, &run.chunk, run.plain_len).ok()?;
-        if decoder.needs_base() && run.base.is_none_or(|base| base.len() != run.plain_len) {
+        let share = decoder.share_of_base(0..run.plain_len);
+        if share.is_some_and(|share| run.base.is_none_or(|base| base.len() != share.len())) {
             return None;
         }
         let end = decoder.stored(decoder.blocks().checked_sub(1)?)?.end;
@@ -147,7 +148,8 @@ impl<'r> Opened<'r> {
         for (number, ((block, _), made)) in self.blocks.iter().zip(made).enumerate() {
             let elements = plain.get(made.plain..)?.get(..made.len)?;
             let place = self.decoder.plain(number);
-            let base = run.base.and_then(|base| base.get(place.clone()));
+            let share = self.decoder.share_of_base(place.clone());
+            let base = run.base.zip(share).and_then(|(base, share)| base.get(share));
             let to = decoded.get_mut(place)?;
             self.decoder.finish_block(elements, block.tail, base, to).ok()?;
         }

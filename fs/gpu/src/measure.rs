@@ -90,7 +90,10 @@ impl Device {
             .filter_map(|(run, stored)| {
                 let stored = stored.as_ref()?;
                 let plain_len = run.plain.len();
-                Some((run, Coded { stored, chunk: run.chunk, base: run.base, plain_len }))
+                Some((
+                    run,
+                    Coded { stored, chunk: run.chunk, base: run.base.map(|base| base.bytes), plain_len },
+                ))
             })
             .collect();
         let coded: Vec<Coded<'_>> = there.iter().map(|(_, coded)| *coded).collect();

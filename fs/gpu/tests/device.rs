@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use cairn_codec::tensor::{self, Encoder, Kernel};
+use cairn_codec::tensor::{self, Base, Encoder, Kernel};
 use cairn_format::{ChunkId, Element, PlanesHead};
 use cairn_gpu::{Choice, Coded, Device, Run};
 
@@ -91,7 +91,7 @@ fn len(dice: &mut Dice) -> usize {
 
 struct Input {
     plain: Vec<u8>,
-    base: Option<Vec<u8>>,
+    base: Option<(Element, Vec<u8>)>,
     element: Element,
     chunk: ChunkId,
 }
@@ -102,7 +102,18 @@ impl Input {
         let (element, len) = (elements[dice.below(elements.len() as u64)], len(dice));
         let kind = dice.below(KINDS);
         let mut plain = bytes(dice, kind, len);
-        let base = (dice.below(5) == 0).then(|| plain.clone());
+        let base = (dice.below(5) == 0).then(|| match (element, dice.below(2)) {
+            // What these are when they are cast.
+            (Element::Bfloat, 1) => {
+                let single = |bytes: &[u8; 2]| [dice.roll() as u8, dice.below(128) as u8, bytes[0], bytes[1]];
+                (Element::Single, plain.as_chunks().0.iter().flat_map(single).collect())
+            }
+            (Element::Single, 1) => {
+                let upper = |bytes: &[u8; 4]| [bytes[2], bytes[3]];
+                (Element::Bfloat, plain.as_chunks().0.iter().flat_map(upper).collect())
+            }
+            _ => (element, plain.clone()),
+        });
         if base.is_some() && len > 0 {
             for _ in 0..dice.below(200) {
                 plain[dice.below(len as u64)] ^= 1 << dice.below(3);
@@ -111,20 +122,28 @@ impl Input {
         Input { plain, base, element, chunk: ChunkId(std::array::from_fn(|_| dice.roll() as u8)) }
     }
 
+    fn base(&self) -> Option<Base<'_>> {
+        self.base.as_ref().map(|(element, bytes)| Base { element: *element, bytes })
+    }
+
+    fn base_bytes(&self) -> Option<&[u8]> {
+        self.base().map(|base| base.bytes)
+    }
+
     fn run(&self) -> Run<'_> {
-        Run { plain: &self.plain, element: self.element, chunk: self.chunk, base: self.base.as_deref() }
+        Run { plain: &self.plain, element: self.element, chunk: self.chunk, base: self.base() }
     }
 
     fn encoded(&self) -> Option<Vec<u8>> {
-        Encoder::new(Kernel::best()).encode(&self.plain, self.element, &self.chunk, self.base.as_deref())
+        Encoder::new(Kernel::best()).encode(&self.plain, self.element, &self.chunk, self.base())
     }
 
     fn coded<'r>(&'r self, stored: &'r [u8]) -> Coded<'r> {
-        Coded { stored, chunk: self.chunk, base: self.base.as_deref(), plain_len: self.plain.len() }
+        Coded { stored, chunk: self.chunk, base: self.base_bytes(), plain_len: self.plain.len() }
     }
 
     fn decoded(&self, stored: &[u8]) -> Result<Vec<u8>, tensor::RunError> {
-        tensor::decode(Kernel::best(), stored, &self.chunk, self.base.as_deref(), self.plain.len())
+        tensor::decode(Kernel::best(), stored, &self.chunk, self.base_bytes(), self.plain.len())
     }
 }
 

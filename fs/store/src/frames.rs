@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use cairn_format::{ChunkEntry, ChunkId, FrameEntry, PackId};
+use cairn_format::{ChunkEntry, FrameEntry, PackId};
 
 use crate::caches::ByteLru;
 use crate::pack::{RunHead, StoredBlocks};
@@ -33,7 +33,7 @@ enum Cached {
 type Place = (PackId, u32);
 
 /// Reads bytes of the chunk that a run is the differences from.
-pub(crate) type ReadBase<'a> = &'a dyn Fn(&ChunkId, Range<usize>) -> Option<Vec<u8>>;
+pub(crate) type ReadBase<'a> = &'a dyn Fn(&ChunkEntry, Range<usize>) -> Option<Vec<u8>>;
 
 /// A chunk that may be a run of numbers: where it is, and what is needed to read it.
 pub(crate) struct RunAt<'a> {
@@ -47,9 +47,9 @@ pub(crate) struct RunAt<'a> {
 impl RunAt<'_> {
     /// Decodes blocks into `plain`, their share of the run. Whether they are what belongs there.
     fn decode(&self, run: &RunHead, stored: &StoredBlocks, numbers: Range<usize>, plain: &mut [u8]) -> bool {
-        let Some(id) = run.base() else { return stored.decode(run, numbers, None, plain) };
+        let Some(base) = run.base() else { return stored.decode(run, numbers, None, plain) };
         let bytes = run.plain(numbers.start).start..run.plain(numbers.end - 1).end;
-        let base = (self.read_base)(id, bytes);
+        let base = run.share_of_base(bytes).and_then(|share| (self.read_base)(&base, share));
         base.is_some_and(|base| stored.decode(run, numbers, Some(&base), plain))
     }
 }

@@ -704,6 +704,16 @@ impl Store {
         self.chunk_table(pack).ok()?.bases.get(&frame).copied()
     }
 
+    /// The chunk that a piece's chunk is the differences from, whole, as both packs' footers say; none where it is none, or those cannot be read.
+    pub fn base_piece(&self, piece: &ChunkPiece) -> Option<ChunkPiece> {
+        let (at, id) = (piece.base?, self.base_of(piece.pack, piece.frame)?);
+        let table = self.chunk_table(at.pack).ok()?;
+        let place = |listed: &ListedChunk| (listed.frame, listed.slot);
+        let listed = table.chunks.binary_search_by_key(&(at.frame, at.slot), place).ok()?;
+        let len = table.chunks.get(listed).filter(|listed| listed.id == id)?.len;
+        base_of(piece, &ChunkEntry { id, len })
+    }
+
     /// The table of bases that was saved; none where that cannot be used.
     pub fn load_bases(&self, most: usize) -> Option<BaseTable> {
         let longest = BaseTable::FIXED_LEN + most * BaseTable::ENTRY_LEN;
@@ -871,8 +881,8 @@ impl Store {
         let Some(entry) = open.frames.get(piece.frame as usize).filter(|_| piece.slot == 0) else {
             return false;
         };
-        let read_base = |id: &ChunkId, bytes: Range<usize>| {
-            let base = base_of(piece, id)?;
+        let read_base = |base: &ChunkEntry, bytes: Range<usize>| {
+            let base = base_of(piece, base)?;
             let mut out = vec![0; bytes.len()];
             // Within a chunk, which is no longer than that.
             self.read(&base, bytes.start as u32, &mut out).ok()?;
@@ -895,7 +905,9 @@ impl Store {
             let reason = format!("frame {} differs from chunk {id}, {reason}", piece.frame);
             ReadError::Mismatch { pack: piece.pack, reason }
         };
-        let base = base_of(piece, &id).ok_or_else(|| mismatch("and nothing says where that is"))?;
+        let len = frame.base_len().ok_or_else(|| mismatch("of which it cannot be"))?;
+        let base = ChunkEntry { id, len: len as u32 };
+        let base = base_of(piece, &base).ok_or_else(|| mismatch("and nothing says where that is"))?;
         let mut bytes = vec![0; base.chunk_len as usize];
         self.read(&base, 0, &mut bytes)?;
         frame.with_base(&bytes).ok_or_else(|| mismatch("which has another length"))
@@ -950,9 +962,9 @@ impl Store {
         let found = self.find(&id, &mut pins, |found| found.base.is_none());
         // As a reader.
         self.release(pins);
-        let found = found.filter(|found| found.len as usize == frame.plain.len())?;
+        let found = found.filter(|found| Some(found.len as usize) == frame.base_len())?;
         let piece = found.piece(id);
-        let mut bytes = vec![0; frame.plain.len()];
+        let mut bytes = vec![0; found.len as usize];
         self.read(&piece, 0, &mut bytes).ok()?;
         frame.with_base(&bytes)
     }
@@ -1030,10 +1042,19 @@ impl ChunkTable {
     }
 }
 
-/// The chunk `id` that a piece's chunk is the differences from, whole.
-fn base_of(piece: &ChunkPiece, id: &ChunkId) -> Option<ChunkPiece> {
+/// The chunk that a piece's chunk is the differences from, whole.
+fn base_of(piece: &ChunkPiece, base: &ChunkEntry) -> Option<ChunkPiece> {
     let ChunkPlace { pack, frame, slot } = piece.base?;
-    Some(ChunkPiece { chunk: *id, pack, frame, slot, offset: 0, base: None, ..*piece })
+    Some(ChunkPiece {
+        chunk: base.id,
+        chunk_len: base.len,
+        pack,
+        frame,
+        slot,
+        offset: 0,
+        base: None,
+        stored: piece.stored,
+    })
 }
 
 /// A chunk's share of its frame's stored bytes, its entry in the frame's head included; at least 1.

@@ -1,7 +1,7 @@
 //! Headers of files of tensors, and coded runs, whatever they say. Behind checksums that are right: nothing else comes that far.
 
 use cairn_codec::tensor::files::{Detected, LONGEST_HEADER, TensorFile, detect, find};
-use cairn_codec::tensor::{Decoder, Encoder, Kernel, decode};
+use cairn_codec::tensor::{Base, Decoder, Encoder, Kernel, decode};
 use cairn_format::{ChunkId, Element, PlanesHead};
 
 use super::choices::Choices;
@@ -43,8 +43,8 @@ fn plain(which: u8, choices: &mut Choices<'_>) {
                 base.iter_mut().zip(changes).for_each(|(byte, change)| *byte ^= change);
                 base
             });
-            if let Some(coded) = Encoder::new(Kernel::best()).encode(plain, element, &CHUNK, base.as_deref())
-            {
+            let run = base.as_deref().map(|bytes| Base { element, bytes });
+            if let Some(coded) = Encoder::new(Kernel::best()).encode(plain, element, &CHUNK, run) {
                 let decoded = decode(Kernel::best(), &coded, &CHUNK, base.as_deref(), plain.len());
                 assert!(decoded.is_ok_and(|decoded| decoded == plain), "what was coded is decoded");
             }

@@ -672,6 +672,22 @@ fn bytes_in_another_place_do_not_pass_for_those_that_belong_there() {
 }
 
 #[test]
+fn heads_of_differences_name_the_elements_of_a_base_that_are_others_and_can_be_cast() {
+    for element in Element::all().filter(|element| element.is_number()) {
+        for base in Element::all() {
+            let shape = PlanesShape::Differences(base);
+            let head = PlanesHead { element, shape, ..planes_head() };
+            let bytes = head.encode(&ChunkId([7; 32]));
+            let found = PlanesHead::decode(&bytes, &ChunkId([7; 32]));
+            match element == base || element.casts_from(base) {
+                true => assert_eq!(found, Ok(head)),
+                false => assert!(found.is_err(), "{element:?} of {base:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn sections_that_this_version_does_not_know_are_skipped_where_even_and_refused_where_odd() {
     for (tag, known) in [(8u32, true), (1_000, true), (9, false), (1_001, false)] {
         let mut bytes = footer().encode();

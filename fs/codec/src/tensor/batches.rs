@@ -2,6 +2,8 @@
 
 use cairn_format::{ChunkId, Element};
 
+use super::Base;
+
 /// A run that is to be coded, as [`Encoder::encode`](super::Encoder::encode) takes it.
 #[derive(Clone, Copy)]
 pub struct Run<'r> {
@@ -11,8 +13,8 @@ pub struct Run<'r> {
     pub element: Element,
     /// The chunk that they are.
     pub chunk: ChunkId,
-    /// A run as long that this one may be near to.
-    pub base: Option<&'r [u8]>,
+    /// A run that this one may be near to.
+    pub base: Option<Base<'r>>,
 }
 
 /// Codes many runs at once, to the bytes that an [`Encoder`](super::Encoder) gives.

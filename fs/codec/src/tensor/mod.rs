@@ -14,6 +14,7 @@
 
 mod batches;
 mod block;
+mod cast;
 mod difference;
 pub mod files;
 mod frequencies;
@@ -36,6 +37,7 @@ use parts::{Draft, Drafts};
 use rans::{Table, Words};
 
 pub use batches::{Batches, Run};
+pub use cast::{Base, base_len};
 pub use kernel::Kernel;
 
 /// Why bytes are no coded run, though their checksums are right.
@@ -74,14 +76,14 @@ impl Encoder {
     }
 
     /// The run `plain`, which is `chunk`, coded as elements of this kind; what is left where it ends within one is stored as it is.
-    /// With a `base`, as long a run, by the differences from that where this takes less by a fiftieth of the run. None where nothing saves
+    /// With a `base`, a run of as many elements, by the differences from that where this takes less by a fiftieth of the run. None where nothing saves
     /// that much.
     pub fn encode(
         &mut self,
         plain: &[u8],
         element: Element,
         chunk: &ChunkId,
-        base: Option<&[u8]>,
+        base: Option<Base<'_>>,
     ) -> Option<Vec<u8>> {
         match Draft::of(self.kernel, plain, element, chunk, base) {
             Drafts::Coded(coded) => coded,
@@ -158,6 +160,12 @@ impl Decoder {
             _ if whole == 0 => return Err(Malformed("a run is shorter than its elements").into()),
             _ => whole.div_ceil(decoder.head.element.block_len()),
         };
+        if decoder.of_base().is_some_and(|base| base_len(plain_len, decoder.head.element, base).is_none()) {
+            return Err(Malformed(
+                "a run differs from one of other elements, and ends within one of its own",
+            )
+            .into());
+        }
         match decoder.head.blocks.len() == blocks {
             true => Ok(decoder),
             false => Err(Malformed("a run has another number of blocks than its length asks for").into()),
@@ -183,9 +191,28 @@ impl Decoder {
         (number * step).min(end)..end
     }
 
-    /// Whether blocks are decoded with the help of the run's base.
-    pub fn needs_base(&self) -> bool {
-        self.head.shape == PlanesShape::Differences
+    /// What the elements are of the run's base, where blocks are decoded with the help of one.
+    pub fn of_base(&self) -> Option<Element> {
+        match self.head.shape {
+            PlanesShape::Differences(base) => Some(base),
+            _ => None,
+        }
+    }
+
+    /// Which of the base's bytes those of these elements of the run are decoded with, if any are.
+    pub fn share_of_base(&self, plain: Range<usize>) -> Option<Range<usize>> {
+        let (of, base) = (self.head.element, self.of_base()?);
+        Some(base_len(plain.start, of, base)?..base_len(plain.end, of, base)?)
+    }
+
+    /// That this is as much of a base as so many of the run's bytes take.
+    fn check_base(&self, base: Option<&[u8]>, len: usize) -> Result<(), Malformed> {
+        match self.share_of_base(0..len) {
+            Some(share) if base.is_none_or(|base| base.len() != share.len()) => {
+                Err(Malformed("the run that this one differs from is not there, or of another length"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Bytes of memory that it takes.
@@ -208,7 +235,7 @@ impl Decoder {
     }
 
     /// Checks and decodes blocks that follow each other: `stored` are their bytes, `plain` is as long as their share of the run;
-    /// with the help of the same share of the base where [`needs_base`](Self::needs_base).
+    /// with the help of their [share of the base](Self::share_of_base) where there is one.
     pub fn decode_blocks(
         &self,
         numbers: Range<usize>,
@@ -216,11 +243,7 @@ impl Decoder {
         base: Option<&[u8]>,
         plain: &mut [u8],
     ) -> Result<(), RunError> {
-        if self.needs_base() && base.is_none_or(|base| base.len() != plain.len()) {
-            return Err(
-                Malformed("the run that this one differs from is not there, or of another length").into()
-            );
-        }
+        self.check_base(base, plain.len())?;
         self.put_blocks(numbers, stored, base, plain)
     }
 
@@ -243,7 +266,8 @@ impl Decoder {
                 let (from, place) = (self.stored(number).unwrap_or_default(), self.plain(number));
                 let from = from.start.saturating_sub(stored_from)..from.end.saturating_sub(stored_from);
                 let stored = stored.get(from.start as usize..from.end as usize).unwrap_or_default();
-                let base = base.and_then(|base| base.get(place.start - plain_from..place.end - plain_from));
+                let share = self.share_of_base(place.start - plain_from..place.end - plain_from);
+                let base = base.zip(share).and_then(|(base, share)| base.get(share));
                 let plain = rest.split_off_mut(..place.len()).unwrap_or_default();
                 blocks.push(Block { number, stored, base, plain, planes });
             }
@@ -264,11 +288,7 @@ impl Decoder {
 
     /// Decodes the whole run, of which these are all bytes behind the head.
     pub fn decode(&self, stored: &[u8], base: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
-        if self.needs_base() && base.is_none_or(|base| base.len() != self.plain_len) {
-            return Err(
-                Malformed("the run that this one differs from is not there, or of another length").into()
-            );
-        }
+        self.check_base(base, self.plain_len)?;
         self.decode_all(stored, base)
     }
 
@@ -318,10 +338,9 @@ impl Decoder {
         let plain = &mut plain[..whole];
         match &self.head.shape {
             PlanesShape::Palette(_) => self.complete(planes, base, plain),
-            PlanesShape::Differences => {
+            PlanesShape::Differences(of_base) => {
                 planes::join(self.kernel, integer(element), planes, plain);
-                self.add(base, plain);
-                Ok(())
+                self.add(*of_base, base, plain)
             }
             PlanesShape::Planes | PlanesShape::Periodic(_) => {
                 planes::join(self.kernel, element, planes, plain);
@@ -344,18 +363,20 @@ impl Decoder {
             }
             shape => {
                 plain.copy_from_slice(elements);
-                if *shape == PlanesShape::Differences {
-                    self.add(base, plain);
+                match shape {
+                    PlanesShape::Differences(of_base) => self.add(*of_base, base, plain),
+                    _ => Ok(()),
                 }
-                Ok(())
             }
         }
     }
 
     /// Adds the base to differences; without one they stay that.
-    fn add(&self, base: Option<&[u8]>, plain: &mut [u8]) {
-        if let Some(base) = base.and_then(|base| base.get(..plain.len())) {
-            difference::add(self.kernel, self.head.element, plain, base);
+    fn add(&self, of_base: Element, base: Option<&[u8]>, plain: &mut [u8]) -> Result<(), RunError> {
+        let Some(bytes) = base else { return Ok(()) };
+        match add_whole(self.kernel, self.head.element, plain, Base { element: of_base, bytes }) {
+            true => Ok(()),
+            false => Err(Malformed("a block's share of the base has another length than it").into()),
         }
     }
 }
@@ -382,28 +403,38 @@ pub fn decode(
     Decoder::new(kernel, head, chunk, plain_len)?.decode(blocks, base)
 }
 
-/// Decodes a whole run as [`decode`] does; one of differences only as far as that goes without its base: [`add_base`] does the rest. Whether it
-/// is one comes with it.
+/// Decodes a whole run as [`decode`] does; one of differences only as far as that goes without its base: [`add_base`] does the rest. What
+/// that base's elements are comes with it.
 pub fn decode_without_base(
     kernel: Kernel,
     coded: &[u8],
     chunk: &ChunkId,
     plain_len: usize,
-) -> Result<(Vec<u8>, bool), RunError> {
+) -> Result<(Vec<u8>, Option<Element>), RunError> {
     let head_len = PlanesHead::len_of(coded)? as usize;
     let (head, blocks) = coded.split_at_checked(head_len).ok_or(Malformed("a run is cut short"))?;
     let decoder = Decoder::new(kernel, head, chunk, plain_len)?;
-    Ok((decoder.decode_all(blocks, None)?, decoder.needs_base()))
+    Ok((decoder.decode_all(blocks, None)?, decoder.of_base()))
 }
 
-/// Makes the differences of a run of elements of this kind the run, with the run that they are from. False where that is of another length.
-pub fn add_base(kernel: Kernel, element: Element, differences: &mut [u8], base: &[u8]) -> bool {
+/// Makes the differences of a run of elements of this kind the run, with the run that they are from. False where that has not as many.
+pub fn add_base(kernel: Kernel, element: Element, differences: &mut [u8], base: Base<'_>) -> bool {
+    let all = base_len(differences.len(), element, base.element).is_some_and(|len| len == base.bytes.len());
     let whole = differences.len() / element.width() * element.width();
-    if base.len() != differences.len() || !element.is_number() {
-        return false;
+    all && element.is_number() && add_whole(kernel, element, &mut differences[..whole], base)
+}
+
+/// The same of whole elements: the base may go on behind as many.
+fn add_whole(kernel: Kernel, element: Element, differences: &mut [u8], base: Base<'_>) -> bool {
+    let len = base_len(differences.len(), element, base.element);
+    let share = len.and_then(|len| Some(Base { bytes: base.bytes.get(..len)?, ..base }));
+    match share.and_then(|base| base.cast(kernel, element, differences.len())) {
+        Some(base) => {
+            difference::add(kernel, element, differences, &base);
+            true
+        }
+        None => false,
     }
-    difference::add(kernel, element, &mut differences[..whole], &base[..whole]);
-    true
 }
 
 /// The integers as long as an element.

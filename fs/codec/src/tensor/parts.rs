@@ -10,7 +10,7 @@ use super::block::{self, Piece, Pieces, Plane, SAMPLED, Shared, Way};
 use super::frequencies::Frequencies;
 use super::kernel::Kernel;
 use super::rans::{Coder, Reader, STATES_LEN, Words};
-use super::{Decoder, Malformed, RunError, difference, integer, palette, period, planes};
+use super::{Base, Decoder, Malformed, RunError, difference, integer, palette, period, planes};
 
 /// How often each byte of a plane comes; none of what looks like noise.
 pub type Counts = Option<[u32; 256]>;
@@ -48,7 +48,7 @@ impl<'p> Draft<'p> {
         plain: &'p [u8],
         element: Element,
         chunk: &ChunkId,
-        base: Option<&[u8]>,
+        base: Option<Base<'_>>,
     ) -> Drafts<'p> {
         if let Some(pattern) = period::period(plain) {
             let shape = PlanesShape::Periodic(pattern.to_vec());
@@ -77,11 +77,13 @@ impl<'p> Draft<'p> {
             }
             None => draft(PlanesShape::Planes, Cow::Borrowed(whole), element, step),
         };
-        let base = base.filter(|base| base.len() == plain.len() && element.is_number());
-        let near = base.map(|base| {
+        let base = base.filter(|_| element.is_number());
+        let near = base.and_then(|base| {
+            let cast = base.cast(kernel, element, plain.len())?;
             let mut differences = vec![0; whole.len()];
-            difference::subtract(kernel, element, whole, &base[..whole.len()], &mut differences);
-            draft(PlanesShape::Differences, Cow::Owned(differences), integer(element), step)
+            difference::subtract(kernel, element, whole, &cast[..whole.len()], &mut differences);
+            let shape = PlanesShape::Differences(base.element);
+            Some(draft(shape, Cow::Owned(differences), integer(element), step))
         });
         Drafts::Blocks([alone].into_iter().chain(near).collect())
     }
@@ -294,7 +296,7 @@ impl Decoder {
     pub fn element(&self) -> Element {
         match self.head.shape {
             PlanesShape::Palette(_) => Element::Byte,
-            PlanesShape::Differences => integer(self.head.element),
+            PlanesShape::Differences(_) => integer(self.head.element),
             _ => self.head.element,
         }
     }

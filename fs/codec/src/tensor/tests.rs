@@ -122,14 +122,15 @@ proptest! {
         let mut plain = base.clone();
         changes.iter().filter(|_| !base.is_empty()).for_each(|(at, bits)| *at.get_mut(&mut plain) ^= bits);
         let alone = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, None);
-        let near = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, Some(&base));
+        let run = Some(Base { element, bytes: &base });
+        let near = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, run);
         let Some(coded) = &near else {
             prop_assert_eq!(alone, None);
             return Ok(());
         };
         prop_assert!(alone.is_none_or(|alone| coded.len() <= alone.len()));
         for kernel in Kernel::available() {
-            prop_assert_eq!(&Encoder::new(kernel).encode(&plain, element, &CHUNK, Some(&base)), &near);
+            prop_assert_eq!(&Encoder::new(kernel).encode(&plain, element, &CHUNK, run), &near);
             let decoded = decode(kernel, coded, &CHUNK, Some(&base), plain.len());
             prop_assert_eq!(decoded.as_ref(), Ok(&plain));
         }
@@ -137,6 +138,62 @@ proptest! {
         let short = base.get(..base.len().saturating_sub(8 + cut)).unwrap_or_default();
         if let Ok(decoded) = decode(Kernel::best(), coded, &CHUNK, Some(short), plain.len()) {
             prop_assert_eq!(decoded, plain);
+        }
+    }
+
+    #[test]
+    fn what_was_cast_takes_next_to_nothing_and_is_had_back(
+        base in runs(),
+        kinds in (0usize..3, 0usize..3),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0u8..4), 0..20),
+        cut in 1usize..5,
+        which: (prop::sample::Index, prop::sample::Index),
+    ) {
+        const KINDS: [Element; 3] = [Element::Half, Element::Bfloat, Element::Single];
+        let (of, element) = (KINDS[kinds.0], KINDS[kinds.1]);
+        let bytes = &base[..base.len() / of.width() * of.width()];
+        let base = Base { element: of, bytes };
+        let mut plain = base.cast(Kernel::best(), element, bytes.len() / of.width() * element.width()).unwrap().into_owned();
+        changes.iter().filter(|_| !bytes.is_empty()).for_each(|(at, bits)| *at.get_mut(&mut plain) ^= bits);
+        let alone = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, None);
+        let near = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, Some(base));
+        let Some(coded) = &near else {
+            prop_assert!(alone.is_none() && plain.len() < 9_000);
+            return Ok(());
+        };
+        prop_assert!(!PlanesHead::is_differences(coded) || coded.len() <= 600 + plain.len() / 20, "{} of {}", coded.len(), plain.len());
+        for kernel in Kernel::available() {
+            prop_assert_eq!(&Encoder::new(kernel).encode(&plain, element, &CHUNK, Some(base)), &near);
+            let decoded = decode(kernel, coded, &CHUNK, Some(bytes), plain.len());
+            prop_assert_eq!(decoded.as_ref(), Ok(&plain));
+        }
+        // Some blocks alone, and the differences without their base.
+        let (head, blocks) = coded.split_at(PlanesHead::len_of(coded).unwrap() as usize);
+        let decoder = Decoder::new(Kernel::best(), head, &CHUNK, plain.len()).unwrap();
+        let (mut differences, of_base) = decode_without_base(Kernel::best(), coded, &CHUNK, plain.len()).unwrap();
+        prop_assert_eq!(of_base, PlanesHead::is_differences(coded).then_some(of));
+        if of_base.is_some() {
+            let (one, other) = (which.0.index(decoder.blocks()), which.1.index(decoder.blocks()));
+            let numbers = one.min(other)..one.max(other) + 1;
+            let stored = decoder.stored(numbers.start).unwrap().start..decoder.stored(numbers.end - 1).unwrap().end;
+            let place = decoder.plain(numbers.start).start..decoder.plain(numbers.end - 1).end;
+            let share = &bytes[decoder.share_of_base(place.clone()).unwrap()];
+            let mut decoded = vec![0xa5; place.len()];
+            let stored = &blocks[stored.start as usize..stored.end as usize];
+            decoder.decode_blocks(numbers.clone(), stored, Some(share), &mut decoded).unwrap();
+            prop_assert_eq!(&decoded[..], &plain[place]);
+            prop_assert!(decoder.decode_blocks(numbers, stored, Some(&share[cut.min(share.len())..]), &mut decoded).is_err());
+            prop_assert!(decode(Kernel::best(), coded, &CHUNK, Some(&bytes[cut..]), plain.len()).is_err());
+            let short = Base { element: of, bytes: &bytes[cut..] };
+            prop_assert!(!add_base(Kernel::best(), element, &mut differences, short));
+            prop_assert!(add_base(Kernel::best(), element, &mut differences, base));
+            prop_assert_eq!(&differences, &plain);
+        }
+        // Bytes that are no whole elements are not predicted by others.
+        if of != element {
+            plain.push(1);
+            let odd = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, Some(base));
+            prop_assert!(odd.is_none_or(|odd| !PlanesHead::is_differences(&odd)));
         }
     }
 

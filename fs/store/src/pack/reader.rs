@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cairn_codec::tensor::Kernel;
+use cairn_codec::tensor::{Base, Kernel, add_base, base_len};
 use cairn_format::{
     ChunkEntry, ChunkId, Codec, Element, Footer, FrameEntry, FrameHead, PACK_HEADER_LEN, PACK_LEN_MAX,
     PackHeader, PackId, PackLayout, PlanesHead, TRAILER_LEN, Trailer,
@@ -34,6 +34,8 @@ pub struct DecodedFrame {
     pub element: Option<Element>,
     /// The chunk that it is stored as the differences from, where it is.
     pub base: Option<ChunkId>,
+    /// What that one's elements are.
+    of_base: Option<Element>,
     /// Whether that was added: until then `plain` are the differences, and it has no chunks.
     is_whole: bool,
     /// Where each chunk begins in the plain bytes.
@@ -47,7 +49,7 @@ impl DecodedFrame {
         plain: Vec<u8>,
         chunks: Vec<ChunkEntry>,
         element: Option<Element>,
-        base: Option<ChunkId>,
+        base: Option<(ChunkId, Element)>,
     ) -> DecodedFrame {
         let starts = chunks
             .iter()
@@ -62,17 +64,29 @@ impl DecodedFrame {
             chunks,
             element,
             is_whole: base.is_none(),
-            base,
+            base: base.map(|(chunk, _)| chunk),
+            of_base: base.map(|(_, element)| element),
             starts,
             healed: AtomicBool::new(false),
         }
     }
 
-    /// The same with its base's bytes added; none where these are not as long, or it has none.
+    /// What the elements are of the chunk that it is the differences from, where it is.
+    pub fn of_base(&self) -> Option<Element> {
+        self.of_base
+    }
+
+    /// How long the chunk is that it is the differences from, where it is.
+    pub(crate) fn base_len(&self) -> Option<usize> {
+        base_len(self.plain.len(), self.element?, self.of_base?)
+    }
+
+    /// The same with its base's bytes added; none where these are not as many, or it has none.
     pub(crate) fn with_base(mut self, bytes: &[u8]) -> Option<DecodedFrame> {
         let element = self.element.filter(|_| !self.is_whole)?;
+        let base = Base { element: self.of_base?, bytes };
         self.is_whole = true;
-        cairn_codec::tensor::add_base(Kernel::best(), element, &mut self.plain, bytes).then_some(self)
+        add_base(Kernel::best(), element, &mut self.plain, base).then_some(self)
     }
 
     /// Whether its bytes are those of its chunks, not differences from a base that was not added yet.
@@ -259,10 +273,10 @@ impl PackReader {
             )));
         }
         let plain = head.plain_len as usize;
-        let (plain, differs) = cairn_codec::decode_without_base(head.codec, stored, plain, &head.chunks)
+        let (plain, of_base) = cairn_codec::decode_without_base(head.codec, stored, plain, &head.chunks)
             .map_err(|e| damaged(e.to_string()))?;
-        let base = head.bases.first().copied().filter(|_| differs);
-        if differs && base.is_none() {
+        let base = head.bases.first().copied().zip(of_base);
+        if of_base.is_some() && base.is_none() {
             return Err(damaged("it is the differences from a chunk that it does not name".into()));
         }
         let element = (head.codec == Codec::Planes).then(|| PlanesHead::element_of(stored)).flatten();

@@ -34,8 +34,14 @@ impl RunHead {
     }
 
     /// The chunk that it is the differences from, where it is.
-    pub(crate) fn base(&self) -> Option<&ChunkId> {
-        self.base.as_ref()
+    pub(crate) fn base(&self) -> Option<ChunkEntry> {
+        let len = self.decoder.share_of_base(0..self.chunk.len as usize)?.len();
+        Some(ChunkEntry { id: self.base?, len: u32::try_from(len).ok()? })
+    }
+
+    /// Which bytes of that some of this one's are decoded with.
+    pub(crate) fn share_of_base(&self, plain: Range<usize>) -> Option<Range<usize>> {
+        self.decoder.share_of_base(plain)
     }
 
     /// Whether it is this chunk.
@@ -111,7 +117,7 @@ impl PackReader {
         let decoder = Decoder::new(Kernel::best(), head, &chunk.id, chunk.len as usize).ok()?;
         let blocks_at = entry.offset.checked_add(head_end.into())?;
         let blocks_len = entry.len - head_end;
-        let fits = decoder.needs_base() == base.is_some();
+        let fits = decoder.of_base().is_some() == base.is_some();
         let read = start.len();
         fits.then_some(RunHead { chunk: *chunk, decoder, base, blocks_at, blocks_len, read })
     }

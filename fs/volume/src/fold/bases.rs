@@ -1,5 +1,5 @@
-//! Which chunk a new one of a tensor may be near to: that of the tensor of the same name, shape and type, in the same place; else one that looks
-//! alike.
+//! Which chunk a new one of a tensor may be near to: that of the tensor of the same name, shape and type, in the same place, or of floats of another
+//! type, which are cast; else one that looks alike.
 //!
 //! What is known of a chunk is five numbers: one of its name, four of sixteen of its elements each, of which only the highest byte counts: training that goes on
 //! changes these seldom. A table of bounded size leads from such numbers to chunks that are stored by themselves. It is a help and no more: what it says is looked up
@@ -21,13 +21,20 @@ const SAMPLES: usize = 16;
 /// What a chunk of a tensor is known by.
 pub(crate) type Keys = [u64; 1 + BANDS];
 
+/// A chunk that others may be differences from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Known {
+    pub(crate) chunk: ChunkId,
+    pub(crate) len: u32,
+}
+
 /// Chunks that others may be differences from.
 #[derive(Default)]
 pub(crate) struct Bases(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    known: HashMap<u64, (ChunkId, u32)>,
+    known: HashMap<u64, Known>,
     /// The oldest first.
     order: VecDeque<u64>,
     changed: bool,
@@ -39,7 +46,9 @@ impl Bases {
         let bases = Bases::default();
         {
             let mut state = bases.state();
-            table.entries.iter().for_each(|entry| state.put(entry.key, entry.chunk, entry.len));
+            for BaseEntry { key, chunk, len } in &table.entries {
+                state.put(*key, Known { chunk: *chunk, len: *len });
+            }
             state.changed = false;
         }
         bases
@@ -50,16 +59,22 @@ impl Bases {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A chunk as long that is known by one of these, by the first of them where it can be.
-    pub(crate) fn find(&self, keys: &Keys, len: u32) -> Option<ChunkId> {
+    /// A chunk that may have as many elements as one of `len` bytes of this kind, known by one of these, by the first of them where it can be.
+    pub(crate) fn find(&self, keys: &Keys, len: usize, element: Element) -> Option<Known> {
         let state = self.state();
-        keys.iter().find_map(|key| state.known.get(key).filter(|(_, of)| *of == len).map(|(chunk, _)| *chunk))
+        let as_many = |known: &&Known| {
+            let known = known.len as usize;
+            known == len
+                || (known == 2 * len && element.casts_from(Element::Single))
+                || (2 * known == len && element == Element::Single)
+        };
+        keys.iter().find_map(|key| state.known.get(key).filter(as_many).copied())
     }
 
     /// A chunk that is stored by itself is known by these from now on.
-    pub(crate) fn note(&self, keys: &Keys, chunk: ChunkId, len: u32) {
+    pub(crate) fn note(&self, keys: &Keys, chunk: Known) {
         let mut state = self.state();
-        keys.iter().filter(|key| **key != 0).for_each(|key| state.put(*key, chunk, len));
+        keys.iter().filter(|key| **key != 0).for_each(|key| state.put(*key, chunk));
     }
 
     /// What is to be saved; none where nothing changed since it was read.
@@ -69,16 +84,17 @@ impl Bases {
             return None;
         }
         let entry = |key: &u64| {
-            state.known.get(key).map(|(chunk, len)| BaseEntry { key: *key, chunk: *chunk, len: *len })
+            let Known { chunk, len } = *state.known.get(key)?;
+            Some(BaseEntry { key: *key, chunk, len })
         };
         Some(state.order.iter().filter_map(entry).collect())
     }
 }
 
 impl State {
-    fn put(&mut self, key: u64, chunk: ChunkId, len: u32) {
+    fn put(&mut self, key: u64, chunk: Known) {
         self.changed = true;
-        if self.known.insert(key, (chunk, len)).is_none() {
+        if self.known.insert(key, chunk).is_none() {
             self.order.push_back(key);
         }
         while self.order.len() > LIMIT {
@@ -89,7 +105,7 @@ impl State {
     }
 }
 
-/// What the bytes of a chunk of a tensor are known by; `name` is what its name, shape, type and its place in it are.
+/// What the bytes of a chunk of a tensor are known by; `name` is what its name, shape, kind and its place in it are.
 pub(crate) fn keys(name: u64, plain: &[u8], element: Element) -> Keys {
     let width = element.width();
     let elements = plain.len() / width;
@@ -134,32 +150,43 @@ mod tests {
         let near: Vec<f32> = weights.iter().map(|x| x * 1.01).collect();
         let one = keys(7, &bytes(&weights), Element::Single);
         let bases = Bases::default();
-        bases.note(&one, ChunkId([1; 32]), 400_000);
+        let chunk = |n| Known { chunk: ChunkId([n; 32]), len: 400_000 };
+        bases.note(&one, chunk(1));
         let other = keys(8, &bytes(&near), Element::Single);
-        assert_eq!(bases.find(&other, 400_000), Some(ChunkId([1; 32])));
-        assert_eq!(bases.find(&other, 400_004), None);
+        assert_eq!(bases.find(&other, 400_000, Element::Single), Some(chunk(1)));
+        assert_eq!(bases.find(&other, 400_004, Element::Single), None);
         let far = keys(9, &bytes(&floats(40_503, 100_000)), Element::Single);
-        assert_eq!(bases.find(&far, 400_000), None);
+        assert_eq!(bases.find(&far, 400_000, Element::Single), None);
         // By its name first.
-        bases.note(&far, ChunkId([2; 32]), 400_000);
-        assert_eq!(bases.find(&keys(9, &bytes(&near), Element::Single), 400_000), Some(ChunkId([2; 32])));
+        bases.note(&far, chunk(2));
+        assert_eq!(
+            bases.find(&keys(9, &bytes(&near), Element::Single), 400_000, Element::Single),
+            Some(chunk(2))
+        );
+        // What is cast has as many elements.
+        assert_eq!(bases.find(&far, 200_000, Element::Bfloat), Some(chunk(2)));
+        assert_eq!(bases.find(&far, 800_000, Element::Single), Some(chunk(2)));
+        assert_eq!(bases.find(&far, 800_000, Element::Bfloat), None);
+        assert_eq!(bases.find(&far, 200_000, Element::Short), None);
         // What is the same everywhere is near to nothing.
         let zeros = keys(10, &[0; 400_000], Element::Single);
         assert_eq!(zeros[1..], [0; BANDS]);
         let saved = BaseTable { store: cairn_format::Uuid([0; 16]), entries: bases.changed().expect("some") };
-        assert_eq!(Bases::of(&saved).find(&other, 400_000), Some(ChunkId([1; 32])));
+        assert_eq!(Bases::of(&saved).find(&other, 400_000, Element::Single), Some(chunk(1)));
         assert!(bases.changed().is_none() && Bases::of(&saved).changed().is_none());
     }
 
     #[test]
     fn the_oldest_are_forgotten_first() {
         let bases = Bases::default();
+        let chunk = Known { chunk: ChunkId([1; 32]), len: 1 };
         for n in 1..=LIMIT as u64 {
-            bases.note(&[n, 0, 0, 0, 0], ChunkId([1; 32]), 1);
+            bases.note(&[n, 0, 0, 0, 0], chunk);
         }
-        assert!(bases.find(&[1, 0, 0, 0, 0], 1).is_some());
-        bases.note(&[u64::MAX, 0, 0, 0, 0], ChunkId([1; 32]), 1);
-        assert!(bases.find(&[1, 0, 0, 0, 0], 1).is_none());
-        assert!(bases.find(&[2, 0, 0, 0, 0], 1).is_some());
+        let find = |n| bases.find(&[n, 0, 0, 0, 0], 1, Element::Byte);
+        assert!(find(1).is_some());
+        bases.note(&[u64::MAX, 0, 0, 0, 0], chunk);
+        assert!(find(1).is_none());
+        assert!(find(2).is_some());
     }
 }

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cairn_codec::Compressor;
-use cairn_codec::tensor::{Batches, Run};
+use cairn_codec::tensor::{self, Batches, Run};
 use cairn_format::{
     ChunkEntry, ChunkId, ChunkPiece, Codec, Compression, Element, PackId, PlanesHead, Replaced,
 };
 use cairn_store::{Located, PackWriter, Pins, SealedPack, StoreError};
 
-use super::bases::{self, Keys};
+use super::bases::{self, Keys, Known};
 use super::tensors::RUN;
 use super::{KIND, Place, lock};
 use crate::checkpoint::MaintainError;
@@ -32,8 +32,21 @@ struct Frame {
     chunks: Vec<ChunkEntry>,
     /// What the numbers are of the one chunk that it holds.
     element: Option<Element>,
-    /// A chunk that this may be stored as the differences from, and its bytes.
-    base: Option<(ChunkId, Vec<u8>)>,
+    /// A chunk that this may be stored as the differences from.
+    base: Option<FrameBase>,
+}
+
+/// What a frame may be stored as the differences from.
+struct FrameBase {
+    chunk: ChunkId,
+    element: Element,
+    plain: Vec<u8>,
+}
+
+impl FrameBase {
+    fn run(&self) -> tensor::Base<'_> {
+        tensor::Base { element: self.element, bytes: &self.plain }
+    }
 }
 
 /// A part of a tensor, or of what repeats a pattern.
@@ -48,6 +61,8 @@ pub(super) struct Part {
 pub(crate) struct Base {
     pub(crate) place: Place,
     pub(crate) id: ChunkId,
+    /// What its numbers are.
+    pub(crate) element: Element,
     pub(crate) plain: Vec<u8>,
 }
 
@@ -87,7 +102,7 @@ pub(crate) struct Packer<'a> {
     /// Chunks of the pack being filled: its own table, before any footer lists them.
     placed: HashMap<ChunkId, Placed>,
     /// What chunks of tensors are known by, with the frames that they are.
-    known: Vec<(u32, Keys, ChunkEntry)>,
+    known: Vec<(u32, Keys, Known)>,
     /// What they take the place of.
     replaces: Vec<Replaced>,
     jobs: SyncSender<Job>,
@@ -114,7 +129,8 @@ impl Packer<'_> {
         pins: &mut Pins,
     ) -> Result<(Place, Option<Place>), MaintainError> {
         let differs = part.filter(|part| core.writing.tensor_delta && part.element.is_number());
-        let keys = differs.and_then(|part| Some(bases::keys(part.name?, plain, part.element)));
+        let keys =
+            differs.and_then(|part| Some((bases::keys(part.name?, plain, part.element), part.element)));
         let known = match core.writing.dedup {
             Dedup::Off => None,
             _ => {
@@ -124,17 +140,17 @@ impl Packer<'_> {
         };
         if let Some(known) = known {
             core.counters.deduped_bytes.add(plain.len() as u64);
-            if let (Some(keys), Place::Found(Located { base: None, len, .. })) = (keys, known.0) {
-                core.bases.note(&keys, *id, len);
+            if let (Some((keys, _)), Place::Found(Located { base: None, len, .. })) = (keys, known.0) {
+                core.bases.note(&keys, Known { chunk: *id, len });
             }
             return Ok(known);
         }
         core.counters.new_bytes.add(plain.len() as u64);
-        let base = keys.and_then(|keys| near(core, &keys, id, plain, pins));
+        let base = keys.and_then(|(keys, element)| near(core, &keys, id, plain.len(), element, pins));
         let at = base.as_ref().map(|base| base.place);
         let place = self.add(id, plain, part.map(|part| part.element), base);
-        if let (Some(keys), Place::New { frame, .. }) = (keys, place) {
-            self.known.push((frame, keys, ChunkEntry { id: *id, len: plain.len() as u32 }));
+        if let (Some((keys, _)), Place::New { frame, .. }) = (keys, place) {
+            self.known.push((frame, keys, Known { chunk: *id, len: plain.len() as u32 }));
         }
         Ok((place, at))
     }
@@ -178,7 +194,8 @@ impl Packer<'_> {
         self.chunks += 1;
         if element.is_some() {
             self.frame.element = element;
-            self.frame.base = base.map(|base| (base.id, base.plain));
+            self.frame.base =
+                base.map(|base| FrameBase { chunk: base.id, element: base.element, plain: base.plain });
             self.send();
         }
         place
@@ -219,15 +236,25 @@ impl Packer<'_> {
 }
 
 /// A chunk that this one may be near to, which is stored by itself; its pack is pinned.
-fn near(core: &Core, keys: &Keys, id: &ChunkId, plain: &[u8], pins: &mut Pins) -> Option<Base> {
-    let len = plain.len() as u32;
-    let base = core.bases.find(keys, len).filter(|base| base != id)?;
-    let alone = |found: &Located| found.base.is_none() && found.len == len;
-    let found = core.store.lookup_pin_where(&base, pins, alone)?;
-    let mut bytes = vec![0; plain.len()];
+fn near(
+    core: &Core,
+    keys: &Keys,
+    id: &ChunkId,
+    len: usize,
+    element: Element,
+    pins: &mut Pins,
+) -> Option<Base> {
+    let base = core.bases.find(keys, len, element).filter(|base| base.chunk != *id)?;
+    let alone = |found: &Located| found.base.is_none() && found.len == base.len;
+    let found = core.store.lookup_pin_where(&base.chunk, pins, alone)?;
     // From there only: it is what the file is going to name.
-    core.store.read_there(&found.piece(base), 0, &mut bytes).ok()?;
-    Some(Base { place: Place::Found(found), id: base, plain: bytes })
+    let frame = core.store.frame_of(&found.piece(base.chunk)).ok()?;
+    let (chunk, plain) = frame.chunk(found.slot).filter(|(chunk, _)| chunk.id == base.chunk)?;
+    // What nothing was found in may be of this kind, too.
+    let of_base = frame.element.unwrap_or(element);
+    let as_many = tensor::base_len(len, element, of_base) == Some(chunk.len as usize);
+    let place = Place::Found(found);
+    as_many.then(|| Base { place, id: base.chunk, element: of_base, plain: plain.to_vec() })
 }
 
 /// Where a chunk is stored already, if it is; its pack is pinned.
@@ -328,7 +355,7 @@ pub(crate) fn with_packer(
                 pack.replace(replaces);
                 let sealed = pack.seal(None)?;
                 let alone = known.iter().filter(|(frame, ..)| sealed.footer.base_of(*frame).is_none());
-                alone.for_each(|(_, keys, chunk)| core.bases.note(keys, chunk.id, chunk.len));
+                alone.for_each(|(_, keys, chunk)| core.bases.note(keys, *chunk));
                 Ok(Some(sealed))
             }
             (Err(error), Ok(pack)) => {
@@ -368,7 +395,7 @@ fn batch(batches: &dyn Batches, waiting: &Receiver<Job>, jobs: &SyncSender<Job>,
 
 fn run_of(job: &Job) -> Option<Run<'_>> {
     let (element, [chunk]) = (job.frame.element?, &job.frame.chunks[..]) else { return None };
-    let base = job.frame.base.as_ref().map(|(_, bytes)| &bytes[..]);
+    let base = job.frame.base.as_ref().map(FrameBase::run);
     Some(Run { plain: &job.frame.plain, element, chunk: chunk.id, base })
 }
 
@@ -383,7 +410,7 @@ fn compress(waiting: &Mutex<Receiver<Job>>, coded: &SyncSender<Coded>) {
         };
         let (codec, stored) = match (frame.element, &frame.chunks[..]) {
             (Some(element), [chunk]) => {
-                let base = frame.base.as_ref().map(|(_, bytes)| &bytes[..]);
+                let base = frame.base.as_ref().map(FrameBase::run);
                 match done {
                     Some(done) => compressor.keep_run(&frame.plain, element, &chunk.id, base, done),
                     None => compressor.encode_run(&frame.plain, element, &chunk.id, base),
@@ -393,7 +420,7 @@ fn compress(waiting: &Mutex<Receiver<Job>>, coded: &SyncSender<Coded>) {
         };
         let plain_len = frame.plain.len() as u32;
         let differs = codec == Codec::Planes && PlanesHead::is_differences(&stored);
-        let base = frame.base.filter(|_| differs).map(|(id, _)| id);
+        let base = frame.base.filter(|_| differs).map(|base| base.chunk);
         if coded.send(Coded { number, codec, stored, plain_len, chunks: frame.chunks, base }).is_err() {
             return;
         }

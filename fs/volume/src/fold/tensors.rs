@@ -33,7 +33,7 @@ struct Span {
     start: u64,
     end: u64,
     element: Element,
-    /// What its name, shape and type are known by.
+    /// What its name, shape and type are known by; floats of 16 and of 32 bits are of one type.
     name: u64,
 }
 
@@ -105,7 +105,7 @@ impl Cuts {
     pub(super) fn known_by(&self, at: u64) -> Option<u64> {
         let next = self.tensors.partition_point(|span| span.end <= at);
         let span = self.tensors.get(next).filter(|span| span.start <= at)?;
-        Some(mix(span.name, at - span.start) | 1)
+        Some(mix(span.name, (at - span.start) / span.element.width() as u64) | 1)
     }
 
     /// The length of the chunk that begins at `at`, and what its numbers are, if it is part of a tensor or repeats a pattern. `run` is what
@@ -114,8 +114,7 @@ impl Cuts {
         let next = self.tensors.partition_point(|span| span.end <= at);
         match self.tensors.get(next) {
             Some(span) if span.start <= at => {
-                let width = span.element.width() as u64;
-                let step = RUN / width * width;
+                let (width, step) = (span.element.width() as u64, step(span.element));
                 let end = (span.start + ((at - span.start) / step + 1) * step).min(span.end);
                 let element = (at - span.start).is_multiple_of(width).then_some(span.element);
                 (run.len().min((end - at) as usize), element)
@@ -139,6 +138,16 @@ impl Cuts {
         let step = RUN / period as u64 * period as u64;
         let len = goes_on.min((step - at % step) as usize);
         (len, (len as u64 >= LEAST).then_some(Element::Byte))
+    }
+}
+
+/// Plain bytes of each chunk of a tensor but the last. One of 16-bit floats has as many elements as one of 32-bit ones, and so one of those
+/// for its base where it was cast from them.
+fn step(element: Element) -> u64 {
+    let width = element.width() as u64;
+    match element.casts_from(Element::Single) {
+        true => RUN / Element::Single.width() as u64 * width,
+        false => RUN / width * width,
     }
 }
 
@@ -167,7 +176,9 @@ fn spans(file: &TensorFile) -> Vec<Span> {
         end: tensor.offset + tensor.len,
         element: tensor.element,
         name: {
-            let said = format!("{}\0{}\0{:?}", tensor.name, tensor.dtype, tensor.shape);
+            let is_cast = tensor.element == Element::Single || tensor.element.casts_from(Element::Single);
+            let kind = if is_cast { "float" } else { &tensor.dtype };
+            let said = format!("{}\0{kind}\0{:?}", tensor.name, tensor.shape);
             cairn_codec::chunk_id(&[0; 32], said.as_bytes()).fingerprint()
         },
     };

@@ -6,9 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use cairn_codec::chunk_id;
 use cairn_format::key::{self, Key, tag};
-use cairn_format::{
-    ChunkPiece, ChunkPlace, Compression, EXTENT_RANGE, Footer, PackId, PieceKind, decode_pieces,
-};
+use cairn_format::{ChunkPiece, Compression, EXTENT_RANGE, Footer, PackId, PieceKind, decode_pieces};
 use cairn_store::{DecodedFrame, Located, Pins, ReadError, SealedPack, stored_share};
 
 use super::survey::{Census, number_of, starts_of};
@@ -178,11 +176,9 @@ impl<'a> Mover<'a> {
     ) -> Option<(Place, Option<Place>)> {
         let base = match piece.base {
             None => None,
-            Some(at) => {
-                let ChunkPlace { pack, frame, slot } = at;
-                let id = self.core.store.base_of(piece.pack, piece.frame)?;
-                let base = ChunkPiece { chunk: id, pack, frame, slot, offset: 0, base: None, ..*piece };
-                let place = match self.is_dying(&pack) {
+            Some(_) => {
+                let base = self.core.store.base_piece(piece)?;
+                let place = match self.is_dying(&base.pack) {
                     true => self.place(&base, None, packer, pins)?,
                     false => stays(&base),
                 };
@@ -220,10 +216,10 @@ impl<'a> Mover<'a> {
         match self.read(piece) {
             Ok(frame) => {
                 let (_, plain) = frame.chunk(piece.slot)?;
-                let base = base.and_then(|(base, place)| {
+                let base = base.zip(frame.of_base()).and_then(|((base, place), element)| {
                     let frame = self.read(&base).ok()?;
                     let (_, plain) = frame.chunk(base.slot)?;
-                    Some(Base { place, id: base.chunk, plain: plain.to_vec() })
+                    Some(Base { place, id: base.chunk, element, plain: plain.to_vec() })
                 });
                 let numbers = (frame.element, base);
                 let place =
