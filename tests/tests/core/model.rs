@@ -11,7 +11,7 @@ use cairn_tests::model::{Id, Model, ROOT};
 use cairn_tests::ops::{Raw, Sizes};
 use cairn_tests::watchdog::watch;
 use cairn_tests::world::{World, small};
-use cairn_volume::{Dedup, OpenOptions, Volume};
+use cairn_volume::{Caller, Dedup, Error, OpenOptions, RenameMode, Volume};
 use fsck_cairn::{CheckOptions, Quiet, Severity};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -223,4 +223,24 @@ fn the_operations_drawn_are_of_every_kind_and_mostly_succeed() {
     assert_eq!(kinds.len(), 23, "{kinds:?}");
     assert!(kinds.values().all(|(all, good)| good * 5 > *all), "{kinds:?}");
     assert!(model.names(ROOT).is_ok());
+}
+
+/// Where a directory is moved is found out by going up from there, and who is removed has nobody above it any more.
+#[test]
+fn regression_nothing_is_moved_into_a_directory_that_was_removed_with_those_above_it() {
+    let world = World::make(&small());
+    let volume = world.open().expect("a new volume");
+    let made = |parent, name: &str| {
+        volume.mkdir(parent, name.as_bytes(), 0o755, 0, &Caller::default()).expect("a new name").ino
+    };
+    let above = made(1, "above");
+    let removed = made(above, "removed");
+    made(1, "moved");
+    volume.open(removed).expect("held");
+    volume.rmdir(above, b"removed").expect("it is empty");
+    volume.rmdir(1, b"above").expect("it is empty");
+    let rename = || volume.rename(1, b"moved", removed, b"there", RenameMode::Replace);
+    assert_eq!(rename(), Err(Error::NotFound));
+    volume.release(removed);
+    assert_eq!(rename(), Err(Error::Stale));
 }

@@ -473,7 +473,12 @@ impl Core {
                 return Err(Error::Io);
             }
             let _lock = self.locks.read(at);
-            at = self.directory(at)?.parent;
+            at = match self.directory(at) {
+                Ok(found) => found.parent,
+                // It was removed, and the one that held it then, too: nothing is moved there.
+                Err(Error::Stale) if at != dir => return Ok(()),
+                Err(error) => return Err(error),
+            };
         }
     }
 

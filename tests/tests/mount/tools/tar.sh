@@ -43,7 +43,9 @@ verify() {
         sed -n '1d; /^tar: /q; p' "$ACKS" | sed '$d' >"$BESIDE/done"
         cmp -n "$(stat -c %s "$BESIDE/done")" "$BESIDE/done" "$BESIDE/names" || fail 'the names are in another order'
         sed '/\/$/d' "$BESIDE/done" >"$BESIDE/files"
-        tar --compare --no-recursion -f "$BESIDE/tree.tar" -C "$AT/tree" -T "$BESIDE/files"
+        # Without a name it would compare all.
+        [ ! -s "$BESIDE/files" ] ||
+            tar --compare --no-recursion -f "$BESIDE/tree.tar" -C "$AT/tree" -T "$BESIDE/files"
         echo "$(wc -l <"$BESIDE/files") files were there"
     fi
     if acked second; then
