@@ -569,8 +569,7 @@ impl Store {
             if let Some(base) = table.bases.get(&listed.frame) {
                 // It is of no use without its base.
                 let alone = |table: &ChunkTable, listed: &ListedChunk, _: &mut Pins| {
-                    let alone = !table.bases.contains_key(&listed.frame) && listed.len == located.len;
-                    alone.then(|| table.located(listed))
+                    (!table.bases.contains_key(&listed.frame)).then(|| table.located(listed))
                 };
                 located.base = Some(self.find_stored(base, pins, &alone)?.place());
             }

@@ -66,12 +66,12 @@ pub(crate) struct Base {
     pub(crate) plain: Vec<u8>,
 }
 
-/// A chunk of the pack being filled: where, the number of it, and where its base is, if it comes to have one.
+/// A chunk of the pack being filled: where, the number of it, and what its base is and where, if it comes to have one.
 #[derive(Clone, Copy)]
 struct Placed {
     place: Place,
     number: u32,
-    base: Option<Place>,
+    base: Option<(ChunkId, Place)>,
 }
 
 struct Job {
@@ -134,7 +134,7 @@ impl Packer<'_> {
         let known = match core.writing.dedup {
             Dedup::Off => None,
             _ => {
-                let here = self.placed.get(id).map(|placed| (placed.place, placed.base));
+                let here = self.placed.get(id).map(|placed| (placed.place, placed.base.map(|(_, at)| at)));
                 here.or_else(|| stored(core, id, plain, pins).map(|found| (Place::Found(found), None)))
             }
         };
@@ -165,7 +165,10 @@ impl Packer<'_> {
         plain: &[u8],
         (element, base): (Option<Element>, Option<Base>),
     ) -> Place {
-        let here = self.placed.get(id).map(|placed| placed.place);
+        // One that may become differences from something else is of no use: who refers to this chunk names its base, or none.
+        let of_base = base.as_ref().map(|base| base.id);
+        let is_alike = |placed: &&Placed| placed.base.is_none_or(|(id, _)| Some(id) == of_base);
+        let here = self.placed.get(id).filter(is_alike).map(|placed| placed.place);
         let place = here.unwrap_or_else(|| self.add(id, plain, element, base));
         // `add` put it there.
         let chunk = self.placed.get(id).map_or(0, |placed| placed.number);
@@ -189,7 +192,7 @@ impl Packer<'_> {
         self.frame.plain.extend_from_slice(plain);
         self.frame.chunks.push(ChunkEntry { id: *id, len: plain.len() as u32 });
         self.plain += plain.len() as u64;
-        let base_place = base.as_ref().map(|base| base.place);
+        let base_place = base.as_ref().map(|base| (base.id, base.place));
         self.placed.insert(*id, Placed { place, number: self.chunks, base: base_place });
         self.chunks += 1;
         if element.is_some() {
