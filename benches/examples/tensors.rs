@@ -12,7 +12,6 @@ use cairn_codec::tensor::{Decoder, Encoder, Kernel, decode};
 use cairn_format::{ChunkId, Compression, Element, PlanesHead};
 use rustix::time::{ClockId, clock_gettime};
 
-const RUN: usize = 1 << 20;
 const CHUNK: ChunkId = ChunkId([1; 32]);
 const READS: [u64; 3] = [4 << 10, 64 << 10, 1 << 20];
 
@@ -87,8 +86,8 @@ fn runs(bytes: &[u8]) -> Option<Vec<Runs<'_>>> {
             element: tensor.element,
             runs: Vec::new(),
         });
-        let step = RUN / tensor.element.width() * tensor.element.width();
-        of.runs.extend(bytes[tensor.offset as usize..][..tensor.len as usize].chunks(step));
+        of.runs
+            .extend(bytes[tensor.offset as usize..][..tensor.len as usize].chunks(tensor.element.run_len()));
     }
     Some(types.into_values().collect())
 }

@@ -126,6 +126,18 @@ impl Element {
         Self::CODES.into_iter().find(|(known, _)| *known == code).map(|(_, element)| element)
     }
 
+    /// No run of a tensor has more plain bytes than this.
+    pub const LONGEST_RUN: usize = 1 << 20;
+
+    /// Plain bytes of each run that a tensor is cut into but the last. One of 16-bit floats has as many elements as one of 32-bit ones, and so
+    /// one of those for its base where it was cast from them.
+    pub fn run_len(self) -> usize {
+        match self.casts_from(Element::Single) {
+            true => Self::LONGEST_RUN / Element::Single.width() * self.width(),
+            false => Self::LONGEST_RUN / self.width() * self.width(),
+        }
+    }
+
     /// Plain bytes of each block of a run but the last: as many elements as 64 KiB hold.
     pub fn block_len(self) -> usize {
         (64 << 10) / self.width() * self.width()

@@ -11,8 +11,8 @@ use super::{File, Taken, read_run};
 use crate::core::Core;
 use crate::namespace::NamespaceError;
 
-/// Plain bytes of a chunk of a tensor, as far as whole elements go into them.
-pub(crate) const RUN: u64 = 1 << 20;
+/// Plain bytes of a chunk of a tensor, at most, and of one that repeats a pattern.
+pub(crate) const RUN: u64 = Element::LONGEST_RUN as u64;
 /// A tensor that is shorter is not worth a chunk and a frame of its own.
 const LEAST: u64 = 32 << 10;
 /// A file that is shorter has none.
@@ -114,7 +114,7 @@ impl Cuts {
         let next = self.tensors.partition_point(|span| span.end <= at);
         match self.tensors.get(next) {
             Some(span) if span.start <= at => {
-                let (width, step) = (span.element.width() as u64, step(span.element));
+                let (width, step) = (span.element.width() as u64, span.element.run_len() as u64);
                 let end = (span.start + ((at - span.start) / step + 1) * step).min(span.end);
                 let element = (at - span.start).is_multiple_of(width).then_some(span.element);
                 (run.len().min((end - at) as usize), element)
@@ -138,16 +138,6 @@ impl Cuts {
         let step = RUN / period as u64 * period as u64;
         let len = goes_on.min((step - at % step) as usize);
         (len, (len as u64 >= LEAST).then_some(Element::Byte))
-    }
-}
-
-/// Plain bytes of each chunk of a tensor but the last. One of 16-bit floats has as many elements as one of 32-bit ones, and so one of those
-/// for its base where it was cast from them.
-fn step(element: Element) -> u64 {
-    let width = element.width() as u64;
-    match element.casts_from(Element::Single) {
-        true => RUN / Element::Single.width() as u64 * width,
-        false => RUN / width * width,
     }
 }
 
