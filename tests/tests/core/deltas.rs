@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_format::{ChunkId, ChunkPiece, ChunkPlace, Footer, PackKind, PieceKind};
+use cairn_format::{ChunkPiece, ChunkPlace, Footer, PackKind, PieceKind};
 use cairn_store::disk::{Access, Crash};
 use cairn_store::{PackReader, list_packs, pack_path};
 use cairn_tests::dice::{Dice, noise};
