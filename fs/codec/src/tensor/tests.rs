@@ -66,7 +66,7 @@ const BLOCK: usize = 64 << 10;
 const CHUNK: ChunkId = ChunkId([7; 32]);
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
 
     #[test]
     fn every_kernel_codes_to_the_same_bytes_and_back(plain in runs(), element in elements()) {
@@ -79,6 +79,10 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn any_blocks_are_decoded_without_the_others(
