@@ -1,7 +1,7 @@
 //! Headers of files of tensors, and coded runs, whatever they say. Behind checksums that are right: nothing else comes that far.
 
 use cairn_codec::tensor::files::{Detected, LONGEST_HEADER, TensorFile, detect, find};
-use cairn_codec::tensor::{Base, Decoder, Encoder, Kernel, decode};
+use cairn_codec::tensor::{Base, Decoder, Encoder, Kernel, add_base, decode};
 use cairn_format::{ChunkId, Element, PlanesHead};
 
 use super::choices::Choices;
@@ -36,20 +36,53 @@ fn plain(which: u8, choices: &mut Choices<'_>) {
         3 => {
             let elements: Vec<Element> = Element::all().collect();
             let element = choices.pick(&elements).copied().unwrap_or(Element::Byte);
-            let base = choices.one_in(2).then(|| choices.bytes(1000));
-            let plain = choices.rest();
-            let base = base.map(|changes| {
-                let mut base = plain.to_vec();
-                base.iter_mut().zip(changes).for_each(|(byte, change)| *byte ^= change);
-                base
-            });
-            let run = base.as_deref().map(|bytes| Base { element, bytes });
-            if let Some(coded) = Encoder::new(Kernel::best()).encode(plain, element, &CHUNK, run) {
-                let decoded = decode(Kernel::best(), &coded, &CHUNK, base.as_deref(), plain.len());
-                assert!(decoded.is_ok_and(|decoded| decoded == plain), "what was coded is decoded");
+            let near = Near::drawn(element, choices, 1000, None);
+            if let Some(coded) = near.coded() {
+                let decoded = decode(Kernel::best(), &coded, &CHUNK, near.base_bytes(), near.plain.len());
+                assert!(decoded.is_ok_and(|decoded| decoded == near.plain), "what was coded is decoded");
             }
         }
         _ => sealed_run(choices),
+    }
+}
+
+/// A run of numbers and, where there is one, another that it is near to: of the same elements, or cast from that.
+struct Near {
+    element: Element,
+    plain: Vec<u8>,
+    base: Option<(Element, Vec<u8>)>,
+}
+
+impl Near {
+    /// Made of `bytes`, or of what is left of the input; the run is its base but for up to `most` bytes.
+    fn drawn(element: Element, choices: &mut Choices<'_>, most: usize, bytes: Option<Vec<u8>>) -> Near {
+        let casts: Vec<Element> = Element::all().filter(|base| element.casts_from(*base)).collect();
+        let of = match choices.below(3) {
+            0 => None,
+            1 => Some(element),
+            _ => choices.pick(&casts).copied(),
+        };
+        let changes = if of.is_some() { choices.bytes(most) } else { Vec::new() };
+        let mut bytes = bytes.unwrap_or_else(|| choices.rest().to_vec());
+        let Some(of) = of else { return Near { element, plain: bytes, base: None } };
+        let mut plain = bytes.clone();
+        if of != element {
+            bytes.truncate(bytes.len() / of.width() * of.width());
+            plain = vec![0; bytes.len() / of.width() * element.width()];
+            let cast = add_base(Kernel::best(), element, &mut plain, Base { element: of, bytes: &bytes });
+            assert!(cast, "{of:?} is cast to {element:?}");
+        }
+        plain.iter_mut().zip(changes).for_each(|(byte, change)| *byte ^= change);
+        Near { element, plain, base: Some((of, bytes)) }
+    }
+
+    fn coded(&self) -> Option<Vec<u8>> {
+        let base = self.base.as_ref().map(|(element, bytes)| Base { element: *element, bytes });
+        Encoder::new(Kernel::best()).encode(&self.plain, self.element, &CHUNK, base)
+    }
+
+    fn base_bytes(&self) -> Option<&[u8]> {
+        self.base.as_ref().map(|(_, bytes)| &bytes[..])
     }
 }
 
@@ -120,8 +153,9 @@ fn sealed_run(choices: &mut Choices<'_>) {
     let elements: Vec<Element> = Element::all().collect();
     let element = choices.pick(&elements).copied().unwrap_or(Element::Byte);
     let few = 1 + choices.byte() % 40;
-    let plain: Vec<u8> = (0..3_000u32).map(|i| (i.wrapping_mul(i) >> 5) as u8 % few).collect();
-    let Some(coded) = Encoder::new(Kernel::best()).encode(&plain, element, &CHUNK, None) else { return };
+    let bytes = (0..3_000u32).map(|i| (i.wrapping_mul(i) >> 5) as u8 % few).collect();
+    let near = Near::drawn(element, choices, 16, Some(bytes));
+    let Some(coded) = near.coded() else { return };
     let Ok(head_len) = PlanesHead::len_of(&coded) else { return };
     let (head, blocks) = coded.split_at(head_len as usize);
     let (mut head, mut blocks) = (head.to_vec(), blocks.to_vec());
@@ -131,7 +165,7 @@ fn sealed_run(choices: &mut Choices<'_>) {
     }
     let len = blocks.len();
     choices.edit(&mut blocks, 0, len);
-    let plain_len = if choices.one_in(4) { choices.below(1 << 16) } else { plain.len() };
+    let plain_len = if choices.one_in(4) { choices.below(1 << 16) } else { near.plain.len() };
     // The head's own checksum would keep what was edited out: what it says is sealed anew.
     let Ok(mut said) = unsealed(head) else { return };
     let mut start = 0;
@@ -143,7 +177,7 @@ fn sealed_run(choices: &mut Choices<'_>) {
     let head = said.encode(&CHUNK);
     let decoded = Kernel::available().map(|kernel| {
         let decoder = Decoder::new(kernel, &head, &CHUNK, plain_len).ok()?;
-        decoder.decode(&blocks, Some(&plain)).ok()
+        decoder.decode(&blocks, near.base_bytes().or(Some(&near.plain))).ok()
     });
     let decoded: Vec<_> = decoded.collect();
     assert!(decoded.windows(2).all(|pair| pair[0] == pair[1]), "kernels differ");
