@@ -85,7 +85,13 @@ built_in() {
 workdir=
 mounted=()
 started=()
+last=()
 kept=no
+
+# at_end COMMAND: has clean_up call it first, whatever it gives. Nothing else traps a script's end: its exit code would be lost.
+at_end() {
+    last+=("$1")
+}
 
 # make_workdir GIB: a temporary directory with that much room, removed at the end.
 make_workdir() {
@@ -99,12 +105,15 @@ make_workdir() {
         fail "$base has $free GiB free and $1 are needed: make room, or set TMPDIR to a directory that has it"
 }
 
-# clean_up: unmounts what this script mounted, ends what it started, removes its directory.
+# clean_up: does what was asked for by at_end, unmounts what this script mounted, ends what it started, removes its directory.
 clean_up() {
     local code=$? i left=no
     trap - EXIT ERR INT TERM
     set +e
     cd / || true
+    for ((i = ${#last[@]} - 1; i >= 0; i--)); do
+        "${last[i]}"
+    done
     for ((i = ${#mounted[@]} - 1; i >= 0; i--)); do
         # A cairn volume's daemon has ended when this returns; for anything else it is an error.
         mountpoint -q "${mounted[i]}" && timeout 60 "${cairn:-false}" umount "${mounted[i]}" 2>/dev/null
