@@ -60,7 +60,7 @@ fn modes_and_owners_are_kept() {
 
 #[test]
 fn times_are_kept_to_the_nanosecond_from_long_ago_to_far_ahead() {
-    let times: [(i64, i64); 8] = [
+    let times: [(i64, i64); 12] = [
         (0, 0),
         (-1, 5),
         (-2, 800_000_000),
@@ -69,6 +69,11 @@ fn times_are_kept_to_the_nanosecond_from_long_ago_to_far_ahead() {
         (4_102_444_800, 123_456_789),
         (17_179_869_184, 999_999_999),
         (1_700_000_000, 42),
+        // What is nearest to the ends the kernel makes a whole second.
+        (i64::MIN, 0),
+        (i64::MIN + 1, 999_999_999),
+        (i64::MAX - 1, 999_999_999),
+        (i64::MAX, 0),
     ];
     let m = Mounted::new();
     for (number, time) in times.iter().enumerate() {
