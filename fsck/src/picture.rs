@@ -116,7 +116,8 @@ pub(crate) fn outline(superblock: &VolumeSuperblock, store: &dyn Disk) -> Pictur
 }
 
 fn verified(store: &dyn Disk, uuid: Uuid) -> HashMap<PackId, u64> {
-    scrub_state(store, uuid).packs.into_iter().map(|entry| (entry.pack, entry.verified)).collect()
+    let packs = scrub_state(store, uuid).packs.into_iter();
+    packs.filter_map(|entry| Some((entry.pack, entry.verified_at()?))).collect()
 }
 
 /// What is wrong with a pack that nothing was done about.

@@ -21,7 +21,7 @@ pub enum ScrubOutcome {
 pub struct ScrubEntry {
     /// The pack.
     pub pack: PackId,
-    /// When that ended, in seconds since 1970.
+    /// When that ended, in seconds since 1970; 0 where none did, and somebody else met damage in it.
     pub verified: u64,
     /// In which round.
     pub round: u32,
@@ -29,6 +29,13 @@ pub struct ScrubEntry {
     pub outcome: ScrubOutcome,
     /// Whether its chunks were held against their ids, too.
     pub deep: bool,
+}
+
+impl ScrubEntry {
+    /// When it was last looked through, in seconds since 1970, if it was.
+    pub fn verified_at(&self) -> Option<u64> {
+        (self.verified != 0).then_some(self.verified)
+    }
 }
 
 /// How far scrubs of a store are.

@@ -71,7 +71,7 @@ pub use refill::{
 pub use request::Request;
 pub use scrub::{
     ScrubDamage, ScrubError, ScrubFile, ScrubOptions, ScrubPack, ScrubProgress, ScrubReport, ScrubStep,
-    ScrubStop, scrub_state,
+    ScrubStop, note_lost_packs, scrub_state,
 };
 pub use statistics::Statistics;
 pub use vfs::{

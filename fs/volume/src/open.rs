@@ -32,6 +32,7 @@ use crate::maintenance::{Maintainer, Signal, maintain};
 use crate::namespace::{Namespace, NamespaceError};
 use crate::rebuild::{EngineKeeper, unseal};
 use crate::reserve::Reserve;
+use crate::scrub::suspect_lost;
 use crate::space::SpaceGauge;
 use crate::statistics::Counters;
 use crate::suspect::Suspect;
@@ -321,6 +322,9 @@ fn open_locked(on: OpenOn, place: Option<(VolumeLock, PathBuf)>) -> Result<Arc<V
     };
     let mut state = CheckpointState::new(tip, &checkpoints, Totals::default());
     state.pins.push((continues, pins));
+    if !on.options.read_only {
+        suspect_lost(&store);
+    }
     let bases = store.load_bases(BASES_LIMIT).map_or_else(Bases::default, |table| Bases::of(&table));
     let core = Core {
         disk: on.disk,

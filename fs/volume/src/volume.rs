@@ -18,7 +18,7 @@ use crate::maintenance::{fold_all, maintain, run};
 use crate::open::Dedup;
 use crate::refill::{Refill, RefillError, RefillOptions, RefillProgress};
 use crate::request::{self, Request};
-use crate::scrub::{ScrubError, ScrubOptions, ScrubProgress, ScrubReport};
+use crate::scrub::{ScrubError, ScrubOptions, ScrubProgress, ScrubReport, note_lost_packs};
 use crate::statistics::Statistics;
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{Arc, Mutex, PoisonError};
@@ -622,6 +622,11 @@ impl Volume {
             && let Err(error) = self.core.store.save_bases(entries)
         {
             tracing::warn!("tensors that were written are not known as bases after this mount: {error}");
+        }
+        let store = &self.core.store;
+        let lossy = store.health().packs_with_losses();
+        if let Err(error) = note_lost_packs(store.disk().as_ref(), store.uuid(), &lossy) {
+            tracing::warn!("the next mount does not know which packs something of is lost: {error}");
         }
         if let Err(error) = self.core.store.save_index() {
             tracing::warn!("the next mount reads all packs' footers: {error}");

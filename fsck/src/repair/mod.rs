@@ -160,6 +160,7 @@ pub fn repair(
                 found.findings.list.iter().filter(|f| f.severity == Severity::Damage && f.done.is_none());
             let left = left.count();
             suspect::run(&site, left, &mut found)?;
+            suspect::note_lost(&site)?;
             site.undo.finish()?;
             let picture = options.picture.then(|| site.draw(&found));
             let findings = found.findings.finish_after(done);

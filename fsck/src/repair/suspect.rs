@@ -4,11 +4,13 @@
 use std::io;
 
 use cairn_store::disk::{Disk, read_small, replace_small};
-use cairn_volume::SUSPECT_PATH;
+use cairn_store::{Store, StoreError};
+use cairn_volume::{SUSPECT_PATH, note_lost_packs};
 
 use super::Site;
 use crate::CheckError;
 use crate::examine::Examined;
+use crate::packs::PackResult;
 use crate::report::{Done, Finding, Findings};
 
 /// What the note says, if there is one.
@@ -27,6 +29,20 @@ pub(crate) fn tell(disk: &dyn Disk, findings: &mut Findings) {
         findings
             .push(Finding::info("suspect", format!("damage was noted before: {said}")).file(SUSPECT_PATH));
     }
+}
+
+/// Has mounts know the packs that something of is lost: what is written again with the same bytes is to be stored again.
+pub(super) fn note_lost(site: &Site<'_>) -> Result<(), CheckError> {
+    // Without a superblock nothing mounts it.
+    let Ok(replicas) = Store::superblock_of(&*site.store) else { return Ok(()) };
+    let has_lost = |result: &PackResult| !result.facts.bad_frames.is_empty();
+    let lossy = site.packs.iter().filter(|(_, result)| has_lost(result)).map(|(pack, _)| *pack);
+    note_lost_packs(&*site.store, replicas.newest.uuid, &lossy.collect::<Vec<_>>()).map_err(|error| {
+        match error {
+            StoreError::Io { path, error } => CheckError::Io { path: format!("store/{path}"), error },
+            error => CheckError::Io { path: "store".into(), error: io::Error::other(error) },
+        }
+    })
 }
 
 /// Notes that damage is `left`, or that there is none any more.

@@ -15,9 +15,10 @@ use cairn_tests::engine::Survival;
 use cairn_tests::watchdog::watch;
 use cairn_tests::world::{World, small};
 use cairn_volume::{
-    Caller, Dedup, Error, HealMode, HealOutcome, HealPlace, MakeOptions, OpenOptions, Statistics, Volume,
-    longest_hole,
+    Caller, Dedup, Error, HealMode, HealOutcome, HealPlace, MakeOptions, OpenOptions, ScrubOptions,
+    Statistics, Volume, longest_hole,
 };
+use fsck_cairn::{Quiet, RepairOptions, repair};
 
 /// Longer than a frame, shorter than a pack.
 const LEN: usize = 50_000;
@@ -118,6 +119,12 @@ fn in_frame(volume: &Volume, ino: u64, pack: PackId, frame: u32) -> Vec<Range<u6
     let extents = volume.extents(ino).expect("extents");
     let there = |kind: &PieceKind| matches!(kind, PieceKind::Chunk(p) if p.pack == pack && p.frame == frame);
     extents.iter().filter(|(.., kind)| there(kind)).map(|(at, len, _)| *at..at + len).collect()
+}
+
+/// Whether something of a file lies in a pack.
+fn lies_in(volume: &Volume, ino: u64, pack: PackId) -> bool {
+    let there = |kind: &PieceKind| matches!(kind, PieceKind::Chunk(p) if p.pack == pack);
+    volume.extents(ino).expect("extents").iter().any(|(.., kind)| there(kind))
 }
 
 #[test]
@@ -373,34 +380,83 @@ fn new_packs_get_the_parity_that_the_mount_says_and_none_where_it_says_none() {
     }
 }
 
+/// Who found out that something is lost, before the same bytes come again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Met {
+    Nobody,
+    /// A reader, a scrub, in this mount.
+    Read,
+    Scrubbed,
+    /// The same in a mount before; where `true`, whoever mends has looked through the pack since.
+    ReadBefore(bool),
+    ScrubbedBefore(bool),
+    /// `fsck.cairn -p`, since the mount before.
+    Checked(bool),
+}
+
 #[test]
 fn bytes_that_come_again_once_their_stored_copy_is_lost_are_stored_anew_and_serve_both_files() {
-    for (dedup, met) in [(Dedup::On, true), (Dedup::Verify, true), (Dedup::Verify, false)] {
+    use Met::*;
+    let all =
+        [Read, Scrubbed, ReadBefore(false), ReadBefore(true), ScrubbedBefore(false), ScrubbedBefore(true)];
+    let unverified = all.into_iter().chain([Checked(false), Checked(true)]).map(|met| (Dedup::On, met));
+    for (dedup, met) in unverified.chain([(Dedup::Verify, Read), (Dedup::Verify, Nobody)]) {
         let (world, volume) = filled(HealMode::On);
         let all = packs(&world, PackKind::Data);
         let (pack, frame) = (all[1].0, 2);
         volume.close().expect("close");
         lose(&world, &all[1], frame);
-        let volume = world.open_with(OpenOptions { dedup, ..options(HealMode::On) }).expect("mount");
+        let mount = || world.open_with(OpenOptions { dedup, ..options(HealMode::On) }).expect("mount");
+        let mut volume = mount();
         let lost = |volume: &Volume, n| in_frame(volume, ino(volume, n), pack, frame as u32);
         let n = (0..FILES).find(|n| !lost(&volume, *n).is_empty()).expect("some file lies in it");
         let old = ino(&volume, n);
-        if met {
-            assert!(matches!(volume.read(old, 0, LEN as u32), Err(Error::Io)));
+        match met {
+            Read | ReadBefore(_) => assert!(matches!(volume.read(old, 0, LEN as u32), Err(Error::Io))),
+            Scrubbed | ScrubbedBefore(_) => {
+                let report = volume.scrub(&ScrubOptions::default(), &mut |_| true).expect("scrubs");
+                assert!(report.files.iter().any(|file| file.inode == old), "{report:?}");
+            }
+            Nobody | Checked(_) => {}
+        }
+        if let ReadBefore(mended) | ScrubbedBefore(mended) | Checked(mended) = met {
+            volume.close().expect("close");
+            drop(volume);
+            if let Checked(_) = met {
+                let safe = RepairOptions { force: true, ..RepairOptions::default() };
+                let disk = Arc::new(world.disk.clone());
+                repair(disk, world.store_disk(), None, &safe, &Quiet).expect("fsck -p");
+            }
+            volume = mount();
+            if mended {
+                mend(&volume);
+            }
         }
         write(&volume, 100, &content(n));
         volume.sync().expect("folds");
         let new = ino(&volume, 100);
-        assert_eq!(in_frame(&volume, new, pack, frame as u32), [], "nothing names what is lost anew");
+        assert_eq!(
+            in_frame(&volume, new, pack, frame as u32),
+            [],
+            "nothing names what is lost anew: {met:?}"
+        );
         let both_are_right = |volume: &Volume, when| {
             for ino in [new, old] {
                 let read = volume.read(ino, 0, LEN as u32);
-                assert!(read.is_ok_and(|read| read == content(n)), "{when}: inode {ino}, {dedup:?}");
+                assert!(read.is_ok_and(|read| read == content(n)), "{when}: inode {ino}, {dedup:?}, {met:?}");
             }
         };
         both_are_right(&volume, "at once");
+        // What else lies in the pack can be read, and nothing of it is stored twice once that is known.
+        mend(&volume);
+        let whole = |n: &u64| lost(&volume, *n).is_empty() && lies_in(&volume, ino(&volume, *n), pack);
+        let other = (0..FILES).find(whole).expect("one that nothing is lost of");
+        write(&volume, 102, &content(other));
+        volume.sync().expect("folds");
+        assert!(lies_in(&volume, ino(&volume, 102), pack), "{met:?}");
         volume.close().expect("close");
-        let volume = world.open_with(OpenOptions { dedup, ..options(HealMode::On) }).expect("mount");
+        drop(volume);
+        let volume = mount();
         both_are_right(&volume, "after a mount");
         // Another comes to lie where it can be read, too.
         write(&volume, 101, &content(n));

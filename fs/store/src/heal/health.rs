@@ -312,18 +312,35 @@ impl Health {
         if !lost && !self.any_lost.load(Ordering::Acquire) {
             return;
         }
-        let mut known = self.known_lost();
         if !lost {
-            known.remove(&(pack, frame));
-        } else if known.insert((pack, frame)) {
-            self.any_lost.store(true, Ordering::Release);
-            while known.len() > LOST {
-                known.pop_first();
-            }
-            drop(known);
+            self.known_lost().remove(&(pack, frame));
+        } else if self.note_lost(pack, frame) {
             // Not only what a reader met: what can still be mended is, before there is more. Once: what is lost stays so.
             self.suspect(pack);
         }
+    }
+
+    /// A frame cannot be read, as somebody found who looked through its pack; whether that was not known.
+    pub(crate) fn note_lost(&self, pack: PackId, frame: u32) -> bool {
+        let mut known = self.known_lost();
+        let is_new = known.insert((pack, frame));
+        self.any_lost.store(true, Ordering::Release);
+        while known.len() > LOST {
+            known.pop_first();
+        }
+        is_new
+    }
+
+    /// The packs that frames are lost of, as far as that is known.
+    pub fn packs_with_losses(&self) -> Vec<PackId> {
+        let mut packs: Vec<PackId> = self.known_lost().iter().map(|(pack, _)| *pack).collect();
+        packs.dedup();
+        packs
+    }
+
+    /// Whether damage was met in a pack, and nobody has looked through it since: which of its frames are lost is not known.
+    pub(crate) fn is_suspect(&self, pack: &PackId) -> bool {
+        self.waiting().contains(pack) || *self.mending() == Some(*pack)
     }
 
     /// A pack is gone, or whole again.
@@ -350,7 +367,7 @@ impl Health {
         &self,
         disk: &dyn Disk,
         is_known: impl Fn(&PackId) -> bool,
-    ) -> Option<(PackId, Result<bool, StoreError>)> {
+    ) -> Option<(PackId, Result<Mended, StoreError>)> {
         let pack = {
             let mut mending = self.mending();
             let pack = self.waiting().pop_first()?;
@@ -362,18 +379,17 @@ impl Health {
         Some((pack, mended))
     }
 
-    /// Whether the pack was written to another place: who has it open reads the old one.
-    fn mend(&self, disk: &dyn Disk, pack: PackId, known: bool) -> Result<bool, StoreError> {
-        let Some(examined) = examine(disk, pack, &mut |_| true)? else { return Ok(false) };
+    fn mend(&self, disk: &dyn Disk, pack: PackId, known: bool) -> Result<Mended, StoreError> {
+        let Some(examined) = examine(disk, pack, &mut |_| true)? else { return Ok(Mended::default()) };
         if examined.missing && !known {
             // It was dropped, and its twin goes next.
-            return Ok(false);
+            return Ok(Mended::default());
         }
         if examined.is_whole() {
             self.forget_lost(pack);
-            return Ok(false);
+            return Ok(Mended::default());
         }
-        self.write_back(disk, &examined).map(|mended| mended.relocated || mended.copied)
+        self.write_back(disk, &examined)
     }
 
     /// Writes back what can be restored of a pack, and tells of it.

@@ -32,10 +32,10 @@ struct ListedChunk {
 }
 
 impl Store {
-    /// Looks a chunk up, and pins the pack it is found in. A fingerprint counts only where the pack's own
-    /// footer has the whole id.
+    /// Looks a chunk up, for something new to refer to it, and pins the pack it is found in. A fingerprint counts only where the
+    /// pack's own footer has the whole id; a pack that damage was met in does once somebody has looked what of it is lost.
     pub fn lookup_pin(&self, id: &ChunkId, pins: &mut Pins) -> Option<Located> {
-        self.find(id, pins, |_| true)
+        self.lookup_pin_where(id, pins, |_| true)
     }
 
     /// As [`Store::lookup_pin`], of the places that are `wanted` only.
@@ -45,7 +45,11 @@ impl Store {
         pins: &mut Pins,
         wanted: impl Fn(&Located) -> bool,
     ) -> Option<Located> {
-        self.find(id, pins, wanted)
+        let is_suspect = |at: &Located| {
+            let packs = [Some(at.pack), at.base.map(|base| base.pack)];
+            packs.iter().flatten().any(|pack| self.health.is_suspect(pack))
+        };
+        self.find(id, pins, |at| !is_suspect(at) && wanted(at))
     }
 
     pub(super) fn find(

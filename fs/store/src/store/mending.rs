@@ -1,14 +1,15 @@
 //! Damage that was met, and its mending (`heal/`).
 
 use std::io;
+use std::ops::Range;
 
-use cairn_format::{PackId, StoreSuperblock};
+use cairn_format::{FrameEntry, PackId, StoreSuperblock};
 
 use super::Store;
 use crate::heal::{Examined, Health, Mended};
 use crate::replicas::{BadReplica, check_replicas};
 use crate::twins::Place;
-use crate::{ReadError, StoreError, pack_path};
+use crate::{PackReader, ReadError, StoreError, pack_path};
 
 impl Store {
     /// What was found to be damaged, and what becomes of it.
@@ -24,7 +25,7 @@ impl Store {
         self.open_packs.remove(0, &pack);
         match mended {
             // It was dropped meanwhile, and came back under the name of what took its place.
-            Ok(true) if !self.hub.knows(&pack) => {
+            Ok(mended) if (mended.relocated || mended.copied) && !self.hub.knows(&pack) => {
                 let path = pack_path(&pack);
                 match self.disk.remove(&path) {
                     Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(e)),
@@ -32,7 +33,52 @@ impl Store {
                 }
             }
             Err(StoreError::Read(ReadError::Missing { .. })) if !self.hub.knows(&pack) => Ok(true),
-            mended => mended.map(|_| true),
+            Ok(mended) => {
+                self.find_lost(pack, &mended.lost);
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Finds the frames that lie in what is lost of a pack, and cannot be read.
+    fn find_lost(&self, pack: PackId, lost: &[Range<u64>]) {
+        if lost.is_empty() {
+            return;
+        }
+        // Past whoever heals: it was tried just now. Without a footer nobody finds anything in it.
+        let opened = PackReader::open(&*self.disk, pack).and_then(|reader| Ok((reader.footer()?, reader)));
+        let Ok((footer, reader)) = opened else { return };
+        let touches = |entry: &FrameEntry| {
+            let end = entry.offset + u64::from(entry.len);
+            lost.iter().any(|range| range.start < end && range.end > entry.offset)
+        };
+        for (number, entry) in (0u32..).zip(&footer.frames) {
+            if touches(entry) && reader.frame(entry).is_err() {
+                self.health.note_lost(pack, number);
+            }
+        }
+    }
+
+    /// Somebody looked through a pack, and found that these frames of it cannot be read or are not what they should be; or
+    /// that nothing can, where there are none. Nothing new is found there from now on.
+    pub fn note_lost<'f>(&self, pack: PackId, frames: Option<impl IntoIterator<Item = &'f u32>>) {
+        match frames {
+            Some(frames) => frames.into_iter().for_each(|frame| {
+                self.health.note_lost(pack, *frame);
+            }),
+            None => {
+                self.open_packs.remove(0, &pack);
+                self.chunk_tables.remove(0, &pack);
+            }
+        }
+    }
+
+    /// Has whoever mends look through a pack: something of it was lost when it was last looked through. Until that is over nothing
+    /// new is found in it.
+    pub fn suspect(&self, pack: &PackId) {
+        if self.hub.knows(pack) {
+            self.health.suspect(*pack);
         }
     }
 

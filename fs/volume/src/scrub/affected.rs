@@ -44,10 +44,14 @@ pub(crate) struct LostPlaces {
 }
 
 impl LostPlaces {
-    /// What is lost of packs that are damaged.
+    /// What is lost of packs that are damaged. From now on the store knows it as well: who writes the same bytes again is to have
+    /// them stored.
     pub(super) fn of(core: &Core, damaged: &HashMap<PackId, Looked>) -> LostPlaces {
-        let packs =
+        let packs: HashMap<PackId, Lost> =
             damaged.values().filter_map(|looked| Some((looked.pack, lost_of(core, looked)?))).collect();
+        for (pack, lost) in &packs {
+            core.store.note_lost(*pack, lost.as_ref());
+        }
         let wrong = damaged.values().flat_map(|l| l.wrong_frames.iter().map(|frame| (l.pack, *frame)));
         LostPlaces { packs, damaged: damaged.keys().copied().collect(), wrong: wrong.collect() }
     }

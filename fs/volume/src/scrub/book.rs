@@ -43,7 +43,12 @@ impl Book {
 
     /// When a pack was last looked through.
     pub(super) fn verified(&self, pack: &PackId) -> Option<u64> {
-        self.entries.get(pack).map(|entry| entry.verified)
+        self.entries.get(pack).and_then(ScrubEntry::verified_at)
+    }
+
+    /// The packs that something of was lost or damaged when they were last looked through, and is still for all that is known.
+    pub(super) fn damaged(&self) -> impl Iterator<Item = &PackId> {
+        self.entries.values().filter(|entry| is_damaged(entry.outcome)).map(|entry| &entry.pack)
     }
 
     /// What came of it then.
@@ -103,9 +108,48 @@ impl Book {
         let mut packs: Vec<_> = self.entries.values().copied().collect();
         packs.sort_by_key(|entry| entry.pack);
         let state = ScrubState { store: self.store, round: self.round, unfinished: self.unfinished, packs };
-        replace_small(store.disk().as_ref(), PATH, &state.encode())
-            .map_err(|error| StoreError::Io { path: PATH.into(), error })
+        write(store.disk().as_ref(), &state)
     }
+}
+
+/// Has the next mounts know that something of these packs is lost, as if a scrub had found it; one looks through them all the same.
+pub fn note_lost(store: &dyn Disk, uuid: Uuid, packs: &[PackId]) -> Result<(), StoreError> {
+    if packs.is_empty() {
+        return Ok(());
+    }
+    let mut state = state_of(store, uuid);
+    let mut entries: HashMap<PackId, ScrubEntry> =
+        state.packs.iter().map(|entry| (entry.pack, *entry)).collect();
+    for pack in packs {
+        let never = ScrubEntry {
+            pack: *pack,
+            verified: 0,
+            round: 0,
+            outcome: ScrubOutcome::Uncorrected,
+            deep: false,
+        };
+        let entry = entries.entry(*pack).or_insert(never);
+        if !is_damaged(entry.outcome) {
+            entry.outcome = ScrubOutcome::Uncorrected;
+        }
+    }
+    let before = std::mem::replace(&mut state.packs, entries.into_values().collect());
+    state.packs.sort_by_key(|entry| entry.pack);
+    if state.packs == before { Ok(()) } else { write(store, &state) }
+}
+
+/// Has whoever mends look through the packs that something of is lost, as far as scrubs and mounts of before know: until it has, nothing new is
+/// found in them.
+pub(crate) fn suspect_lost(store: &Store) {
+    Book::load(store).damaged().for_each(|pack| store.suspect(pack));
+}
+
+fn is_damaged(outcome: ScrubOutcome) -> bool {
+    matches!(outcome, ScrubOutcome::Uncorrected | ScrubOutcome::Damaged)
+}
+
+fn write(store: &dyn Disk, state: &ScrubState) -> Result<(), StoreError> {
+    replace_small(store, PATH, &state.encode()).map_err(|error| StoreError::Io { path: PATH.into(), error })
 }
 
 /// What the last scrub of a store left; nothing where that cannot be read.

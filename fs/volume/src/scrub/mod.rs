@@ -33,7 +33,8 @@ use book::Book;
 use look::{Looked, look};
 use workers::Work;
 
-pub use book::state_of as scrub_state;
+pub(crate) use book::suspect_lost;
+pub use book::{note_lost as note_lost_packs, state_of as scrub_state};
 
 /// Bytes that are counted as one.
 pub(crate) const SECTOR: u64 = cairn_format::SECTOR;
