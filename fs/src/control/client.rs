@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cairn_page::Map;
 use cairn_volume::{HealMode, Wanted};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::statvfs::statvfs;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -224,6 +225,13 @@ impl Client {
             }
         }
         Ok(None)
+    }
+
+    /// The process that answers, as this one's namespace counts; none where it is in another.
+    pub(crate) fn process(&self) -> Option<u32> {
+        // rustix's, 1.1, is not for a process that cannot be seen: its number is 0, which a `Pid` of rustix's cannot be.
+        let peer = getsockopt(self.from.get_ref(), PeerCredentials).ok()?;
+        u32::try_from(peer.pid()).ok().filter(|pid| *pid != 0)
     }
 
     /// Returns when the daemon has closed the volume and ended.

@@ -10,8 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_format::{VolumeState, VolumeSuperblock};
 use cairn_tests::dice::noise;
-use cairn_tests::mounted::{Mounted, SMALL, is_free, is_mounted, program, run, wait_until};
+use cairn_tests::mounted::{Mounted, SMALL, SmallDisk, is_free, is_mounted, program, run, wait_until};
 use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 use rustix::io::Errno;
 
@@ -336,6 +337,21 @@ fn an_idle_mount_folds_by_itself() {
     wait_until("the quiet file is folded", || m.df("journal_used") == 0);
     assert!(fs::read(m.path("f")).expect("there") == noise(1, 1 << 20));
     m.finish();
+}
+
+#[test]
+fn the_disk_below_is_in_use_no_more_when_umount_returns() {
+    let disk = SmallDisk::new(64);
+    let m = Mounted::elsewhere(disk.path().join("volume"), &SMALL, &[]);
+    for round in 0..20 {
+        m.mount();
+        fs::write(m.path("f"), noise(round, 10_000)).expect("written");
+        m.unmount();
+        // What is not in use could be unmounted, and is only marked by the first such call.
+        let used = umount2(&disk.path(), MntFlags::MNT_EXPIRE);
+        assert_eq!(used, Err(nix::errno::Errno::EAGAIN), "round {round}");
+    }
+    m.fsck();
 }
 
 #[test]
