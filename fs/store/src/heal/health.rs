@@ -340,7 +340,9 @@ impl Health {
 
     /// Whether damage was met in a pack, and nobody has looked through it since: which of its frames are lost is not known.
     pub(crate) fn is_suspect(&self, pack: &PackId) -> bool {
-        self.waiting().contains(pack) || *self.mending() == Some(*pack)
+        // One lock after the other: who mends holds the second while it takes the first.
+        let is_waiting = self.waiting().contains(pack);
+        is_waiting || *self.mending() == Some(*pack)
     }
 
     /// A pack is gone, or whole again.
