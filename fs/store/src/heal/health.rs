@@ -364,11 +364,13 @@ impl Health {
     }
 
     /// Looks through one of the packs that damage was met in, and writes back what can be restored; which it was, or none
-    /// where none waits. One that cannot be worked on waits no longer: it is met again.
+    /// where none waits. One that cannot be worked on waits no longer: it is met again. `note` hears of it while the pack is
+    /// suspect still.
     pub(crate) fn mend_next(
         &self,
         disk: &dyn Disk,
         is_known: impl Fn(&PackId) -> bool,
+        note: impl FnOnce(PackId, &Mended),
     ) -> Option<(PackId, Result<Mended, StoreError>)> {
         let pack = {
             let mut mending = self.mending();
@@ -377,6 +379,9 @@ impl Health {
             pack
         };
         let mended = self.mend(disk, pack, is_known(&pack));
+        if let Ok(mended) = &mended {
+            note(pack, mended);
+        }
         *self.mending() = None;
         Some((pack, mended))
     }

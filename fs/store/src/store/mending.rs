@@ -20,7 +20,8 @@ impl Store {
     /// Looks through one of the packs that damage was met in, and writes back what can be restored. Whether there was one.
     pub fn mend_next(&self) -> Result<bool, StoreError> {
         let known = |pack: &PackId| self.hub.knows(pack);
-        let Some((pack, mended)) = self.health.mend_next(&*self.disk, known) else { return Ok(false) };
+        let note = |pack: PackId, mended: &Mended| self.find_lost(pack, &mended.lost);
+        let Some((pack, mended)) = self.health.mend_next(&*self.disk, known, note) else { return Ok(false) };
         // Who has it open may have the one that was there before, or have seen less of it.
         self.open_packs.remove(0, &pack);
         match mended {
@@ -33,11 +34,7 @@ impl Store {
                 }
             }
             Err(StoreError::Read(ReadError::Missing { .. })) if !self.hub.knows(&pack) => Ok(true),
-            Ok(mended) => {
-                self.find_lost(pack, &mended.lost);
-                Ok(true)
-            }
-            Err(error) => Err(error),
+            mended => mended.map(|_| true),
         }
     }
 
@@ -90,6 +87,11 @@ impl Store {
             return Ok(Mended::default());
         }
         let mended = self.health.write_back(&*self.disk, examined);
+        if let Ok(mended) = &mended
+            && examined.place == Place::Pack
+        {
+            self.find_lost(examined.pack, &mended.lost);
+        }
         // As after [`Store::mend_next`].
         self.open_packs.remove(0, &examined.pack);
         // Not one that was never known: files may lie in a pack whose footer could not be read.
