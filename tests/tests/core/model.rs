@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
-use cairn_tests::dice::Dice;
+use cairn_tests::dice::{Dice, noise};
 use cairn_tests::driver::Driver;
 use cairn_tests::engine::Survival;
 use cairn_tests::model::{Id, Model, ROOT};
 use cairn_tests::ops::{Raw, Sizes};
 use cairn_tests::watchdog::watch;
-use cairn_tests::world::{World, small};
-use cairn_volume::{Caller, Dedup, Error, OpenOptions, RenameMode, Volume};
+use cairn_tests::world::{SMALL_RECORD, World, small};
+use cairn_volume::{Caller, Dedup, Error, OpenOptions, RenameMode, SetAttr, Volume};
 use fsck_cairn::{CheckOptions, Quiet, Severity};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -243,4 +243,34 @@ fn regression_nothing_is_moved_into_a_directory_that_was_removed_with_those_abov
     assert_eq!(rename(), Err(Error::NotFound));
     volume.release(removed);
     assert_eq!(rename(), Err(Error::Stale));
+}
+
+/// What is folded of bytes that were cut off since is nothing, and changes nothing: their journal goes all the same.
+#[test]
+fn regression_a_journal_full_of_what_was_cut_off_takes_writes_again() {
+    let world = World::make(&cairn_volume::MakeOptions { journal_size: 512 << 10, ..small() });
+    let volume = world.open().expect("a new volume");
+    let caller = Caller::default();
+    let made = |name: &[u8]| volume.mknod(1, name, 0o100_644, 0, 0, &caller).expect("a new name").ino;
+    let files: Vec<u64> = (0..7).map(|n| made(&[b'a' + n])).collect();
+    let bytes = noise(1, SMALL_RECORD);
+    for round in 0..4 {
+        // More than one batch of folding takes, and as much as goes in before anything has to be.
+        for &ino in &files {
+            for n in 0..4 {
+                let written = volume.write(ino, n * SMALL_RECORD as u64, &bytes, false);
+                written.unwrap_or_else(|e| panic!("round {round}, record {n}: {e}"));
+            }
+        }
+        for &ino in &files {
+            volume.setattr(ino, &SetAttr { size: Some(0), ..SetAttr::default() }, &caller).expect("cut off");
+        }
+        for _ in 0..4 {
+            volume.maintain().expect("maintains");
+        }
+        assert_eq!(volume.usage().journal_used, 0, "nothing is to be folded");
+        let used = volume.statistics().journal_used;
+        assert!(used <= 64 << 10, "{used} bytes of the journal are in use");
+    }
+    volume.close().expect("closed");
 }

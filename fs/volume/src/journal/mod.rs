@@ -551,6 +551,12 @@ impl Journal {
         self.notify_room();
     }
 
+    /// Whether a higher floor than it has would let go of a segment.
+    pub fn would_trim(&self, floor: Lsn) -> bool {
+        let log = self.log();
+        floor > log.floor && log.live.len() > 1 && log.live.front().is_some_and(|oldest| oldest.last < floor)
+    }
+
     /// Wakes those who wait for room.
     pub fn notify_room(&self) {
         *self.room.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
