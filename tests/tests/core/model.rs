@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
+use cairn_store::disk::Crash;
 use cairn_tests::dice::{Dice, noise};
 use cairn_tests::driver::Driver;
 use cairn_tests::engine::Survival;
@@ -253,6 +254,7 @@ fn regression_a_journal_full_of_what_was_cut_off_takes_writes_again() {
     let caller = Caller::default();
     let made = |name: &[u8]| volume.mknod(1, name, 0o100_644, 0, 0, &caller).expect("a new name").ino;
     let files: Vec<u64> = (0..7).map(|n| made(&[b'a' + n])).collect();
+    let other = made(b"other");
     let bytes = noise(1, SMALL_RECORD);
     for round in 0..4 {
         // More than one batch of folding takes, and as much as goes in before anything has to be.
@@ -271,6 +273,16 @@ fn regression_a_journal_full_of_what_was_cut_off_takes_writes_again() {
         assert_eq!(volume.usage().journal_used, 0, "nothing is to be folded");
         let used = volume.statistics().journal_used;
         assert!(used <= 64 << 10, "{used} bytes of the journal are in use");
+        // And nobody misses what went once something else lies there.
+        for n in 0..24 {
+            volume.write(other, n * SMALL_RECORD as u64, &bytes, false).expect("there is room");
+        }
+        let again = world.fork().crash(Crash::KeepAll, Survival::None);
+        fsck_is_clean(&again).expect("nothing is wrong");
+        let after = again.open().unwrap_or_else(|e| panic!("round {round}: {e}"));
+        let size = |ino| after.getattr(ino).expect("there").size;
+        assert_eq!(files.iter().map(|ino| size(*ino)).sum::<u64>(), 0);
+        assert_eq!(size(other), 24 * SMALL_RECORD as u64);
     }
     volume.close().expect("closed");
 }

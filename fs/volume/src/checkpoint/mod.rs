@@ -114,7 +114,7 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
     let Ok(journal) = core.journal() else { return Ok(false) };
     let (frozen, overlay) = match (state.frozen, core.ns.frozen()) {
         (Some(frozen), Some(overlay)) => (frozen, overlay),
-        _ if core.ns.is_unchanged() => return raise_floor(core, state.at, journal),
+        _ if core.ns.is_unchanged() && !keeps_too_much(core, state.at, journal) => return Ok(false),
         _ => {
             let _gate = core.gate.write().unwrap_or_else(PoisonError::into_inner);
             let lsn = journal.last();
@@ -173,26 +173,12 @@ pub(crate) fn checkpoint(core: &Core, state: &mut CheckpointState) -> Result<boo
     Ok(true)
 }
 
-/// Has the journal go that only the floor of the last checkpoint, `at`, still keeps; whether there was any. What was folded since
-/// may have changed nothing: bytes that were cut off before they were folded. Without this a journal that is full of such
-/// stays full, since what would change something waits for room.
-fn raise_floor(core: &Core, at: CheckpointRef, journal: &Journal) -> Result<bool, MaintainError> {
-    let floor = || {
-        let changed = at.lsn.next();
-        core.dirty.floor().map_or(changed, |dirty| dirty.min(changed))
-    };
-    if !journal.would_trim(floor()) {
-        return Ok(false);
-    }
-    let floor = {
-        let _gate = core.gate.write().unwrap_or_else(PoisonError::into_inner);
-        floor()
-    };
-    // As for a checkpoint: the next mount begins where it was told to.
-    let appended = journal.append(&[Mutation::Checkpoint { at, floor }], &[])?;
-    journal.sync(appended.lsn)?;
-    journal.trim(at, floor);
-    Ok(true)
+/// Whether the journal could go that only the floor of the last checkpoint, `at`, keeps. What was folded since may have changed
+/// nothing: bytes that were cut off before they were folded. Without another checkpoint, though nothing is in it, a journal
+/// that is full of such stays full, since what would change something waits for room.
+fn keeps_too_much(core: &Core, at: CheckpointRef, journal: &Journal) -> bool {
+    let changed = at.lsn.next();
+    journal.would_trim(core.dirty.floor().map_or(changed, |dirty| dirty.min(changed)))
 }
 
 /// Drops data packs that the newest checkpoint does not refer to and nobody is about to: those that could not be removed
