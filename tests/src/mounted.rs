@@ -240,10 +240,16 @@ impl Daemon {
 pub struct Mounting(Child);
 
 impl Mounting {
+    /// Whether it goes on, as it does once it is mounted.
+    #[track_caller]
+    pub fn is_at_work(&mut self) -> bool {
+        self.0.try_wait().expect("a child").is_none()
+    }
+
     /// Kills it, wherever it is; gives whether it was still at work.
     #[track_caller]
     pub fn kill(mut self) -> bool {
-        let at_work = self.0.try_wait().expect("a child").is_none();
+        let at_work = self.is_at_work();
         if at_work {
             let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("a process's number"));
             // Stopped, it starts no other.

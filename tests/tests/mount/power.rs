@@ -569,13 +569,14 @@ impl Bench {
 
     /// Has the power go again, `after` the next mount has begun; gives whether that was before it was mounted.
     fn cut_recovery(&self, after: Duration) -> bool {
-        let mounting = self.m.begin_to_mount();
+        let mut mounting = self.m.begin_to_mount();
         thread::sleep(after);
-        let recovering = !is_mounted(self.m.at());
+        // Before the cut: that may end it at once.
+        let recovering = mounting.is_at_work() && !is_mounted(self.m.at());
         self.disk.cut();
-        let at_work = mounting.kill();
+        mounting.kill();
         self.replug();
-        at_work && recovering
+        recovering
     }
 }
 
