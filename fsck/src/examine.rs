@@ -136,10 +136,15 @@ impl Examined {
 /// A store as it is read here: in little memory, and nothing is changed by that.
 pub(crate) fn open_store(disk: &Arc<dyn Disk>) -> Result<Store, CheckError> {
     let options = StoreOptions { index_mem: 1 << 16, cache_size: 1 << 20, read_only: true };
-    Store::open(disk.clone(), options).map_err(|error| match error {
+    Store::open(disk.clone(), options).map_err(of_store)
+}
+
+/// What the store could not do, with its path as a volume has it.
+pub(crate) fn of_store(error: StoreError) -> CheckError {
+    match error {
         StoreError::Io { path, error } => CheckError::Io { path: format!("store/{path}"), error },
         error => CheckError::Io { path: "store".into(), error: io::Error::other(error) },
-    })
+    }
 }
 
 /// Damage to the journal of a volume that was unmounted cleanly costs nothing.

@@ -3,13 +3,13 @@
 
 use std::io;
 
+use cairn_store::Store;
 use cairn_store::disk::{Disk, read_small, replace_small};
-use cairn_store::{Store, StoreError};
 use cairn_volume::{SUSPECT_PATH, note_lost_packs};
 
 use super::Site;
 use crate::CheckError;
-use crate::examine::Examined;
+use crate::examine::{Examined, of_store};
 use crate::packs::PackResult;
 use crate::report::{Done, Finding, Findings};
 
@@ -37,12 +37,7 @@ pub(super) fn note_lost(site: &Site<'_>) -> Result<(), CheckError> {
     let Ok(replicas) = Store::superblock_of(&*site.store) else { return Ok(()) };
     let has_lost = |result: &PackResult| !result.facts.bad_frames.is_empty();
     let lossy = site.packs.iter().filter(|(_, result)| has_lost(result)).map(|(pack, _)| *pack);
-    note_lost_packs(&*site.store, replicas.newest.uuid, &lossy.collect::<Vec<_>>()).map_err(|error| {
-        match error {
-            StoreError::Io { path, error } => CheckError::Io { path: format!("store/{path}"), error },
-            error => CheckError::Io { path: "store".into(), error: io::Error::other(error) },
-        }
-    })
+    note_lost_packs(&*site.store, replicas.newest.uuid, &lossy.collect::<Vec<_>>()).map_err(of_store)
 }
 
 /// Notes that damage is `left`, or that there is none any more.

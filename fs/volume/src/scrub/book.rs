@@ -30,9 +30,12 @@ pub(super) struct Book {
 impl Book {
     /// What the last scrub left; nothing where that cannot be read, which only forgets.
     pub(super) fn load(store: &Store) -> Book {
-        let state = state_of(store.disk().as_ref(), store.uuid());
+        Book::of(state_of(store.disk().as_ref(), store.uuid()))
+    }
+
+    fn of(state: ScrubState) -> Book {
         let entries = state.packs.into_iter().map(|entry| (entry.pack, entry)).collect();
-        Book { store: store.uuid(), round: state.round, unfinished: state.unfinished, entries }
+        Book { store: state.store, round: state.round, unfinished: state.unfinished, entries }
     }
 
     /// Forgets packs that are not there any more.
@@ -103,12 +106,24 @@ impl Book {
         self.entries.insert(looked.pack, entry);
     }
 
+    /// Notes that something of a pack is lost, which no scrub found; whether that was not known.
+    fn lose(&mut self, pack: PackId) -> bool {
+        let never = ScrubEntry { pack, verified: 0, round: 0, outcome: ScrubOutcome::Whole, deep: false };
+        let entry = self.entries.entry(pack).or_insert(never);
+        let is_new = !is_damaged(entry.outcome);
+        if is_new {
+            entry.outcome = ScrubOutcome::Uncorrected;
+        }
+        is_new
+    }
+
     /// Writes it down.
-    pub(super) fn save(&mut self, store: &Store) -> Result<(), StoreError> {
+    pub(super) fn save(&self, store: &dyn Disk) -> Result<(), StoreError> {
         let mut packs: Vec<_> = self.entries.values().copied().collect();
         packs.sort_by_key(|entry| entry.pack);
         let state = ScrubState { store: self.store, round: self.round, unfinished: self.unfinished, packs };
-        write(store.disk().as_ref(), &state)
+        replace_small(store, PATH, &state.encode())
+            .map_err(|error| StoreError::Io { path: PATH.into(), error })
     }
 }
 
@@ -117,25 +132,9 @@ pub fn note_lost(store: &dyn Disk, uuid: Uuid, packs: &[PackId]) -> Result<(), S
     if packs.is_empty() {
         return Ok(());
     }
-    let mut state = state_of(store, uuid);
-    let mut entries: HashMap<PackId, ScrubEntry> =
-        state.packs.iter().map(|entry| (entry.pack, *entry)).collect();
-    for pack in packs {
-        let never = ScrubEntry {
-            pack: *pack,
-            verified: 0,
-            round: 0,
-            outcome: ScrubOutcome::Uncorrected,
-            deep: false,
-        };
-        let entry = entries.entry(*pack).or_insert(never);
-        if !is_damaged(entry.outcome) {
-            entry.outcome = ScrubOutcome::Uncorrected;
-        }
-    }
-    let before = std::mem::replace(&mut state.packs, entries.into_values().collect());
-    state.packs.sort_by_key(|entry| entry.pack);
-    if state.packs == before { Ok(()) } else { write(store, &state) }
+    let mut book = Book::of(state_of(store, uuid));
+    let new = packs.iter().filter(|pack| book.lose(**pack)).count();
+    if new > 0 { book.save(store) } else { Ok(()) }
 }
 
 /// Has whoever mends look through the packs that something of is lost, as far as scrubs and mounts of before know: until it has, nothing new is
@@ -146,10 +145,6 @@ pub(crate) fn suspect_lost(store: &Store) {
 
 fn is_damaged(outcome: ScrubOutcome) -> bool {
     matches!(outcome, ScrubOutcome::Uncorrected | ScrubOutcome::Damaged)
-}
-
-fn write(store: &dyn Disk, state: &ScrubState) -> Result<(), StoreError> {
-    replace_small(store, PATH, &state.encode()).map_err(|error| StoreError::Io { path: PATH.into(), error })
 }
 
 /// What the last scrub of a store left; nothing where that cannot be read.

@@ -521,7 +521,7 @@ impl<'a> Run<'a> {
         if self.core.is_stopped() || !self.options.repair {
             return;
         }
-        if let Err(error) = book.save(&self.core.store) {
+        if let Err(error) = book.save(self.core.store.disk().as_ref()) {
             tracing::warn!("how far the scrub is cannot be written down: {error}");
         }
     }
