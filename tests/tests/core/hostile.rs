@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_tests::containers::{self, Told};
-use cairn_tests::hostile::{TARGETS, choices, run};
+use cairn_tests::hostile::choices::Choices;
+use cairn_tests::hostile::images::Image;
+use cairn_tests::hostile::{TARGETS, choices, exercise, run};
 use cairn_tests::world::{World, small};
 use cairn_volume::{Caller, Error, MakeOptions, SeekTo, SetAttr};
 
@@ -233,7 +235,7 @@ fn write_the_fuzzers_seeds() {
         put("namespace", name, which, &golden(name));
     }
     put("namespace", "record", 7, &golden("metadata-record"));
-    let image = cairn_tests::hostile::images::Image::new(false);
+    let image = Image::new(false);
     for (n, key) in image.records.keys().enumerate().step_by(5) {
         put("namespace", &format!("key-{n}"), 0, key);
     }
@@ -302,6 +304,33 @@ fn a_hole_as_long_as_a_file_can_be_holds_nobody_up() {
         assert_eq!(volume.seek(ino, 0, SeekTo::Data), Ok(longest / 2));
     });
     volume.close().expect("room");
+}
+
+#[test]
+fn regression_files_of_a_volume_that_are_as_long_as_can_be_hold_nobody_up() {
+    // Several mounts, so that there is a chain of checkpoints.
+    let mounted_often = World::make(&small());
+    for n in 0..5u8 {
+        let volume = mounted_often.open().expect("a whole volume");
+        let ino = volume.create(1, &[b'a' + n], 0o644, 0, &Caller::default()).expect("a new name").ino;
+        volume.write(ino, 0, &[n; 100], false).expect("room");
+        volume.close().expect("room");
+    }
+    for world in [Image::new(false).world, Image::new(true).world, mounted_often] {
+        let files = world.disk.files();
+        for kind in ["superblock", ".seg", ".pack", "index"] {
+            assert!(files.iter().any(|path| path.contains(kind)), "{kind} in {files:?}");
+        }
+        for longer in files.chunks(1).chain([&files[..]]) {
+            let world = world.fork();
+            for path in longer {
+                world.disk.truncate_file(path, i64::MAX as u64).expect("a file");
+            }
+            within_two_minutes(&format!("a volume of which {longer:?} are 8 EiB long"), || {
+                exercise::all(&world, &mut Choices::new(&[]));
+            });
+        }
+    }
 }
 
 #[test]

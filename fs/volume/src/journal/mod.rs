@@ -213,7 +213,7 @@ impl Journal {
         // Not under the log's lock: a sync that fails stops the journal, which takes it.
         let live: Vec<_> = journal.log().live.iter().cloned().collect();
         for unsynced in live.iter().filter(|segment| segment.last > synced) {
-            if let Err(error) = segment::write_again(&*unsynced.file) {
+            if let Err(error) = segment::write_again(&*unsynced.file, shape.segment) {
                 let why = format!("writing {} again: {error}", unsynced.path);
                 return Err(journal.stop(&mut journal.log(), why));
             }

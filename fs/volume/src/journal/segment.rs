@@ -109,12 +109,13 @@ pub(crate) fn make_segment(disk: &dyn Disk, n: u32, len: u32) -> io::Result<(Str
     Ok((path, file))
 }
 
-/// Writes to a segment what it holds, so that the next sync has something to make certain.
-pub(crate) fn write_again(file: &dyn DiskFile) -> io::Result<()> {
+/// Writes to a segment what it holds, so that the next sync has something to make certain. What its file has behind `end`, the
+/// segment's length, holds no records, however much it is.
+pub(crate) fn write_again(file: &dyn DiskFile, end: u32) -> io::Result<()> {
     /// As much as a disk that cannot read a sector takes along with it.
     const PART: usize = 64 << 10;
     let mut bytes = vec![0; PART];
-    let len = file.len()?;
+    let len = file.len()?.min(end.into());
     for at in (0..len).step_by(PART) {
         let part = &mut bytes[..PART.min((len - at) as usize)];
         // What cannot be read came from the disk. What was never used is on it already, as zeros.
