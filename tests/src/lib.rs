@@ -15,6 +15,7 @@ pub mod model;
 pub mod mounted;
 pub mod ops;
 pub mod pristine;
+pub mod processes;
 pub mod reach;
 pub mod rot;
 pub mod segment_reach;

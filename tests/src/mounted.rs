@@ -20,6 +20,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::processes::{children_of, has_ended, parent_of, state_of};
+
 /// No command of these tests takes so many seconds, unless it hangs.
 const COMMAND_LIMIT: u64 = 150;
 /// No test has a mount for this long, unless it hangs: its daemon is killed then, so that what waits for it fails.
@@ -174,30 +176,6 @@ pub fn supervisor_of(daemon: Pid) -> Option<Pid> {
     let is_worker = words(daemon).split(|b| *b == 0).any(|word| word == b"--worker");
     let is_cairn = words(parent).split(|b| *b == 0).any(|word| word == b"mount");
     (is_worker && is_cairn).then_some(parent)
-}
-
-fn parent_of(pid: Pid) -> Option<Pid> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
-    Some(Pid::from_raw(parent))
-}
-
-/// The processes that another started.
-pub fn children_of(pid: Pid) -> Vec<Pid> {
-    let all = fs::read_dir("/proc").expect("proc is mounted").flatten();
-    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw));
-    numbers.filter(|child| parent_of(*child) == Some(pid)).collect()
-}
-
-/// The state of a process, as a letter; `None` if there is none of that number.
-fn state_of(pid: Pid) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit(')').next()?.trim_start().chars().next()
-}
-
-/// Whether it is gone, or waits for somebody to ask how it ended.
-fn has_ended(pid: Pid) -> bool {
-    state_of(pid).is_none_or(|state| matches!(state, 'Z' | 'X'))
 }
 
 /// Whether a filesystem is mounted at `path` itself.

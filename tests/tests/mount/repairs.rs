@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use cairn_format::{PACK_HEADER_LEN, PackHeader, PackId, PackKind, PieceKind, SECTOR};
 use cairn_tests::dice::{Dice, noise};
-use cairn_tests::mounted::{Mounted, children_of, program, run};
+use cairn_tests::mounted::{Mounted, program, run};
+use cairn_tests::processes::children_of;
 use cairn_tests::reach::guaranteed_hole;
 use cairn_tests::watchdog::watch;
 use cairn_volume::OpenOptions;

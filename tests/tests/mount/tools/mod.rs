@@ -9,12 +9,14 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cairn_tests::dice::Dice;
 use cairn_tests::mounted::{Mounted, command_limit, run};
+use cairn_tests::processes::waits_of;
+use nix::unistd::Pid;
 
 use crate::kills::from_environment;
 
@@ -100,6 +102,24 @@ fn works(tool: &'static str) {
     m.finish();
 }
 
+/// How work ends whose mount was killed: it finds that out by itself. What of it does not, tells what it waits for before it is
+/// ended for that.
+fn finds_out(tool: &str, child: &mut Child) -> ExitStatus {
+    let killed = Instant::now();
+    let mut told = false;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status;
+        }
+        if !told && killed.elapsed() > Duration::from_secs(command_limit() * 2 / 3) {
+            told = true;
+            let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process's number"));
+            eprintln!("{tool} has not found out that its mount is dead:\n{}", waits_of(pid));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Work that a kill of the daemon ends, again and again: nothing acknowledged is lost, and it can be gone on with.
 fn survives_kills(tool: &'static str, longest: Duration) {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
@@ -116,8 +136,7 @@ fn survives_kills(tool: &'static str, longest: Duration) {
         let log = || fs::read_to_string(work.log()).unwrap_or_default();
         assert!(ended.is_none_or(|status| status.success()), "{tool} failed before the kill: {}", log());
         m.kill();
-        // It finds that out by itself.
-        let status = child.wait().expect("a child");
+        let status = finds_out(tool, &mut child);
         assert!(status.code() != Some(124), "{tool} hangs on a dead mount: {}", log());
         let acks = fs::read_to_string(work.beside.join("acks")).expect("written by work");
         eprintln!(
