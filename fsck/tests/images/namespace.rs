@@ -6,6 +6,9 @@ use cairn_format::{
     encode_pieces,
 };
 
+use cairn_volume::Caller;
+use fsck_cairn::{Level, Severity};
+
 use crate::fixture::{Fixture, Records};
 
 const LIVE: View = View::LIVE;
@@ -164,6 +167,32 @@ fn links_attributes_and_orphans_that_belong_to_nothing() {
         let big = entry(records, Ino::ROOT, "big").ino;
         records.insert(Key::Orphan(big, LIVE).encode(), Vec::new());
     });
+}
+
+#[test]
+fn regression_a_mount_removes_what_has_no_name_and_nothing_that_has_one() {
+    // No operation leaves these to be removed: a file that has its name, and one that is not there.
+    let left: [fn(&Records) -> Ino; 2] = [|records| entry(records, Ino::ROOT, "big").ino, |_| Ino(4711)];
+    for left in left {
+        let volume = Fixture::filled();
+        let before = volume.tree();
+        let mounted = volume.open();
+        let nameless = mounted.create(1, b"nameless", 0o644, 0, &Caller::default()).unwrap().ino;
+        mounted.unlink(1, b"nameless").unwrap();
+        mounted.close().unwrap();
+        drop(mounted);
+        volume.rewrite_state(|records| {
+            assert!(records.contains_key(&Key::Orphan(Ino(nameless), LIVE).encode()));
+            records.insert(Key::Orphan(left(records), LIVE).encode(), Vec::new());
+        });
+        assert_eq!(volume.tree(), before);
+        let report = volume.check();
+        let found: Vec<_> = report.findings.iter().map(|f| (f.kind, f.severity)).collect();
+        assert_eq!(found, [("orphan", Severity::Damage)], "{:#?}", report.findings);
+        assert!(volume.repair(Level::Safe).is_clean());
+        assert!(volume.check().is_clean());
+        assert_eq!(volume.tree(), before);
+    }
 }
 
 #[test]

@@ -76,8 +76,18 @@ impl Core {
             if self.get(&Key::Orphan(*ino, self.view))?.is_none() || self.handles.keep_if_open(*ino) {
                 continue;
             }
+            let inode = match self.inode(*ino) {
+                Ok(inode) if inode.nlink == 0 => inode,
+                // No operation leaves that. What has names is not removed for it, nor do others stay that are to go.
+                Ok(_) | Err(Error::Stale) => {
+                    tracing::warn!(
+                        "inode {ino} is to be removed, and has names or is missing: fsck.cairn puts that right"
+                    );
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             removed.push(*ino);
-            let inode = self.inode(*ino)?;
             let from = change.mutations.len();
             change.delete(&Key::Orphan(*ino, self.view));
             self.erase(*ino, &inode, &mut change)?;
