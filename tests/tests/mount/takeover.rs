@@ -16,6 +16,7 @@ use cairn_tests::dice::{Dice, noise};
 use cairn_tests::mounted::{
     Mounted, daemon_of, is_free, is_mounted, program, run, supervisor_of, wait_until,
 };
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::{XattrFlags, copy_file_range, removexattr, setxattr};
@@ -497,9 +498,14 @@ fn a_connection_that_is_cut_while_no_worker_is_there_leaves_no_mount() {
     // The supervisor must not start another before that.
     kill(supervisor, Signal::SIGSTOP).expect("it runs");
     m.kill_worker(None);
-    // An anonymous device: its minor number is the connection's name.
-    let connection = format!("/sys/fs/fuse/connections/{}/abort", nix::sys::stat::minor(device));
-    fs::write(connection, "1").expect("root may");
+    // What the kernel shows of its connections, wherever else the system has that or has not. An anonymous device: its
+    // minor number is the connection's name.
+    let connections = m.beside("connections");
+    fs::create_dir(&connections).expect("a new name");
+    mount(Some("none"), &connections, Some("fusectl"), MsFlags::empty(), None::<&str>).expect("root may");
+    let cut = fs::write(connections.join(nix::sys::stat::minor(device).to_string()).join("abort"), "1");
+    umount2(&connections, MntFlags::MNT_DETACH).expect("it is mounted");
+    cut.expect("root may");
     kill(supervisor, Signal::SIGCONT).expect("it is there");
     wait_until("the supervisor ended", || !runs(supervisor));
     assert!(!is_mounted(m.at()) && is_free(m.dir()));
