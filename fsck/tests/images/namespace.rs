@@ -5,7 +5,6 @@ use cairn_format::{
     ChunkId, DirEntry, FileKind, Ino, Inode, PackRefs, Piece, PieceKind, Totals, View, decode_pieces,
     encode_pieces,
 };
-
 use cairn_volume::Caller;
 use fsck_cairn::{Level, Severity};
 
