@@ -71,9 +71,8 @@ fn build() -> Result<PathBuf, String> {
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--profile", profile]).env("CARGO_TARGET_DIR", target);
-    cargo
-        .args(["-p", "cairn", "-p", "mkfs-cairn", "-p", "fsck-cairn"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    // With the features of the whole workspace's dependencies, as `cargo test --workspace` has built nearly all of it.
+    cargo.args(["--workspace", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if cfg!(feature = "sled") {
         cargo.args(["--features", "cairn/sled,fsck-cairn/sled"]);
     }
