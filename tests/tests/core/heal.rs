@@ -127,6 +127,30 @@ fn lies_in(volume: &Volume, ino: u64, pack: PackId) -> bool {
     volume.extents(ino).expect("extents").iter().any(|(.., kind)| there(kind))
 }
 
+/// A frame of a pack in which a file lies that lies in others of it, too, and another file only in others.
+struct Shared {
+    pack: usize,
+    frame: usize,
+    here: u64,
+    beside: u64,
+}
+
+/// Looked for, since where a pack ends depends on how fast its frames are compressed.
+fn shared_frame(volume: &Volume, packs: &[(PackId, PackLayout, Vec<FrameEntry>)]) -> Shared {
+    let lies = |n: u64, pack: PackId, frame| !in_frame(volume, ino(volume, n), pack, frame).is_empty();
+    for (pack, (id, _, frames)) in packs.iter().enumerate() {
+        for frame in 0..frames.len() as u32 {
+            let others = |n| (0..frames.len() as u32).any(|other| other != frame && lies(n, *id, other));
+            let here = (0..FILES).find(|n| lies(*n, *id, frame) && others(*n));
+            let beside = (0..FILES).find(|n| !lies(*n, *id, frame) && others(*n));
+            if let (Some(here), Some(beside)) = (here, beside) {
+                return Shared { pack, frame: frame as usize, here, beside };
+            }
+        }
+    }
+    panic!("no pack holds two files in frames of their own");
+}
+
 #[test]
 fn what_is_damaged_within_the_guarantee_reads_right_and_is_as_it_was_afterwards() {
     let _watch = watch("heal", 5);
@@ -403,13 +427,12 @@ fn bytes_that_come_again_once_their_stored_copy_is_lost_are_stored_anew_and_serv
     for (dedup, met) in unverified.chain([(Dedup::Verify, Read), (Dedup::Verify, Nobody)]) {
         let (world, volume) = filled(HealMode::On);
         let all = packs(&world, PackKind::Data);
-        let (pack, frame) = (all[1].0, 2);
+        let chosen = shared_frame(&volume, &all);
+        let (pack, frame, n) = (all[chosen.pack].0, chosen.frame, chosen.here);
         volume.close().expect("close");
-        lose(&world, &all[1], frame);
+        lose(&world, &all[chosen.pack], frame);
         let mount = || world.open_with(OpenOptions { dedup, ..options(HealMode::On) }).expect("mount");
         let mut volume = mount();
-        let lost = |volume: &Volume, n| in_frame(volume, ino(volume, n), pack, frame as u32);
-        let n = (0..FILES).find(|n| !lost(&volume, *n).is_empty()).expect("some file lies in it");
         let old = ino(&volume, n);
         match met {
             Read | ReadBefore(_) => assert!(matches!(volume.read(old, 0, LEN as u32), Err(Error::Io))),
@@ -449,9 +472,7 @@ fn bytes_that_come_again_once_their_stored_copy_is_lost_are_stored_anew_and_serv
         both_are_right(&volume, "at once");
         // What else lies in the pack can be read, and nothing of it is stored twice once that is known.
         mend(&volume);
-        let whole = |n: &u64| lost(&volume, *n).is_empty() && lies_in(&volume, ino(&volume, *n), pack);
-        let other = (0..FILES).find(whole).expect("one that nothing is lost of");
-        write(&volume, 102, &content(other));
+        write(&volume, 102, &content(chosen.beside));
         volume.sync().expect("folds");
         assert!(lies_in(&volume, ino(&volume, 102), pack), "{met:?}");
         volume.close().expect("close");
@@ -464,6 +485,34 @@ fn bytes_that_come_again_once_their_stored_copy_is_lost_are_stored_anew_and_serv
         let read = volume.read(ino(&volume, 101), 0, LEN as u32);
         assert!(read.is_ok_and(|read| read == content(n)));
         volume.close().expect("close");
+    }
+}
+
+#[test]
+fn regression_what_a_crash_left_in_the_journal_is_not_folded_onto_a_copy_that_cannot_be_read() {
+    for dedup in [Dedup::On, Dedup::Verify] {
+        let (world, volume) = filled(HealMode::On);
+        let all = packs(&world, PackKind::Data);
+        let chosen = shared_frame(&volume, &all);
+        let (pack, frame, n) = (all[chosen.pack].0, chosen.frame, chosen.here);
+        let new = write(&volume, 100, &content(n));
+        volume.fsync(new, false).expect("syncs");
+        let world = world.crash(Crash::DropUnsynced, Survival::None);
+        lose(&world, &all[chosen.pack], frame);
+        let mount = || world.open_with(OpenOptions { dedup, ..options(HealMode::On) }).expect("mount");
+        let again = mount();
+        again.sync().expect("folds");
+        assert_eq!(in_frame(&again, new, pack, frame as u32), [], "{dedup:?}");
+        let both_are_right = |volume: &Volume| {
+            for ino in [new, ino(volume, n)] {
+                let read = volume.read(ino, 0, LEN as u32);
+                assert!(read.is_ok_and(|read| read == content(n)), "inode {ino}, {dedup:?}");
+            }
+        };
+        both_are_right(&again);
+        again.close().expect("close");
+        drop(again);
+        both_are_right(&mount());
     }
 }
 

@@ -160,6 +160,13 @@ impl Original {
                 return Err("it can be mounted".into());
             }
         }
+        if dice.one_in(3) {
+            // What is folded can be read as before. What is lost cannot be folded, nor what is cut with it.
+            let ran = run("cairn", ["sync".as_ref(), self.mounted.dir().as_os_str()]);
+            if ran.code != 0 && verdict.guarantee == Guarantee::Within {
+                return Err(format!("sync ends with {}: {}", ran.code, ran.err));
+            }
+        }
         let read = match verdict.guarantee {
             Guarantee::Unwitnessed => Ok(()),
             _ => read_all(self.mounted.at(), &self.files, verdict).map(drop),

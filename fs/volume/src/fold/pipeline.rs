@@ -119,23 +119,25 @@ pub(crate) struct Packer<'a> {
 }
 
 impl Packer<'_> {
-    /// Where a chunk is, or is going to be, and its base, if it comes to have one; a part of a tensor, where it is.
+    /// Where a chunk is, or is going to be, and its base, if it comes to have one; a part of a tensor, where it is. One that is stored
+    /// already is what `dedup` says of that.
     pub(super) fn place(
         &mut self,
         core: &Core,
         id: &ChunkId,
         plain: &[u8],
         part: Option<Part>,
+        dedup: Dedup,
         pins: &mut Pins,
     ) -> Result<(Place, Option<Place>), MaintainError> {
         let differs = part.filter(|part| core.writing.tensor_delta && part.element.is_number());
         let keys =
             differs.and_then(|part| Some((bases::keys(part.name?, plain, part.element), part.element)));
-        let known = match core.writing.dedup {
+        let known = match dedup {
             Dedup::Off => None,
             _ => {
                 let here = self.placed.get(id).map(|placed| (placed.place, placed.base.map(|(_, at)| at)));
-                here.or_else(|| stored(core, id, plain, pins).map(|found| (Place::Found(found), None)))
+                here.or_else(|| stored(core, id, plain, dedup, pins).map(|found| (Place::Found(found), None)))
             }
         };
         if let Some(known) = known {
@@ -261,9 +263,9 @@ fn near(
 }
 
 /// Where a chunk is stored already, if it is; its pack is pinned.
-fn stored(core: &Core, id: &ChunkId, plain: &[u8], pins: &mut Pins) -> Option<Located> {
+fn stored(core: &Core, id: &ChunkId, plain: &[u8], dedup: Dedup, pins: &mut Pins) -> Option<Located> {
     let located = core.store.lookup_pin(id, pins).filter(|located| located.len as usize == plain.len())?;
-    if core.writing.dedup == Dedup::Verify {
+    if dedup == Dedup::Verify {
         let piece = ChunkPiece {
             chunk: *id,
             pack: located.pack,

@@ -12,6 +12,7 @@ use super::{Mapped, Taken, read_run};
 use crate::checkpoint::MaintainError;
 use crate::core::Core;
 use crate::namespace::{FileRun, NamespaceError, Run};
+use crate::open::Dedup;
 
 /// Bytes that are read ahead of the chunker at a time.
 const WINDOW: u64 = 1 << 20;
@@ -113,7 +114,7 @@ fn cut_data(
         let was = window.runs_of(len as u64);
         if !is_chunk(&was, &id, len) {
             let part = element.map(|element| Part { element, name: cuts.known_by(window.start) });
-            let (place, base) = packer.place(core, &id, plain, part, pins)?;
+            let (place, base) = packer.place(core, &id, plain, part, dedup_of(core, &was), pins)?;
             mapped.push(Mapped {
                 file: run.file,
                 offset: window.start,
@@ -128,6 +129,20 @@ fn cut_data(
             });
         }
         window.advance(len);
+    }
+}
+
+/// Whether what is stored already is believed to be. Bytes that a mount before this one left in the journal have outlived a crash there,
+/// and it is let go once they are folded: the copy in a pack, which that mount's last fold may have written and nobody has read
+/// since, is looked at before it is all that there is.
+fn dedup_of(core: &Core, was: &[FileRun]) -> Dedup {
+    let is_of_before = |(_, run): &FileRun| match &run.kind {
+        PieceKind::Journal(at) => at.lsn.epoch() < core.packs.epoch,
+        _ => false,
+    };
+    match core.writing.dedup {
+        Dedup::On if was.iter().any(is_of_before) => Dedup::Verify,
+        said => said,
     }
 }
 
