@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -12,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cairn_volume::{Takeover, Volume};
-use nix::sys::stat::{Mode, major, minor, umask};
+use nix::sys::stat::{Mode, umask};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{debug, error, info, warn};
@@ -272,16 +271,10 @@ impl Serving<'_> {
         let connection = fuse::mount(&plan.mountpoint, &plan.dir.to_string_lossy(), &plan.options)
             .map_err(|e| checks::mount_refused(&plan.mountpoint, &e))?;
         self.answer(&connection, seat, Begin::Anew).inspect_err(|_| drop(unmount(&plan.mountpoint, true)))?;
-        let device = match fs::metadata(&plan.mountpoint) {
-            Ok(found) => (major(found.dev()), minor(found.dev())),
-            Err(e) => {
-                let _ = unmount(&plan.mountpoint, true);
-                return Err(Failure::new(format!(
-                    "{} was mounted but does not answer: {e}",
-                    plan.mountpoint.display()
-                )));
-            }
-        };
+        let device = device_of(plan).map_err(|e| {
+            let _ = unmount(&plan.mountpoint, true);
+            Failure::new(format!("{} was mounted, and is not there: {e}", plan.mountpoint.display()))
+        })?;
         if let Some(supervisor) = Channel::ours() {
             self.entrust(supervisor, &connection, device);
         }
@@ -365,6 +358,15 @@ pub(crate) fn take_away_lazily(plan: &Plan, device: (u64, u64)) {
             error!("{0} could not be unmounted: do it with `umount -l {0}`", mountpoint.display());
         }
     }
+}
+
+/// The device number of what was just mounted. Nobody asks the filesystem itself: killed before it was answered, this process would wait for
+/// itself, and not even a kill ends what waits in the kernel for an answer.
+fn device_of(plan: &Plan) -> io::Result<(u64, u64)> {
+    let mounts = mountinfo::read()?;
+    let ours = |m: &&Mount| m.is_cairn() && m.source == plan.dir && m.mountpoint == plan.mountpoint;
+    let found = mounts.iter().rev().find(ours);
+    found.map(|m| m.device).ok_or_else(|| io::Error::other("the table of mounts does not list it"))
 }
 
 /// Wherever this filesystem (and nothing on top of it) is mounted, the latest first.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_tests::dice::Dice;
-use cairn_tests::mounted::{Mounted, is_mounted, run};
+use cairn_tests::mounted::{Mounted, SMALL, is_mounted, run};
 
 use crate::tools::Work;
 use crate::worker::Worker;
@@ -168,6 +168,25 @@ fn what_many_processes_were_told_survives_kills_and_kills_in_replay() {
     m.fsck();
     m.mount();
     workers.iter_mut().for_each(Worker::check);
+    m.finish();
+}
+
+#[test]
+fn regression_a_daemon_that_is_killed_the_moment_it_mounts_waits_for_no_answer_of_its_own() {
+    let mut dice = dice();
+    let m = Mounted::unmounted(&SMALL, &[]);
+    for _ in 0..8 * kills() {
+        let mounting = m.begin_to_mount();
+        while !is_mounted(m.at()) {
+            std::hint::spin_loop();
+        }
+        thread::sleep(Duration::from_micros(dice.below(8_000)));
+        // Its end is waited for.
+        m.kill();
+        mounting.kill();
+        m.take_away();
+    }
+    m.mount();
     m.finish();
 }
 
