@@ -22,15 +22,16 @@ use tempfile::TempDir;
 
 use crate::processes::{children_of, has_ended, parent_of, state_of};
 
-/// No command of these tests takes so many seconds, unless it hangs.
-const COMMAND_LIMIT: u64 = 150;
+/// No command of these tests takes so many seconds, unless it hangs: on the slowest machine yet, with others beside it, a build by cargo
+/// took 150.
+const COMMAND_LIMIT: u64 = 450;
 /// No test has a mount for this long, unless it hangs: its daemon is killed then, so that what waits for it fails.
-const MOUNT_LIMIT: Duration = Duration::from_secs(400);
+const MOUNT_LIMIT: Duration = Duration::from_secs(1200);
 /// How many MiB of memory a process of tests takes at most, unless it keeps what it need not: its daemons are killed
 /// then, since the kernel would end it without a word.
 const MEMORY_LIMIT: u64 = 4096;
 /// How long [`wait_until`] waits.
-const WAIT_LIMIT: Duration = Duration::from_secs(90);
+const WAIT_LIMIT: Duration = Duration::from_secs(180);
 
 /// What `mkfs-cairn` is told where a test says nothing: a small journal, so that folds and checkpoints come often.
 pub const SMALL: [&str; 4] = ["--journal-size", "64M", "--segment-size", "4M"];
@@ -38,7 +39,7 @@ pub const SMALL: [&str; 4] = ["--journal-size", "64M", "--segment-size", "4M"];
 /// After how many seconds a command counts as one that hangs. `CAIRN_TOOLS=full` has some that take long.
 pub fn command_limit() -> u64 {
     if std::env::var_os("CAIRN_TOOLS").is_some_and(|v| v == "full") {
-        12 * COMMAND_LIMIT
+        4 * COMMAND_LIMIT
     } else {
         COMMAND_LIMIT
     }

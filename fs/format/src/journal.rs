@@ -154,6 +154,15 @@ impl RecordHead {
         bytes.starts_with(Self::MAGIC)
     }
 
+    /// Where in `bytes`, whose first is at a multiple of [`RECORD_ALIGN`], records may begin.
+    pub fn candidates(bytes: &[u8]) -> impl Iterator<Item = usize> {
+        let places = bytes.chunks_exact(RECORD_ALIGN as usize).enumerate();
+        // Arrays, of a length known here: one comparison of a word for each place, of which a segment has millions.
+        places
+            .filter(|(_, place)| place.first_chunk() == Some(Self::MAGIC))
+            .map(|(n, _)| n * RECORD_ALIGN as usize)
+    }
+
     /// Decodes a head, without its checksum being known yet: lengths are only bounds for what to read.
     pub fn peek(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut d = Decoder::new(RECORD, bytes);
@@ -456,5 +465,21 @@ fn ends(d: &Decoder<'_>, offset: u64, len: u64, most: u64) -> Result<(), FormatE
     match offset.checked_add(len) {
         Some(end) if len > 0 && end <= most => Ok(()),
         _ => Err(d.bad("len", len)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_may_begin_where_the_magic_is_aligned_and_has_all_of_a_place() {
+        let mut bytes = vec![b'C'; 76];
+        for at in [0, 13, 20, 40, 64, 72] {
+            bytes[at..at + 4].copy_from_slice(RecordHead::MAGIC);
+        }
+        // A head is longer than the four bytes behind 72.
+        assert_eq!(RecordHead::candidates(&bytes).collect::<Vec<_>>(), [0, 40, 64]);
+        assert_eq!(RecordHead::candidates(b"CREC").count(), 0);
     }
 }

@@ -12,7 +12,7 @@ use cairn_format::SECTOR;
 use cairn_store::disk::{Disk, FileDisk};
 use cairn_store::pack_path;
 use cairn_tests::dice::{Dice, data, noise};
-use cairn_tests::mounted::{Mounted, Ran, is_free, run};
+use cairn_tests::mounted::{Mounted, Ran, daemon_of, is_free, is_mounted, run};
 use cairn_tests::pristine::{Extent, Pristine};
 use cairn_tests::rot::{Edit, Fault, Guarantee, Layout, Loss, Region, Verdict, mend_packs};
 use cairn_volume::OpenOptions;
@@ -184,6 +184,16 @@ impl Original {
         }
     }
 
+    /// Leaves nothing mounted that the next fault would meet.
+    fn give_up(&self) {
+        if daemon_of(self.mounted.dir()).is_some() {
+            self.mounted.kill();
+        }
+        if is_mounted(self.mounted.at()) {
+            self.mounted.take_away();
+        }
+    }
+
     /// That packs are what they were once they were looked through, and that fsck finds nothing then.
     fn check_mended(&self, disk: &FileDisk, verdict: &Verdict) -> Result<(), String> {
         let (_, store) = disks(self.mounted.dir());
@@ -297,6 +307,7 @@ fn what_rots_under_a_mount_is_an_error_or_costs_nothing() {
                     "volume {seed}, fault {n}: {}: {:?}: {error}",
                     fault.what, verdict.guarantee
                 ));
+                original.give_up();
             }
         }
         // For the harness's own last look: it is whole again.

@@ -308,7 +308,6 @@ fn walk_segment(
 /// they say was so: it is how damage within a segment is told from a torn tail.
 fn synced_behind(segment: &SegmentFile, source: &dyn DiskFile, shape: &JournalShape) -> Lsn {
     const STEP: usize = 1 << 20;
-    let align = RECORD_ALIGN as usize;
     let (mut synced, end) = (Lsn::ZERO, segment.end);
     // What looks like records may overlap: all of them together are not read more often than a few times.
     let mut left = u64::from(shape.segment) * 4;
@@ -316,7 +315,7 @@ fn synced_behind(segment: &SegmentFile, source: &dyn DiskFile, shape: &JournalSh
     for start in (end..shape.segment).step_by(STEP) {
         // What cannot be read says nothing.
         let Ok(len) = source.read_at(&mut part, start.into()) else { continue };
-        for at in (0..len).step_by(align).filter(|at| RecordHead::begins(&part[*at..len])) {
+        for at in RecordHead::candidates(&part[..len]) {
             // Those of the file's earlier lives have other numbers.
             let Ok(head) = RecordHead::peek(&part[at..len]) else { continue };
             let here = head.segment == segment.number && head.lsn > segment.last;

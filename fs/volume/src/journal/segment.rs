@@ -138,9 +138,9 @@ pub(crate) fn read_header(
     file: &dyn DiskFile,
     shape: &JournalShape,
 ) -> io::Result<Option<Result<SegmentHeader, String>>> {
-    let mut both = vec![0; 2 * SEGMENT_HEADER_LEN];
+    let mut both = [0; 2 * SEGMENT_HEADER_LEN];
     let read = file.read_at(&mut both, 0)?;
-    if read > 0 && both.iter().all(|b| *b == 0) {
+    if read > 0 && both == [0; 2 * SEGMENT_HEADER_LEN] {
         return Ok(None);
     }
     let (first, second) = both.split_at(SEGMENT_HEADER_LEN);
