@@ -135,11 +135,18 @@ impl Fault {
 
     /// Does it, to the disk that the volume's directory lies on.
     pub fn inflict(&self, disk: &dyn Disk) -> io::Result<()> {
-        self.edits.iter().try_for_each(|edit| match edit {
-            Edit::Write(path, offset, bytes) => disk.open(path, Access::Write)?.write_at(bytes, *offset),
-            Edit::Truncate(path, len) => disk.open(path, Access::Write)?.set_len(*len),
-            Edit::Remove(path) => disk.remove(path),
-            Edit::Lose(..) => Err(io::ErrorKind::Unsupported.into()),
+        self.edits.iter().try_for_each(|edit| {
+            let inflicted = match edit {
+                Edit::Write(path, offset, bytes) => {
+                    disk.open(path, Access::Write).and_then(|file| file.write_at(bytes, *offset))
+                }
+                Edit::Truncate(path, len) => {
+                    disk.open(path, Access::Write).and_then(|file| file.set_len(*len))
+                }
+                Edit::Remove(path) => disk.remove(path),
+                Edit::Lose(..) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            inflicted.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", edit.path())))
         })
     }
 

@@ -140,10 +140,8 @@ impl Original {
             && !verdict.needs_engine
             && !verdict.may_need_engine
             && fault.edits.iter().all(|e| matches!(e, Edit::Write(path, ..) if path.ends_with(".pack")))
-            && dice.one_in(3);
-        if late {
-            self.mounted.mount();
-        }
+            && dice.one_in(3)
+            && self.mount_with_all(fault)?;
         fault.inflict(&disk).map_err(|e| format!("no such fault: {e}"))?;
         if !late {
             check_fsck(self.mounted.dir(), verdict, true)?;
@@ -182,6 +180,21 @@ impl Original {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Mounts it, unless that removes a pack which the fault is about: the killed daemon had begun or sealed it, and nothing
+    /// names it yet. Then it stays unmounted, and is as it was.
+    fn mount_with_all(&self, fault: &Fault) -> Result<bool, String> {
+        self.mounted.mount();
+        if fault.edits.iter().all(|edit| self.mounted.dir().join(edit.path()).exists()) {
+            return Ok(true);
+        }
+        let ran = self.mounted.try_unmount();
+        if ran.code != 0 {
+            return Err(format!("whole, and umount ends with {}: {}", ran.code, ran.err));
+        }
+        self.restore();
+        Ok(false)
     }
 
     /// Leaves nothing mounted that the next fault would meet.
