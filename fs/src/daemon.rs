@@ -236,6 +236,10 @@ impl Serving<'_> {
             .unwrap_or_else(|e| warn!("signals will end the daemon at once: {e}"));
         let device = match going_on {
             Some((connection, kept)) => {
+                // Not only once it is ready: a worker that answered has begun, however soon it was killed.
+                if let Some(supervisor) = Channel::ours() {
+                    let _ = supervisor.send(&News::Answering, &[]);
+                }
                 self.answer(&connection, seat, Begin::TakingOver)?;
                 kept.device
             }

@@ -32,6 +32,8 @@ pub(crate) enum News {
     Stopping(String),
     /// It makes way for another program, and is about to end.
     Replace(PathBuf),
+    /// It goes on with a mount: from here on it answers, while it has yet to be ready for whoever waits for that.
+    Answering,
 }
 
 /// A mount that outlives its worker.

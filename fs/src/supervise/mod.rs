@@ -54,7 +54,7 @@ struct Kept {
 struct Life {
     status: ExitStatus,
     /// When it began to answer.
-    ready: Option<Instant>,
+    answering: Option<Instant>,
     /// It said that the mount is gone.
     stopping: bool,
     /// It made way for this program.
@@ -179,7 +179,7 @@ impl Supervisor<'_> {
     fn attend(&mut self, worker: &mut Child, channel: Channel) -> io::Result<Life> {
         let pid = Pid::from_raw(i32::try_from(worker.id()).unwrap_or(i32::MAX));
         let mut channel = Some(channel);
-        let (mut ready, mut stopping, mut replaced_by, mut excused) = (None, false, None, false);
+        let (mut answering, mut stopping, mut replaced_by, mut excused) = (None, false, None, false);
         loop {
             if let Some(signal) = self.watch.asked() {
                 self.ending = Some(signal);
@@ -201,15 +201,19 @@ impl Supervisor<'_> {
                     }
                 };
                 match news {
+                    News::Answering => answering = Some(Instant::now()),
                     News::Report(Status::Ready) => {
-                        ready = Some(Instant::now());
-                        self.answers(pid)?;
+                        answering.get_or_insert_with(Instant::now);
+                        self.is_ready(pid)?;
                     }
                     News::Report(status) => {
                         excused |= matches!(status, Status::Failed { .. });
                         self.pass_on(status);
                     }
-                    News::Mounted(mount) => self.keep(mount, descriptors),
+                    News::Mounted(mount) => {
+                        answering.get_or_insert_with(Instant::now);
+                        self.keep(mount, descriptors);
+                    }
                     News::Stopping(why) => {
                         stopping = true;
                         // The disk below is the worker's alone from here on, so that it is free as soon as that ends.
@@ -220,14 +224,14 @@ impl Supervisor<'_> {
                 }
             }
             if let Some(status) = ended {
-                return Ok(Life { status, ready, stopping, replaced_by, excused });
+                return Ok(Life { status, answering, stopping, replaced_by, excused });
             }
             self.watch.wait(channel.as_ref().map(AsFd::as_fd))?;
         }
     }
 
-    /// A worker answers.
-    fn answers(&mut self, worker: Pid) -> io::Result<()> {
+    /// A worker is all that a mount wants.
+    fn is_ready(&mut self, worker: Pid) -> io::Result<()> {
         self.fallback = None;
         if let Some(signal) = self.ending {
             let _ = kill(worker, signal);
@@ -302,7 +306,7 @@ impl Supervisor<'_> {
         }
         self.restarts += 1;
         self.before = Some(how.clone());
-        match self.streak.add(life.ready.map(|at| at.elapsed())) {
+        match self.streak.add(life.answering.map(|at| at.elapsed())) {
             Some(delay) => {
                 self.watch.sleep(delay);
                 None
