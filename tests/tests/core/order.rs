@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cairn_format::{CheckpointRef, ChunkId, Footer, Lsn, SEGMENT_DATA_START, SegmentHeader, Uuid};
@@ -877,6 +877,72 @@ fn an_engine_that_fails_while_mounted_is_rebuilt_and_nobody_sees_an_error() {
     assert_eq!(volume.statistics().io_errors, 0);
     volume.close().expect("close");
     assert_eq!(volume.lookup(1, &names[0]), Err(Error::Io), "a closed volume answers nothing");
+}
+
+#[test]
+fn an_engine_without_room_is_made_in_what_was_kept_for_it_or_kept_in_memory() {
+    // How often there is no room for one, and how often one is asked for then.
+    for (refusals, asked) in [(0, 1), (1, 2), (2, 2)] {
+        let world = World::make(&small());
+        let (refuse, made) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let broken = Arc::new(AtomicBool::new(false));
+        let (refused, count, first) = (refuse.clone(), made.clone(), broken.clone());
+        let source = move |_fresh: bool| -> Result<Arc<dyn Engine>, EngineError> {
+            if refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+                count.fetch_add(1, Ordering::SeqCst);
+                return Err(EngineError::Failed { engine: "breakable", reason: "no room".into() });
+            }
+            // Only the mount's own is the test's to break.
+            let broken = match count.fetch_add(1, Ordering::SeqCst) {
+                0 => first.clone(),
+                _ => Arc::default(),
+            };
+            Ok(Arc::new(Breakable { inner: MemoryEngine::new(), broken }))
+        };
+        let volume = open_on(OpenOn {
+            disk: Arc::new(world.disk.clone()),
+            store: world.store_disk(),
+            engine: EngineChoice::By(Box::new(source)),
+            background: false,
+            session: 5,
+            options: OpenOptions::default(),
+            name: "volume".into(),
+        })
+        .expect("mount");
+        let names: Vec<Vec<u8>> = (0..40).map(|i| format!("n{i}").into_bytes()).collect();
+        for (i, name) in names.iter().enumerate() {
+            put(&volume, name, &noise(i as u64, 3_000));
+        }
+        volume.sync().expect("sync");
+        volume.maintain().expect("maintain");
+        assert_eq!(made.load(Ordering::SeqCst), 1, "the mount's own");
+        let is_kept = || world.disk.open("reserve", Access::Read).is_ok();
+        assert!(is_kept(), "room is kept");
+
+        refuse.store(refusals, Ordering::SeqCst);
+        broken.store(true, Ordering::SeqCst);
+        let all_there = |volume: &Volume| {
+            for (i, name) in names.iter().enumerate() {
+                assert_eq!(bytes_of(volume, name), Some(Ok(noise(i as u64, 3_000))), "{refusals} refusals");
+            }
+        };
+        all_there(&volume);
+        assert_eq!(made.load(Ordering::SeqCst), 1 + asked, "{refusals} refusals");
+        assert_eq!(is_kept(), refusals == 0, "the room goes to who needs it, after {refusals} refusals");
+
+        // Wherever it is, it takes what comes.
+        put(&volume, b"later", &noise(99, 3_000));
+        volume.sync().expect("sync");
+        volume.maintain().expect("maintain");
+        assert!(is_kept(), "there is plenty of room: it is kept again");
+        volume.close().expect("close");
+        assert_eq!((volume.statistics().engine_rebuilds, volume.statistics().io_errors), (1, 0));
+        let volume = world.open().expect("mount again");
+        all_there(&volume);
+        assert_eq!(bytes_of(&volume, b"later"), Some(Ok(noise(99, 3_000))));
+        volume.close().expect("close");
+        consistent(&world).expect("fsck");
+    }
 }
 
 /// What is to be done once.
