@@ -821,6 +821,30 @@ impl Engine for Breakable {
     }
 }
 
+/// A mount with engines from `source`, and the names of 40 files that are synced there, the `i`th holding `noise(i, 3000)`.
+fn forty_files(
+    world: &World,
+    source: impl Fn(bool) -> Result<Arc<dyn Engine>, EngineError> + Send + Sync + 'static,
+    background: bool,
+) -> (Arc<Volume>, Vec<Vec<u8>>) {
+    let volume = open_on(OpenOn {
+        disk: Arc::new(world.disk.clone()),
+        store: world.store_disk(),
+        engine: EngineChoice::By(Box::new(source)),
+        background,
+        session: 5,
+        options: OpenOptions::default(),
+        name: "volume".into(),
+    })
+    .expect("mount");
+    let names: Vec<Vec<u8>> = (0..40).map(|i| format!("n{i}").into_bytes()).collect();
+    for (i, name) in names.iter().enumerate() {
+        put(&volume, name, &noise(i as u64, 3_000));
+    }
+    volume.sync().expect("sync");
+    (volume, names)
+}
+
 #[test]
 fn an_engine_that_fails_while_mounted_is_rebuilt_and_nobody_sees_an_error() {
     let world = World::make(&small());
@@ -832,21 +856,7 @@ fn an_engine_that_fails_while_mounted_is_rebuilt_and_nobody_sees_an_error() {
         engines.lock().expect("not poisoned").push(broken.clone());
         Ok(Arc::new(Breakable { inner: MemoryEngine::new(), broken }))
     };
-    let volume = open_on(OpenOn {
-        disk: Arc::new(world.disk.clone()),
-        store: world.store_disk(),
-        engine: EngineChoice::By(Box::new(source)),
-        background: true,
-        session: 5,
-        options: OpenOptions::default(),
-        name: "volume".into(),
-    })
-    .expect("mount");
-    let names: Vec<Vec<u8>> = (0..40).map(|i| format!("n{i}").into_bytes()).collect();
-    for (i, name) in names.iter().enumerate() {
-        put(&volume, name, &noise(i as u64, 3000));
-    }
-    volume.sync().expect("sync");
+    let (volume, names) = forty_files(&world, source, true);
     for round in 0..20u64 {
         made.lock().expect("not poisoned").last().expect("one").store(true, Ordering::SeqCst);
         std::thread::scope(|scope| {
@@ -899,21 +909,7 @@ fn an_engine_without_room_is_made_in_what_was_kept_for_it_or_kept_in_memory() {
             };
             Ok(Arc::new(Breakable { inner: MemoryEngine::new(), broken }))
         };
-        let volume = open_on(OpenOn {
-            disk: Arc::new(world.disk.clone()),
-            store: world.store_disk(),
-            engine: EngineChoice::By(Box::new(source)),
-            background: false,
-            session: 5,
-            options: OpenOptions::default(),
-            name: "volume".into(),
-        })
-        .expect("mount");
-        let names: Vec<Vec<u8>> = (0..40).map(|i| format!("n{i}").into_bytes()).collect();
-        for (i, name) in names.iter().enumerate() {
-            put(&volume, name, &noise(i as u64, 3_000));
-        }
-        volume.sync().expect("sync");
+        let (volume, names) = forty_files(&world, source, false);
         volume.maintain().expect("maintain");
         assert_eq!(made.load(Ordering::SeqCst), 1, "the mount's own");
         let is_kept = || world.disk.open("reserve", Access::Read).is_ok();
