@@ -684,14 +684,14 @@ fn life(base: &World, seed: u64, done: &Done) -> Result<(), String> {
 fn whatever_is_done_files_stay_what_they_are_and_what_is_dead_goes() {
     let cases = std::env::var("CAIRN_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000u64) / 250;
     // Of fewer lives it is chance how much there is to compact.
-    let cases = cases.max(20);
+    let cases = cases.max(80);
     let bases = [World::make(&small()), World::make(&MakeOptions { journal_size: 512 << 10, ..small() })];
     let done = Done::default();
     on_all_cores(cases, |seed| life(&bases[seed as usize % 2], seed, &done));
     let (runs, compacted) = (done.runs.into_inner(), done.compacted.into_inner());
     println!("{runs} runs compacted {compacted} packs");
     // Runs with nothing to do would prove nothing.
-    assert!(compacted * 3 > runs, "{runs} runs, {compacted} packs");
+    assert!(compacted * 2 > runs, "{runs} runs, {compacted} packs");
 }
 
 #[test]
