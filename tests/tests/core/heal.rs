@@ -330,6 +330,28 @@ fn what_is_beyond_the_guarantee_is_an_error_for_exactly_the_frame() {
     volume.close().expect("close");
 }
 
+/// Programs ask for a page at a time, and then again.
+#[test]
+fn what_cannot_be_restored_is_not_tried_again_at_once() {
+    let (world, volume) = filled(HealMode::On);
+    let all = packs(&world, PackKind::Data);
+    lose(&world, &all[1], 2);
+    let lost = (0..FILES)
+        .find_map(|n| Some((ino(&volume, n), in_frame(&volume, ino(&volume, n), all[1].0, 2).pop()?)))
+        .expect("some file lies in it");
+    let reads_of_one = || {
+        let before = world.disk.reads();
+        let read = volume.read(lost.0, lost.1.start, 1);
+        assert!(matches!(read, Err(Error::Io)), "{read:?}");
+        world.disk.reads() - before
+    };
+    let first = reads_of_one();
+    let hundred: u64 = (0..100).map(|_| reads_of_one()).sum();
+    // As stored it is read each time, and from parity where the test was kept waiting.
+    assert!(hundred < 100 * first / 2, "{first} reads of the disk at first, {hundred} by the next hundred");
+    volume.close().expect("close");
+}
+
 #[test]
 fn damaged_headers_and_footers_are_met_by_a_mount_and_mended() {
     for (which, spoilt) in [("header", 0), ("first footer", 1), ("second footer", 2), ("trailer", 3)] {

@@ -14,6 +14,7 @@ use cairn_tests::containers::{self, Told};
 use cairn_tests::hostile::choices::Choices;
 use cairn_tests::hostile::images::Image;
 use cairn_tests::hostile::{TARGETS, choices, exercise, run};
+use cairn_tests::watchdog::hangs;
 use cairn_tests::world::{World, small};
 use cairn_volume::{Caller, Error, MakeOptions, SeekTo, SetAttr};
 
@@ -78,8 +79,7 @@ fn watch(current: &'static AtomicU64) {
             if now != seen.0 {
                 seen = (now, spent(), Instant::now());
             } else if spent() - seen.1 > SECONDS_MAX || seen.2.elapsed() > Duration::from_secs(120) {
-                eprintln!("input {now} takes more than {SECONDS_MAX} s: it hangs");
-                std::process::abort();
+                hangs(format_args!("input {now} takes more than {SECONDS_MAX} s"));
             }
         }
     });
@@ -269,8 +269,7 @@ fn within_two_minutes(what: &str, work: impl FnOnce()) {
         scope.spawn(move || {
             if ended.recv_timeout(Duration::from_secs(120)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
             {
-                eprintln!("{what} takes more than two minutes: it hangs");
-                std::process::abort();
+                hangs(format_args!("{what} takes more than two minutes"));
             }
         });
         work();

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use cairn_format::{Footer, FrameEntry, PackId};
 
+use super::hopeless::{Hopeless, Part};
 use super::{Examined, Mended, examine, mend};
 use crate::disk::Disk;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -96,6 +97,7 @@ pub struct Health {
     known_lost: Mutex<BTreeSet<(PackId, u32)>>,
     /// Whether there are any: nearly always not, and every read asks.
     any_lost: AtomicBool,
+    hopeless: Hopeless,
     events: Mutex<VecDeque<HealEvent>>,
     /// Held by whoever writes to a pack.
     writing: Mutex<()>,
@@ -115,6 +117,7 @@ impl Health {
             mending: Mutex::default(),
             known_lost: Mutex::default(),
             any_lost: AtomicBool::new(false),
+            hopeless: Hopeless::default(),
             events: Mutex::default(),
             writing: Mutex::default(),
             answered: AtomicU64::new(0),
@@ -222,10 +225,11 @@ impl Health {
         if self.mode() == HealMode::Off || matches!(error, ReadError::Missing { .. }) {
             return Err(error);
         }
-        let healed =
-            super::frame(Some(disk), reader, entry).and_then(|bytes| reader.decode(entry, &bytes).ok());
-        let healed = healed.filter(|frame| self.is_right(frame)).map(DecodedFrame::healed);
-        self.answer(reader.pack(), entry.offset, error, healed)
+        let healed = self.hopeless.attempt(reader.pack(), Part::Frame(entry.offset), || {
+            let bytes = super::frame(Some(disk), reader, entry)?;
+            reader.decode(entry, &bytes).ok().filter(|frame| self.is_right(frame))
+        });
+        self.answer(reader.pack(), entry.offset, error, healed.map(DecodedFrame::healed))
     }
 
     /// As [`Health::frame`], a footer.
@@ -238,7 +242,8 @@ impl Health {
         if self.mode() == HealMode::Off || matches!(error, ReadError::Missing { .. }) {
             return Err(error);
         }
-        self.answer(reader.pack(), 0, error, super::footer(Some(disk), reader))
+        let healed = self.hopeless.attempt(reader.pack(), Part::Footer, || super::footer(Some(disk), reader));
+        self.answer(reader.pack(), 0, error, healed)
     }
 
     /// A pack that could not be opened, from another copy.
@@ -348,6 +353,7 @@ impl Health {
     /// A pack is gone, or whole again.
     fn forget_lost(&self, pack: PackId) {
         self.known_lost().retain(|(of, _)| *of != pack);
+        self.hopeless.forget(pack);
     }
 
     /// Runs `remove`, which takes a pack away. Whether the pack is being mended, and may come back by that.
@@ -413,6 +419,10 @@ impl Health {
         }
         if mended.relocated {
             self.tell(pack, 0, "the pack was written to another place".into(), HealOutcome::Relocated);
+        }
+        if mended.relocated || !mended.restored.is_empty() {
+            // Also its twin: what was beyond parity may be within now.
+            self.hopeless.forget(pack);
         }
         if examined.place != Place::Pack {
             return Ok(mended);

@@ -212,7 +212,9 @@ impl Plan {
                     let back = layout.second_sums().start - layout.sums().start;
                     first_copy(&restorer, range.start - back..range.end - back)
                 }
-                at if at < layout.second_footer().end => first_copy(&restorer, layout.footer()),
+                at if at < layout.second_footer().end => footer_at(&restorer.sectors, layout.footer())
+                    .map(|(_, bytes)| bytes)
+                    .or_else(|| first_copy(&restorer, layout.footer())),
                 _ => Some(Trailer { layout }.encode(&examined.pack)),
             };
             match bytes {
@@ -251,12 +253,8 @@ impl Plan {
     /// nowhere.
     fn copies(&mut self, sectors: &Sectors<'_>, examined: &Examined) {
         let (layout, pack) = (examined.layout, examined.pack);
-        let described = [layout.footer(), layout.second_footer()].into_iter().find_map(|at| {
-            let is_whole = |bytes: &[u8]| Footer::decode(bytes, &pack).is_ok();
-            let own = sectors.bytes(at.clone()).filter(|bytes| is_whole(bytes));
-            let bytes = own.or_else(|| sectors.find_elsewhere(at, is_whole))?;
-            Footer::decode(&bytes, &pack).ok().map(|footer| (footer, bytes))
-        });
+        let described =
+            [layout.footer(), layout.second_footer()].into_iter().find_map(|at| footer_at(sectors, at));
         let trailer = layout.second_footer().end..layout.file_len();
         for range in &examined.damaged {
             let bytes = match &described {
@@ -292,6 +290,15 @@ fn newly_lost(
         .map(|region| region.range)
         .filter(|range| known.binary_search_by_key(&range.start, |known| known.start).is_err())
         .collect()
+}
+
+/// The footer as it stands in one place of a pack, here or in another copy of that: its own checksum says whether it is whole,
+/// whatever became of the others.
+fn footer_at(sectors: &Sectors<'_>, at: Range<u64>) -> Option<(Footer, Vec<u8>)> {
+    let decode = |bytes: &[u8]| Footer::decode(bytes, sectors.pack()).ok();
+    let own = sectors.bytes(at.clone()).filter(|bytes| decode(bytes).is_some());
+    let bytes = own.or_else(|| sectors.find_elsewhere(at, |bytes| decode(bytes).is_some()))?;
+    Some((decode(&bytes)?, bytes))
 }
 
 /// Bytes before the parity that are whole.

@@ -9,6 +9,7 @@
 
 mod examine;
 mod health;
+mod hopeless;
 mod locate;
 mod margin;
 mod mend;

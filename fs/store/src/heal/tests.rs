@@ -318,6 +318,24 @@ fn a_footer_is_read_wherever_a_copy_of_it_is_whole() {
     }
 }
 
+/// Otherwise who opens the pack meets a damaged footer each time, and has all of the pack looked through.
+#[test]
+fn regression_a_second_footer_is_written_again_from_the_first_whatever_else_is_lost() {
+    let (disk, sealed) = sealed(&[9_000, 9_000], ParityGeometry::new(16, 2));
+    let layout = sealed.footer.layout();
+    let whole = contents(&disk);
+    let trailer = layout.second_footer().end..layout.file_len();
+    let kept = [layout.footer(), trailer];
+    let spoil = |at: u64| if kept.iter().any(|kept| kept.contains(&at)) { 0 } else { 0x55 };
+    let damaged: Vec<u8> = (0..layout.file_len()).map(|at| whole[at as usize] ^ spoil(at)).collect();
+    overwrite(&disk, &damaged);
+    let examined = examine(&*disk, PACK, &mut |_| true).unwrap().unwrap();
+    mend(&*disk, &examined).unwrap();
+    let at = layout.second_footer();
+    let at = at.start as usize..at.end as usize;
+    assert!(contents(&disk)[at.clone()] == whole[at]);
+}
+
 /// The checksums of the parity lost, and of each of its units another part.
 #[test]
 fn regression_parity_units_that_are_wrong_in_different_columns_restore_what_lies_in_both() {
